@@ -1,0 +1,40 @@
+//! Bindings (which cgroup is which agent's) and the settings that the kernel programs read at run time.
+
+/// Value of the map `BINDINGS`, keyed by cgroup id (`u64`). Written by the daemon and, for new child cgroups, by the
+/// kernel program on `cgroup_mkdir`; read by the gate of each hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Binding {
+    /// Slot of the policy's image.
+    pub slot: u32,
+    /// Number of the agent, which counters and records go by; not used again while the programs are loaded.
+    pub agent: u32,
+    /// A [`crate::class::Mode`].
+    pub mode: u32,
+    /// Bits, see [`flags`].
+    pub flags: u32,
+}
+
+/// Bits of [`Binding::flags`].
+pub mod flags {
+    /// A cgroup that is made below this one is announced by an event (the agents root).
+    pub const ANNOUNCE_CHILDREN: u32 = 1;
+}
+
+/// The only value of the map `SETTINGS`. Written by the daemon, except `bindings_lost`; read by all programs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Settings {
+    /// Cgroup id of the agents root; 0 where there is none.
+    pub root_id: u64,
+    /// Depth of the agents root in the hierarchy.
+    pub root_level: u32,
+    /// How many cgroups should have a binding and could not get one. While it is not 0, a task below the agents root
+    /// without a binding is denied everything.
+    pub bindings_lost: u32,
+}
+
+/// Slot of the built-in policy `empty`, which allows nothing.
+pub const EMPTY_SLOT: u32 = 0;
+
+const _: () = assert!(size_of::<Binding>() == 16 && size_of::<Settings>() == 16);

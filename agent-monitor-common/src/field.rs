@@ -1,0 +1,100 @@
+//! The fields of kernel structures that the programs read. The loader finds each in the running kernel's BTF and puts its
+//! offset into the read-only data of the object before it is loaded, so that the verifier sees a constant: one object
+//! serves all kernels. A field that the kernel lacks keeps [`MISSING`], and what needs it is refused.
+
+/// Offset of a field that the running kernel does not have.
+pub const MISSING: u32 = u32::MAX;
+
+/// Calls the macro `$with` with all fields: `SYMBOL, "struct", "member.member", "what it is for";` each.
+#[macro_export]
+macro_rules! kernel_fields {
+    ($with:ident) => {
+        $with! {
+            FILE_F_PATH, "file", "f_path", "the path of an open file";
+            FILE_F_FLAGS, "file", "f_flags", "flags of open";
+            FILE_F_MODE, "file", "f_mode", "whether a file is open for reading and writing";
+            FILE_F_INODE, "file", "f_inode", "the inode of an open file";
+            PATH_MNT, "path", "mnt", "the mount of a path";
+            PATH_DENTRY, "path", "dentry", "the name of a path";
+            VFSMOUNT_ROOT, "vfsmount", "mnt_root", "the top of a mount";
+            MOUNT_MNT, "mount", "mnt", "the mount around a vfsmount";
+            MOUNT_PARENT, "mount", "mnt_parent", "the mount that a mount is on";
+            MOUNT_MOUNTPOINT, "mount", "mnt_mountpoint", "the name that a mount is on";
+            MOUNT_NS, "mount", "mnt_ns", "the namespace of a mount";
+            DENTRY_SEQ, "dentry", "d_seq", "changes with each rename of a name";
+            DENTRY_HASH, "dentry", "d_hash", "whether a name still exists";
+            DENTRY_PARENT, "dentry", "d_parent", "the directory of a name";
+            DENTRY_NAME, "dentry", "d_name", "a name";
+            DENTRY_INODE, "dentry", "d_inode", "the file of a name";
+            DENTRY_SB, "dentry", "d_sb", "the file system of a name";
+            INODE_MODE, "inode", "i_mode", "the type of a file";
+            INODE_NLINK, "inode", "i_nlink", "how many names a file has";
+            INODE_SB, "inode", "i_sb", "the file system of a file";
+            SUPER_MAGIC, "super_block", "s_magic", "the type of a file system";
+            SUPER_FLAGS, "super_block", "s_flags", "whether a file system is internal to the kernel";
+            BPRM_FILE, "linux_binprm", "file", "the file that is executed";
+            VMA_FILE, "vm_area_struct", "vm_file", "the file of mapped memory";
+            VMA_FLAGS, "vm_area_struct", "vm_flags", "whether mapped memory is executable already";
+            SOCKET_SK, "socket", "sk", "the socket of a file";
+            SOCKET_TYPE, "socket", "type", "stream or datagram";
+            SOCK_FAMILY, "sock", "__sk_common.skc_family", "the address family";
+            SOCK_PROTOCOL, "sock", "sk_protocol", "the protocol";
+            SOCK_TYPE, "sock", "sk_type", "stream, datagram or raw";
+            SOCK_LOCAL_PORT, "sock", "__sk_common.skc_num", "the local port";
+            SOCK_LOCAL_V4, "sock", "__sk_common.skc_rcv_saddr", "the local IPv4 address";
+            SOCK_LOCAL_V6, "sock", "__sk_common.skc_v6_rcv_saddr", "the local IPv6 address";
+            UNIX_SOCK_ADDRESS, "unix_sock", "addr", "the name of a unix socket";
+            UNIX_SOCK_PATH, "unix_sock", "path", "the path of a unix socket";
+            UNIX_ADDRESS_LENGTH, "unix_address", "len", "the length of a unix socket's name";
+            UNIX_ADDRESS_NAME, "unix_address", "name", "a unix socket's name";
+            MSGHDR_NAME, "msghdr", "msg_name", "the address that a send names";
+            MSGHDR_NAME_LENGTH, "msghdr", "msg_namelen", "the length of that address";
+            MSGHDR_FLAGS, "msghdr", "msg_flags", "flags of a send";
+            TASK_FS, "task_struct", "fs", "the root of a task";
+            TASK_TGID, "task_struct", "tgid", "the process id";
+            TASK_PID, "task_struct", "pid", "the thread id";
+            TASK_GROUP_LEADER, "task_struct", "group_leader", "the first thread of a process";
+            TASK_PARENT, "task_struct", "real_parent", "the parent process";
+            TASK_START, "task_struct", "start_boottime", "the start of a task";
+            TASK_THREAD_PID, "task_struct", "thread_pid", "ids in the namespaces of a task";
+            TASK_CGROUPS, "task_struct", "cgroups", "the cgroups of a task";
+            FS_ROOT, "fs_struct", "root", "the root of a task";
+            PID_LEVEL, "pid", "level", "the depth of a pid namespace";
+            PID_NUMBERS, "pid", "numbers", "the ids in each pid namespace";
+            UPID_NUMBER, "upid", "nr", "the id in one pid namespace";
+            CSS_SET_CGROUP, "css_set", "dfl_cgrp", "the cgroup of a task";
+            CGROUP_KN, "cgroup", "kn", "the id of a cgroup";
+            CGROUP_PARENT, "cgroup", "self.parent", "the cgroup that a cgroup was made in";
+            CGROUP_LEVEL, "cgroup", "level", "the depth of a cgroup";
+            CSS_CGROUP, "cgroup_subsys_state", "cgroup", "the cgroup of its state";
+            KERNFS_NODE_ID, "kernfs_node", "id", "the id of a cgroup";
+        }
+    };
+}
+
+macro_rules! list {
+    ($($symbol:ident, $structure:literal, $member:literal, $purpose:literal;)+) => {
+        /// All fields.
+        pub const FIELDS: &[Field] = &[
+            $(Field { symbol: stringify!($symbol), structure: $structure, member: $member, purpose: $purpose },)+
+        ];
+    };
+}
+
+/// A row of the table of fields.
+#[derive(Clone, Copy, Debug)]
+pub struct Field {
+    /// Name of the constant in the object.
+    pub symbol: &'static str,
+    /// The kernel's structure.
+    pub structure: &'static str,
+    /// The member, or members of members with dots between.
+    pub member: &'static str,
+    /// What it is for.
+    pub purpose: &'static str,
+}
+
+kernel_fields!(list);
+
+/// Sizes of kernel structures that the programs need, found like the fields: `SYMBOL, "struct"`.
+pub const SIZES: &[(&str, &str)] = &[("UPID_BYTES", "upid")];

@@ -1,0 +1,100 @@
+//! The hook table: one row for each place in the kernel where a program of ours runs. The loader, attaching, decoding,
+//! metrics, `doctor`, the documentation and the completeness tests walk it.
+//!
+//! A new LSM hook is three places: its row here, its file in `agent-monitor-ebpf/src/hooks/`, its scenario in `tests/`.
+
+use crate::class::Class;
+
+/// How a program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attach {
+    /// LSM program on `bpf_lsm_<name>`, which must have this many parameters in the kernel's BTF.
+    Lsm(u8),
+    /// Program on a cgroup's socket addresses, attached to the root of the hierarchy.
+    CgroupSockAddr,
+    /// BTF tracepoint of this name with this many parameters.
+    Tracepoint(u8),
+}
+
+/// A row of the table.
+#[derive(Clone, Copy, Debug)]
+pub struct Hook {
+    /// Its number in events.
+    pub id: HookId,
+    /// Name of the program in the object and of the hook in records and metrics; for an LSM hook or a tracepoint also
+    /// the kernel's own name.
+    pub name: &'static str,
+    /// How it is attached.
+    pub attach: Attach,
+    /// The class of the operations that it judges first; `None` where it judges nothing (identity).
+    pub class: Option<Class>,
+    /// What it is for, in a line of the documentation.
+    pub purpose: &'static str,
+}
+
+macro_rules! hooks {
+    ($($(#[$doc:meta])* $id:ident = $number:literal, $name:literal, $attach:expr, $class:expr, $purpose:literal;)+) => {
+        /// The number of a hook in events. Numbers are never used again for another hook.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u16)]
+        pub enum HookId { $(#[doc = $purpose] $id = $number,)+ }
+
+        /// All hooks.
+        pub const HOOKS: &[Hook] = &[
+            $(Hook { id: HookId::$id, name: $name, attach: $attach, class: $class, purpose: $purpose },)+
+        ];
+
+        impl HookId {
+            /// The hook with this number in an event.
+            #[must_use]
+            pub const fn from_number(number: u16) -> Option<Self> {
+                match number { $($number => Some(Self::$id),)+ _ => None }
+            }
+
+            /// The row of this hook.
+            #[must_use]
+            pub fn row(self) -> &'static Hook {
+                HOOKS.iter().find(|row| row.id == self).expect("each id has a row: both come from one macro")
+            }
+        }
+    };
+}
+
+use Attach::{CgroupSockAddr, Lsm, Tracepoint};
+use Class::{Capability, Exec, File, Network, Privilege};
+
+hooks! {
+    FileOpen = 1, "file_open", Lsm(1), Some(File), "open of a file, and of what an exec reads: program, interpreter, loader";
+    BprmCheckSecurity = 2, "bprm_check_security", Lsm(1), Some(Exec), "exec, once for each stage: script, then interpreter";
+    MmapFile = 3, "mmap_file", Lsm(4), Some(File), "mapping of a file or of anonymous memory with PROT_EXEC";
+    FileMprotect = 4, "file_mprotect", Lsm(3), Some(File), "making mapped memory executable";
+    PathMknod = 5, "path_mknod", Lsm(4), Some(File), "creation of a file by open or mknod, and of a unix socket by bind";
+    PathMkdir = 6, "path_mkdir", Lsm(3), Some(File), "creation of a directory";
+    PathSymlink = 7, "path_symlink", Lsm(3), Some(File), "creation of a symbolic link";
+    PathLink = 8, "path_link", Lsm(3), Some(File), "creation of a hard link";
+    PathUnlink = 9, "path_unlink", Lsm(2), Some(File), "removal of a name";
+    PathRmdir = 10, "path_rmdir", Lsm(2), Some(File), "removal of a directory";
+    PathRename = 11, "path_rename", Lsm(5), Some(File), "rename, replace and exchange of names";
+    PathTruncate = 12, "path_truncate", Lsm(1), Some(File), "truncation by path and by O_TRUNC";
+    PathChmod = 13, "path_chmod", Lsm(2), Some(File), "change of the mode";
+    PathChown = 14, "path_chown", Lsm(3), Some(File), "change of the owner";
+    SocketCreate = 20, "socket_create", Lsm(4), Some(Network), "creation of a socket of any family";
+    SocketConnect = 21, "socket_connect", Lsm(3), Some(Network), "connect of an internet socket";
+    SocketSendmsg = 22, "socket_sendmsg", Lsm(3), Some(Network), "send to an address that is named in the call";
+    SocketBind = 23, "socket_bind", Lsm(3), Some(Network), "bind of an internet or abstract unix socket";
+    SocketListen = 24, "socket_listen", Lsm(2), Some(Network), "listen on the socket's own address";
+    UnixStreamConnect = 25, "unix_stream_connect", Lsm(3), Some(Network), "connect of a unix stream or seqpacket socket";
+    UnixMaySend = 26, "unix_may_send", Lsm(2), Some(Network), "connect and send of a unix datagram socket";
+    Connect4 = 30, "connect4", CgroupSockAddr, Some(Network), "connect over IPv4, also by TCP fast open";
+    Connect6 = 31, "connect6", CgroupSockAddr, Some(Network), "connect over IPv6, also by TCP fast open";
+    Sendmsg4 = 32, "sendmsg4", CgroupSockAddr, Some(Network), "unconnected UDP send over IPv4";
+    Sendmsg6 = 33, "sendmsg6", CgroupSockAddr, Some(Network), "unconnected UDP send over IPv6";
+    Bind4 = 34, "bind4", CgroupSockAddr, Some(Network), "bind over IPv4";
+    Bind6 = 35, "bind6", CgroupSockAddr, Some(Network), "bind over IPv6";
+    PtraceAccessCheck = 40, "ptrace_access_check", Lsm(2), Some(Privilege), "tracing, and reading another process's memory and /proc entries";
+    TaskKill = 41, "task_kill", Lsm(4), Some(Privilege), "sending of signals";
+    Capable = 42, "capable", Lsm(4), Some(Capability), "use of a capability, in any user namespace";
+    TaskAlloc = 43, "task_alloc", Lsm(2), Some(Privilege), "creation of a process: not in another cgroup";
+    CgroupMkdir = 60, "cgroup_mkdir", Tracepoint(2), None, "a new cgroup gets the binding of the one that it was made in";
+    CgroupRelease = 61, "cgroup_release", Tracepoint(2), None, "the binding of a cgroup ends with it";
+}
