@@ -1,0 +1,95 @@
+//! `cargo xtask build`: agent-monitor and the scenarios as static programs, which run in any machine and container.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result};
+
+use crate::process;
+use crate::workspace::Workspace;
+
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Options of `cargo xtask build`.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Example:\n  cargo xtask build")]
+pub struct Options {}
+
+/// A static program that was built.
+#[derive(Debug, Clone)]
+pub struct Program {
+    /// Where it is.
+    pub path: PathBuf,
+}
+
+impl Program {
+    /// A copy without debug information, which would only take the machine's memory and time.
+    pub fn for_machine(&self) -> Result<PathBuf> {
+        let name = self.path.file_name().with_context(|| format!("{} has no name", self.path.display()))?;
+        let dir = self.path.with_file_name("for-machine");
+        let stripped = dir.join(name);
+        let time = |path: &Path| path.metadata().and_then(|meta| meta.modified()).ok();
+        if time(&stripped) < time(&self.path) {
+            std::fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
+            let mut strip = Command::new(process::need("strip")?);
+            strip.arg("--strip-debug").arg("-o").arg(&stripped).arg(&self.path);
+            process::output(&mut strip, &format!("strip {}", self.path.display()))?;
+        }
+        Ok(stripped)
+    }
+}
+
+/// Builds everything that runs in the machine.
+pub fn run(workspace: &Workspace) -> Result<ExitCode> {
+    for program in [agent_monitor(workspace)?].into_iter().chain(scenarios(workspace)?) {
+        println!("{}", program.path.display());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Builds the daemon and command line.
+pub fn agent_monitor(workspace: &Workspace) -> Result<Program> {
+    let programs = programs(workspace, &["--package", "agent-monitor", "--bin", "agent-monitor"])?;
+    programs.into_iter().next().context("cargo built no agent-monitor")
+}
+
+/// Builds the programs of the crate `tests`: the scenarios, and what they run.
+pub fn scenarios(workspace: &Workspace) -> Result<Vec<Program>> {
+    programs(workspace, &["--package", "agent-monitor-tests", "--bins"])
+}
+
+/// Cargo, with the tools of `setup` in front of `PATH`.
+pub fn cargo(workspace: &Workspace) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let dirs = std::iter::once(workspace.tools().join("bin")).chain(std::env::split_paths(&path));
+    if let Ok(path) = std::env::join_paths(dirs) {
+        command.env("PATH", path);
+    }
+    // What `cargo run` set for us would change the fingerprints of what we build.
+    for (name, _) in std::env::vars_os() {
+        let name_text = name.to_string_lossy();
+        if name_text.starts_with("CARGO_PKG_") || name_text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
+    }
+    command.current_dir(&workspace.root);
+    command
+}
+
+fn programs(workspace: &Workspace, what: &[&str]) -> Result<Vec<Program>> {
+    let mut build = cargo(workspace);
+    build.args(["build", "--release", "--target", TARGET, "--message-format", "json-render-diagnostics"]).args(what);
+    build.arg("--target-dir").arg(workspace.vm_target());
+    build.env("RUSTFLAGS", "-C target-feature=+crt-static").stderr(std::process::Stdio::inherit());
+    let attempt = format!("build {}", what[1]);
+    let output = build.output().with_context(|| format!("{attempt}: start cargo"))?;
+    anyhow::ensure!(output.status.success(), "{attempt}: cargo ended with {}", output.status);
+    let text = String::from_utf8_lossy(&output.stdout);
+    let executable = |line: &str| {
+        let message: serde_json::Value = serde_json::from_str(line).ok()?;
+        let path = message.get("executable")?.as_str()?;
+        Some(Program { path: path.into() })
+    };
+    Ok(text.lines().filter_map(executable).collect())
+}

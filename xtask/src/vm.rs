@@ -1,0 +1,185 @@
+//! `cargo xtask vm`: boots kernels one after the other and runs a command in each, as root, with agent-monitor at hand.
+
+mod accel;
+mod console;
+mod cpio;
+mod image;
+mod machine;
+mod session;
+mod virtiofs;
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::build;
+use crate::kernel::{self, Kernel, Spec};
+use crate::process;
+use crate::workspace::Workspace;
+use accel::Accel;
+use image::Payload;
+use machine::Hardware;
+use session::{Outcome, Report};
+
+pub use virtiofs::program as virtiofsd;
+
+/// Exit status where the command had not ended in time, as `timeout` has it.
+pub const TIMED_OUT: u8 = 124;
+/// Exit status where the machine failed, or we did.
+pub const FAILED: u8 = 125;
+/// Exit status after Ctrl-C, as a shell has it.
+const INTERRUPTED: u8 = 130;
+
+const DEFAULT_LSM: &str = "landlock,lockdown,yama,bpf";
+
+/// What the machine's root directory is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Root {
+    /// busybox and a few files in /etc.
+    Minimal,
+    /// This machine's own root directory, read-only, under a writable layer in memory.
+    Host,
+}
+
+/// Options of `cargo xtask vm`.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "\
+Example:
+  cargo xtask vm --kernel 6.1 --kernel newest -- 'uname -r; agent-monitor doctor'
+
+COMMAND is run by `sh -c`; several words are quoted, so that they arrive as they are. The exit status is the command's
+own, 124 if it had not ended in time, 125 if the machine failed (a panic, a stall, a warning on the kernel's console).")]
+pub struct Options {
+    /// A series of Debian kernels such as 6.1, `newest`, or a kernel image; may be given again
+    #[arg(long = "kernel", value_name = "6.1|6.12|6.18|newest|PATH", default_value = "newest")]
+    pub kernels: Vec<Spec>,
+    /// What the root directory is made of
+    #[arg(long, value_enum, default_value = "minimal")]
+    pub root: Root,
+    /// A file or directory to put into /root; may be given again
+    #[arg(long, value_name = "FILE")]
+    pub with: Vec<PathBuf>,
+    /// Processors of the machine
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub cpus: u32,
+    /// Memory of the machine [default: 1024, with --root host 2048]
+    #[arg(long, value_name = "MIB")]
+    pub memory: Option<u32>,
+    /// One processor whose clock advances a nanosecond with each instruction, to count instructions
+    #[arg(long)]
+    pub icount: bool,
+    /// Seconds until the machine is given up, from its start
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    pub timeout: u64,
+    /// Active security modules
+    #[arg(long, value_name = "LIST", default_value = DEFAULT_LSM)]
+    pub lsm: String,
+    /// More words for the kernel's command line
+    #[arg(long, value_name = "ARGS", default_value = "", allow_hyphen_values = true)]
+    pub append: String,
+    /// Do not build agent-monitor and boot without it
+    #[arg(long)]
+    pub no_build: bool,
+    /// What to run
+    #[arg(value_name = "COMMAND", required = true, last = true)]
+    pub command: Vec<String>,
+}
+
+/// Runs the command on each kernel. The first status that is not 0 is the answer, after all have run.
+pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
+    let mut programs = Vec::new();
+    if !options.no_build {
+        programs.push(build::agent_monitor(workspace)?.for_machine()?);
+    }
+    let policies = Some(workspace.root.join("policies")).filter(|dir| dir.is_dir());
+    for path in &options.with {
+        path.metadata().with_context(|| format!("read {} for --with", path.display()))?;
+    }
+    let payload =
+        Payload { root: options.root, programs, policies, with: options.with.clone(), command: command_text(&options.command) };
+    let mut answer = 0;
+    for spec in &options.kernels {
+        let kernel = kernel::get(workspace, spec)?;
+        let status = boot(workspace, options, &payload, &kernel)?;
+        if status == INTERRUPTED {
+            return Ok(status.into());
+        }
+        answer = if answer == 0 { status } else { answer };
+    }
+    Ok(answer.into())
+}
+
+fn boot(workspace: &Workspace, options: &Options, payload: &Payload, kernel: &Kernel) -> Result<u8> {
+    let accel = if options.icount { Accel::Icount } else { accel::best(workspace, kernel)? };
+    if options.cpus == 0 {
+        bail!("a machine with no processor does not start; give --cpus 1 or more");
+    }
+    let hardware = Hardware {
+        accel,
+        cpus: if options.icount { 1 } else { options.cpus },
+        memory_mib: options.memory.unwrap_or(match options.root {
+            Root::Minimal => 1024,
+            Root::Host => 2048,
+        }),
+        root: options.root,
+        lsm: options.lsm.clone(),
+        append: options.append.clone(),
+    };
+    eprintln!("xtask: linux {}", kernel.release);
+    let report = session::run(kernel, &hardware, payload, Duration::from_secs(options.timeout), false)?;
+    tell(workspace, options, kernel, &report)
+}
+
+/// Tells a person how it ended and returns the exit status.
+fn tell(workspace: &Workspace, options: &Options, kernel: &Kernel, report: &Report) -> Result<u8> {
+    let took = report.total.as_secs_f32();
+    let (what, status) = match &report.outcome {
+        Outcome::Exited(status) => {
+            eprintln!("xtask: linux {}: exit status {status}, {took:.1} s in all", kernel.release);
+            return Ok(*status);
+        }
+        Outcome::Interrupted => {
+            eprintln!("xtask: linux {}: interrupted", kernel.release);
+            return Ok(INTERRUPTED);
+        }
+        Outcome::TimedOut if report.boot.is_none() => (format!("did not start within {} s", options.timeout), TIMED_OUT),
+        Outcome::TimedOut => (format!("the command had not ended after {} s", options.timeout), TIMED_OUT),
+        Outcome::Failed(what) => (what.clone(), FAILED),
+    };
+    let logs = workspace.target.join("vm-logs");
+    fs::create_dir_all(&logs).with_context(|| format!("create {}", logs.display()))?;
+    let log = logs.join(format!("{}-{}.log", kernel.release, std::process::id()));
+    fs::write(&log, report.console.text()).with_context(|| format!("write {}", log.display()))?;
+    eprintln!("xtask: linux {}: the machine failed: {what}", kernel.release);
+    for line in report.complaints.trim().lines() {
+        eprintln!("qemu| {line}");
+    }
+    for line in report.console.excerpt() {
+        eprintln!("console| {line}");
+    }
+    eprintln!("xtask: the whole console is in {}", log.display());
+    Ok(status)
+}
+
+/// One word is a shell's text as it is; several are words, which `sh -c` must not take apart again.
+fn command_text(words: &[String]) -> String {
+    match words {
+        [text] => text.clone(),
+        words => words.iter().map(|word| process::shell_quote(word)).collect::<Vec<_>>().join(" "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::command_text;
+
+    #[test]
+    fn several_words_reach_the_command_as_they_are() {
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        assert_eq!(command_text(&words(&["uname -r; id"])), "uname -r; id");
+        assert_eq!(command_text(&words(&["sh", "-c", "uname -r; id"])), "sh -c 'uname -r; id'");
+    }
+}

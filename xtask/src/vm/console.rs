@@ -1,0 +1,117 @@
+//! Watches the kernel's console for what no healthy kernel prints. Pure: lines in, trouble out.
+
+/// What a kernel says when it is in trouble. Each is looked for anywhere in a line.
+const TROUBLE: [&str; 22] = [
+    "Kernel panic",
+    "Oops: ",
+    "Oops:0",
+    "BUG: ",
+    "BUG kmalloc",
+    "kernel BUG at",
+    "=============================================================================",
+    "general protection fault",
+    "Unable to handle kernel",
+    "unable to handle page fault",
+    "detected stall",
+    "self-detected stall",
+    "rcu_preempt kthread starved",
+    "soft lockup",
+    "hard LOCKUP",
+    "blocked for more than",
+    "KASAN: ",
+    "UBSAN: ",
+    "KCSAN: ",
+    "refcount_t: ",
+    "WARNING: ",
+    "possible recursive locking detected",
+];
+
+/// Lines shown before the first line of trouble.
+const BEFORE: usize = 5;
+/// Lines shown at most.
+const SHOWN: usize = 80;
+
+/// The console of one machine, line by line.
+#[derive(Debug, Default)]
+pub struct Console {
+    lines: Vec<String>,
+    trouble: Option<usize>,
+}
+
+impl Console {
+    /// Takes a line; true if it is the first that tells of trouble.
+    pub fn line(&mut self, line: &str) -> bool {
+        let line = line.trim_end_matches(['\r', '\n']);
+        let is_first = self.trouble.is_none() && TROUBLE.iter().any(|trouble| line.contains(trouble));
+        if is_first {
+            self.trouble = Some(self.lines.len());
+        }
+        self.lines.push(line.to_owned());
+        is_first
+    }
+
+    /// The first line that tells of trouble.
+    pub fn trouble(&self) -> Option<&str> {
+        self.trouble.map(|at| without_time(&self.lines[at]))
+    }
+
+    /// What a person should read: the lines around the trouble, or the last ones where there was none.
+    pub fn excerpt(&self) -> &[String] {
+        let start = match self.trouble {
+            Some(at) => at.saturating_sub(BEFORE),
+            None => self.lines.len().saturating_sub(SHOWN / 2),
+        };
+        &self.lines[start..self.lines.len().min(start + SHOWN)]
+    }
+
+    /// All of it.
+    pub fn text(&self) -> String {
+        let mut text = self.lines.join("\n");
+        text.push('\n');
+        text
+    }
+}
+
+/// A kernel line without the time in front of it.
+fn without_time(line: &str) -> &str {
+    line.strip_prefix('[').and_then(|rest| rest.split_once("] ")).map_or(line, |(_, text)| text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Console;
+
+    #[test]
+    fn a_healthy_console_is_no_trouble() {
+        let mut console = Console::default();
+        assert!(!console.line("[    0.000000] Linux version 6.12"));
+        assert!(!console.line("machine: booting\r\n"));
+        assert_eq!(console.trouble(), None);
+        assert_eq!(console.excerpt().len(), 2);
+    }
+
+    #[test]
+    fn each_kind_of_trouble_is_seen_and_shown_with_what_came_before() {
+        for line in [
+            "[    3.1] Kernel panic - not syncing: Attempted to kill init!",
+            "[    3.1] BUG: kernel NULL pointer dereference, address: 0000000000000000",
+            "[    3.1] Oops: 0000 [#1] PREEMPT SMP NOPTI",
+            "[   30.1] rcu: INFO: rcu_preempt self-detected stall on CPU",
+            "[   30.1] rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:",
+            "[   30.1] watchdog: BUG: soft lockup - CPU#0 stuck for 26s!",
+            "[   30.1] watchdog: CPU0: Watchdog detected hard LOCKUP on cpu 0",
+            "[  130.1] INFO: task sh:12 blocked for more than 120 seconds.",
+            "[    3.1] BUG: KASAN: use-after-free in bpf_prog_free",
+            "[    3.1] BUG kmalloc-64 (Not tainted): Poison overwritten",
+            "[    3.1] WARNING: CPU: 0 PID: 1 at kernel/bpf/verifier.c:1",
+        ] {
+            let mut console = Console::default();
+            (0..9).for_each(|number| assert!(!console.line(&format!("line {number}"))));
+            assert!(console.line(line), "{line}");
+            assert!(!console.line("Kernel panic again"));
+            assert_eq!(console.trouble(), line.split_once("] ").map(|(_, text)| text));
+            assert_eq!(console.excerpt()[0], "line 4");
+            assert_eq!(console.excerpt()[5], line);
+        }
+    }
+}
