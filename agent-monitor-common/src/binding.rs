@@ -17,7 +17,8 @@ pub struct Binding {
 
 /// Bits of [`Binding::flags`].
 pub mod flags {
-    /// A cgroup that is made below this one is announced by an event (the agents root).
+    /// Each cgroup that is made in this one is an agent of its own, and is announced by an event (the agents root and the
+    /// policies' cgroups below it). Without it a new cgroup is of the same agent.
     pub const ANNOUNCE_CHILDREN: u32 = 1;
 }
 
@@ -33,6 +34,9 @@ pub struct Settings {
     /// without a binding is denied everything.
     pub bindings_lost: u32,
 }
+
+/// First number of agents that the kernel program on `cgroup_mkdir` makes; the daemon's own are lower.
+pub const FIRST_KERNEL_AGENT: u32 = 1 << 31;
 
 /// Slot of the built-in policy `empty`, which allows nothing.
 pub const EMPTY_SLOT: u32 = 0;

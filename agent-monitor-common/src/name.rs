@@ -111,9 +111,10 @@ pub const fn socket_kind(family: u32, socket_type: u32, protocol: u32) -> u8 {
     let socket_type = socket_type & 0xf;
     match family {
         2 | 10 => {
-            let ping = socket_type == SOCK_DGRAM && (protocol == 1 || protocol == 58);
-            let plain = socket_type == SOCK_STREAM || socket_type == SOCK_DGRAM || socket_type == SOCK_SEQPACKET;
-            match (family, plain && !ping) {
+            // The transports that connect and send are judged for by address; all else is raw, and so are ping sockets.
+            let transport = matches!(protocol, 0 | 6 | 17 | 33 | 132 | 136 | 262);
+            let plain = matches!(socket_type, SOCK_STREAM | SOCK_DGRAM | SOCK_SEQPACKET);
+            match (family, plain && transport) {
                 (_, true) => family as u8,
                 (2, false) => socket_kind::INET_RAW,
                 _ => socket_kind::INET6_RAW,

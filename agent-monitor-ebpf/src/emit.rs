@@ -1,0 +1,199 @@
+//! Telling: counters and events.
+
+use crate::image::Text;
+use crate::kernel::{self, Kernel, load};
+use crate::maps::{AGENTS, COUNTERS, DENIALS, SEQUENCES, TELEMETRY};
+use crate::scratch::Scratch;
+use crate::task::{current, process};
+use agent_monitor_common::class::{Class, Reason, Verdict};
+use agent_monitor_common::counter::{self, AgentCounters};
+use agent_monitor_common::event::{EVENT_VERSION, EventHeader, HEADER_BYTES};
+use agent_monitor_common::hook::HookId;
+use agent_monitor_common::limit::PATH_BYTES;
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_comm, bpf_get_current_uid_gid, bpf_ktime_get_boot_ns, bpf_probe_read_kernel, bpf_ringbuf_output,
+};
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
+
+/// Adds 1 to a counter that others may add to at the same time.
+#[inline(always)]
+pub fn increment(counter: *mut u64) {
+    // SAFETY: the caller got the pointer from a map.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(counter, 1) };
+}
+
+/// Adds 1 to a counter of the node.
+#[inline(always)]
+pub fn count(index: u32) {
+    if let Some(counter) = COUNTERS.get_ptr_mut(index) {
+        increment(counter);
+    }
+}
+
+/// The next number of a sequence of `SEQUENCES`.
+#[inline(always)]
+pub fn next(sequence: u32) -> u64 {
+    match SEQUENCES.get_ptr_mut(sequence) {
+        // SAFETY: the pointer is to a map value.
+        Some(counter) => unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(counter, 1) },
+        None => 0,
+    }
+}
+
+/// Adds 1 to a counter of an agent.
+#[inline(always)]
+fn count_for(agent: u32, field: impl FnOnce(*mut AgentCounters) -> *mut u64) {
+    if let Some(counters) = AGENTS.get_ptr_mut(agent) {
+        increment(field(counters));
+    }
+}
+
+/// Counts one verdict.
+#[inline(always)]
+pub fn count_verdict(agent: u32, class: Class, verdict: Verdict, reason: Reason, detail: u8) {
+    count(counter::operations(class as u8, verdict));
+    if reason as u8 == Reason::Fault as u8 {
+        count(counter::faults(detail));
+        // SAFETY: the pointer is to a map value.
+        count_for(agent, |c| unsafe { &raw mut (*c).faults });
+    }
+    match verdict {
+        Verdict::Allow => {}
+        // SAFETY: the pointer is to a map value, the class is less than the length.
+        Verdict::Audit => count_for(agent, |c| unsafe { &raw mut (*c).audited[class as usize] }),
+        Verdict::Deny => {
+            count(counter::denials(class as u8, reason as u8));
+            // SAFETY: as above.
+            count_for(agent, |c| unsafe { &raw mut (*c).denied[class as usize] });
+        }
+    }
+}
+
+/// Fills a header with what the running task says about itself, and nothing judged yet. In place, because the stack is
+/// short of room.
+#[inline(always)]
+pub fn fill(header: &mut EventHeader, hook: HookId, kind: u8, cgroup: u64) {
+    let task = current();
+    let leader: Kernel = load(task, &kernel::TASK_GROUP_LEADER);
+    let parent: Kernel = load(leader, &kernel::TASK_PARENT);
+    let parent_leader: Kernel = load(parent, &kernel::TASK_GROUP_LEADER);
+    header.version = EVENT_VERSION;
+    header.kind = kind;
+    header.class = 0;
+    header.hook = hook as u16;
+    header.verdict = 0;
+    header.reason = 0;
+    header.detail = 0;
+    header.flags = 0;
+    header.access = 0;
+    header.errno = 0;
+    header.labels = [0; 3];
+    header.object_length = 0;
+    header.new_object_length = 0;
+    header.agent = 0;
+    header.slot = 0;
+    header.generation = 0;
+    header.sequence = next(0);
+    // SAFETY: the helper takes nothing.
+    header.boot_ns = unsafe { bpf_ktime_get_boot_ns() };
+    header.cgroup = cgroup;
+    header.start_boot_ns = load(leader, &kernel::TASK_START);
+    header.parent_start_boot_ns = load(parent_leader, &kernel::TASK_START);
+    header.pid = process(task);
+    header.tid = load(task, &kernel::TASK_PID);
+    header.parent_pid = process(parent);
+    // SAFETY: the helper takes nothing.
+    header.uid = unsafe { bpf_get_current_uid_gid() } as u32;
+    header.value = 0;
+    // SAFETY: the helper writes at most the length given.
+    unsafe { bpf_get_current_comm((&raw mut header.comm).cast(), 16) };
+}
+
+/// A header with nothing in it, to be filled.
+pub const EMPTY: EventHeader = EventHeader {
+    version: 0,
+    kind: 0,
+    class: 0,
+    hook: 0,
+    verdict: 0,
+    reason: 0,
+    detail: 0,
+    flags: 0,
+    access: 0,
+    errno: 0,
+    labels: [0; 3],
+    object_length: 0,
+    new_object_length: 0,
+    agent: 0,
+    slot: 0,
+    generation: 0,
+    sequence: 0,
+    boot_ns: 0,
+    cgroup: 0,
+    start_boot_ns: 0,
+    parent_start_boot_ns: 0,
+    pid: 0,
+    tid: 0,
+    parent_pid: 0,
+    uid: 0,
+    value: 0,
+    comm: [0; 16],
+};
+
+/// Puts the event of `scratch.header` and its objects into the ring.
+#[inline(always)]
+pub fn output(scratch: &mut Scratch, object: Option<Text>, new_object: Option<Text>) {
+    let body = (&raw mut scratch.body).cast::<u8>();
+    let length = copy(body, 0, object);
+    let new_length = copy(body, length, new_object);
+    scratch.header.object_length = length as u16;
+    scratch.header.new_object_length = new_length as u16;
+    let deny = scratch.header.verdict == Verdict::Deny as u8;
+    let agent = scratch.header.agent;
+    let bytes = HEADER_BYTES as u64 + (length & PATH_BYTES as u64) + (new_length & PATH_BYTES as u64);
+    send((&raw mut scratch.header).cast(), bytes, agent, deny);
+}
+
+/// Copies an operand behind `at` bytes of the body and gives its length.
+#[inline(always)]
+fn copy(body: *mut u8, at: u64, text: Option<Text>) -> u64 {
+    let Some(text) = text else { return 0 };
+    let length = text.length() & PATH_BYTES as u64;
+    // SAFETY: `at` and `length` are at most PATH_BYTES each; the body has room for two.
+    let failed = unsafe {
+        bpf_probe_read_kernel(
+            body.add((at & PATH_BYTES as u64) as usize).cast(),
+            length as u32,
+            text.base.add((text.start & PATH_BYTES as u64) as usize).cast(),
+        )
+    };
+    if failed == 0 { length } else { 0 }
+}
+
+/// Puts bytes into the ring for denials or the other one, and counts what finds no room.
+#[inline(always)]
+pub fn send(event: *mut core::ffi::c_void, bytes: u64, agent: u32, deny: bool) {
+    // SAFETY: the caller gives the start and length of an event in a map value or on the stack.
+    let failed = unsafe {
+        if deny {
+            bpf_ringbuf_output((&raw const DENIALS).cast_mut().cast(), event, bytes, 0)
+        } else {
+            bpf_ringbuf_output((&raw const TELEMETRY).cast_mut().cast(), event, bytes, 0)
+        }
+    } != 0;
+    match (deny, failed) {
+        // SAFETY: the pointers are to map values.
+        (true, false) => count_for(agent, |c| unsafe { &raw mut (*c).emitted }),
+        (true, true) => {
+            count(counter::DENIALS_LOST);
+            // SAFETY: as above.
+            count_for(agent, |c| unsafe { &raw mut (*c).lost });
+        }
+        (false, false) => {}
+        (false, true) => {
+            count(counter::TELEMETRY_LOST);
+            // SAFETY: as above.
+            count_for(agent, |c| unsafe { &raw mut (*c).telemetry_lost });
+        }
+    }
+}

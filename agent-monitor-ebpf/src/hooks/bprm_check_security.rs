@@ -1,0 +1,22 @@
+//! Exec, once for each stage: a script, then its interpreter. Judged on the file that the kernel executes, never on the
+//! name that the caller gave.
+
+use super::file_open::file_text;
+use crate::kernel::{self, Kernel, load};
+use crate::operation::{Outcome, guard};
+use agent_monitor_common::class::{Class, USE};
+use agent_monitor_common::hook::HookId;
+use aya_ebpf::macros::lsm;
+use aya_ebpf::programs::LsmContext;
+
+#[lsm(hook = "bprm_check_security")]
+fn bprm_check_security(ctx: LsmContext) -> i32 {
+    guard(HookId::BprmCheckSecurity, Class::Exec, ctx.arg(1), |operation| {
+        let bprm: Kernel = ctx.arg(0);
+        let file: Kernel = load(bprm, &kernel::BPRM_FILE);
+        Some(match file_text(operation, file, load(file, &kernel::FILE_F_INODE)) {
+            Ok(object) => operation.judge_path(Class::Exec, object, USE),
+            Err(fault) => Outcome::fault(Class::Exec, USE, fault),
+        })
+    })
+}

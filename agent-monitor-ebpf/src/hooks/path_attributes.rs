@@ -1,0 +1,42 @@
+//! Truncation, and change of mode and owner, of the file at a path.
+
+use super::on_file_system;
+use crate::kernel::{self, Kernel, load};
+use crate::operation::guard;
+use crate::path::{anonymous, place_at, removed};
+use agent_monitor_common::class::{Class, file};
+use agent_monitor_common::decide::OwnEntry;
+use agent_monitor_common::hook::HookId;
+use agent_monitor_common::name::anonymous::DELETED;
+use aya_ebpf::macros::lsm;
+use aya_ebpf::programs::LsmContext;
+
+#[lsm(hook = "path_truncate")]
+fn path_truncate(ctx: LsmContext) -> i32 {
+    at(&ctx, HookId::PathTruncate, ctx.arg(1), file::WRITE)
+}
+
+#[lsm(hook = "path_chmod")]
+fn path_chmod(ctx: LsmContext) -> i32 {
+    at(&ctx, HookId::PathChmod, ctx.arg(2), file::SET_ATTRIBUTES)
+}
+
+#[lsm(hook = "path_chown")]
+fn path_chown(ctx: LsmContext) -> i32 {
+    at(&ctx, HookId::PathChown, ctx.arg(3), file::SET_ATTRIBUTES)
+}
+
+/// Judges `access` to the object of a hook's first argument, a `struct path`.
+#[inline(always)]
+fn at(ctx: &LsmContext, hook: HookId, previous: i32, access: u16) -> i32 {
+    guard(hook, Class::File, previous, |operation| {
+        let path: Kernel = ctx.arg(0);
+        let dentry: Kernel = load(path, &kernel::PATH_DENTRY);
+        if removed(dentry) {
+            let object = anonymous(&mut operation.scratch.object, DELETED);
+            return Some(operation.judge(Class::File, object, OwnEntry::default(), access));
+        }
+        let outcome = operation.place(place_at(path as u64), access);
+        Some(on_file_system(outcome, dentry))
+    })
+}

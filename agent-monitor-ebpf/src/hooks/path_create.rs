@@ -1,0 +1,33 @@
+//! Creation of names: files, directories, symbolic links.
+
+use super::on_file_system;
+use crate::operation::guard;
+use crate::path::place_in;
+use agent_monitor_common::class::{Class, file};
+use agent_monitor_common::hook::HookId;
+use aya_ebpf::macros::lsm;
+use aya_ebpf::programs::LsmContext;
+
+#[lsm(hook = "path_mknod")]
+fn path_mknod(ctx: LsmContext) -> i32 {
+    named(&ctx, HookId::PathMknod, ctx.arg(4), file::CREATE)
+}
+
+#[lsm(hook = "path_mkdir")]
+fn path_mkdir(ctx: LsmContext) -> i32 {
+    named(&ctx, HookId::PathMkdir, ctx.arg(3), file::CREATE)
+}
+
+#[lsm(hook = "path_symlink")]
+fn path_symlink(ctx: LsmContext) -> i32 {
+    named(&ctx, HookId::PathSymlink, ctx.arg(3), file::CREATE)
+}
+
+/// Judges `access` to the name that a hook's first two arguments give: directory and dentry.
+#[inline(always)]
+pub fn named(ctx: &LsmContext, hook: HookId, previous: i32, access: u16) -> i32 {
+    guard(hook, Class::File, previous, |operation| {
+        let outcome = operation.place(place_in(ctx.arg(0), ctx.arg(1)), access);
+        Some(on_file_system(outcome, ctx.arg(1)))
+    })
+}

@@ -1,0 +1,247 @@
+//! Paths: the names from an object up to the root of the task, as the task itself would write them.
+//!
+//! `bpf_d_path` may be called in sleepable programs only, so not in all hooks on any kernel and in no `path_*` hook
+//! before 6.12. This walk works everywhere and is the only way, so all hooks on all kernels agree. It reads what
+//! `prepend_path()` in `fs/d_path.c` reads, inside an RCU read section (no program here sleeps), which keeps names and
+//! mounts from being freed. A rename between two levels can't change the verdict: an agent may rename a directory only
+//! where the policy can't tell the old name from the new. Within one level, name and parent are read under `d_seq`.
+
+use crate::image::Text;
+use crate::kernel::{self, Kernel, address, load, offset, read};
+use crate::scratch::{END, TEXT_BYTES};
+use agent_monitor_common::class::Fault;
+use agent_monitor_common::limit::{NAME_BYTES, PATH_STEPS};
+use agent_monitor_common::name::anonymous;
+use aya_ebpf::helpers::bpf_get_current_task_btf;
+use aya_ebpf::helpers::generated::{bpf_loop, bpf_probe_read_kernel};
+
+/// A name in a mount: addresses of a `struct dentry` and a `struct vfsmount`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Place {
+    pub mount: u64,
+    pub dentry: u64,
+}
+
+/// The `struct path` at an address.
+#[inline(always)]
+pub fn place_at(path: u64) -> Option<Place> {
+    Some(Place {
+        mount: read(path + offset(&kernel::PATH_MNT) as u64)?,
+        dentry: read(path + offset(&kernel::PATH_DENTRY) as u64)?,
+    })
+}
+
+/// The name `dentry` in the directory `directory` (a `struct path`).
+#[inline(always)]
+pub fn place_in(directory: Kernel, dentry: Kernel) -> Option<Place> {
+    Some(Place { mount: read(address(directory, &kernel::PATH_MNT))?, dentry: dentry as u64 })
+}
+
+/// State of a walk, on the stack of the program.
+#[repr(C)]
+struct Walk {
+    buffer: *mut u8,
+    position: u64,
+    dentry: u64,
+    /// A `struct vfsmount`.
+    mount: u64,
+    /// The top of `mount`.
+    mount_root: u64,
+    root: Place,
+    /// A [`Fault`], or 0 once the root is reached.
+    fault: u64,
+}
+
+/// First bytes of a `struct dentry`, which hold all that a step needs; the loader refuses a kernel where they don't.
+pub const DENTRY_BYTES: usize = 64;
+
+/// Writes the path of `place` into `buffer`, so that it ends at [`END`].
+#[inline(always)]
+pub fn walk(buffer: &mut [u8; TEXT_BYTES], place: Place) -> Result<Text, Fault> {
+    // SAFETY: the helper takes nothing and gives the running task, which outlives the program.
+    let task = unsafe { bpf_get_current_task_btf() } as Kernel;
+    let fs: Kernel = load(task, &kernel::TASK_FS);
+    let root = place_at(address(fs, &kernel::FS_ROOT)).ok_or(Fault::PathUnreadable)?;
+    let mount_root = read(place.mount + offset(&kernel::VFSMOUNT_ROOT) as u64).ok_or(Fault::PathUnreadable)?;
+    let base = buffer.as_mut_ptr();
+    let mut walk = Walk {
+        buffer: base,
+        position: END,
+        dentry: place.dentry,
+        mount: place.mount,
+        mount_root,
+        root,
+        fault: Fault::PathTooLong as u64,
+    };
+    // SAFETY: the callback gets the address of `walk`, which lives until the helper returns.
+    unsafe { bpf_loop(PATH_STEPS, step as *const () as *mut _, (&raw mut walk).cast(), 0) };
+    match walk.fault {
+        0 => {}
+        1 => return Err(Fault::PathTooLong),
+        2 => return Err(Fault::PathUnreachable),
+        _ => return Err(Fault::PathUnreadable),
+    }
+    if walk.position == END {
+        // The root itself.
+        walk.position = END - 1;
+        // SAFETY: END - 1 is in the buffer.
+        unsafe { *base.add(END as usize - 1) = b'/' };
+    }
+    Ok(Text { base, start: walk.position & (END - 1) })
+}
+
+/// One level up: 0 goes on, 1 ends the loop.
+#[inline(never)]
+extern "C" fn step(_index: u32, walk: *mut Walk) -> i64 {
+    // SAFETY: `bpf_loop` passes on what it was given.
+    let walk = unsafe { &mut *walk };
+    if walk.dentry == walk.root.dentry && walk.mount == walk.root.mount {
+        walk.fault = 0;
+        return 1;
+    }
+    let done = if walk.dentry == walk.mount_root { leave_mount(walk) } else { take_name(walk) };
+    match done {
+        None => {
+            walk.fault = Fault::PathUnreadable as u64;
+            1
+        }
+        Some(fault) => {
+            if fault == 0 {
+                return 0;
+            }
+            walk.fault = fault;
+            1
+        }
+    }
+}
+
+/// Goes from the top of a mount to the name that it is mounted on.
+#[inline(always)]
+fn leave_mount(walk: &mut Walk) -> Option<u64> {
+    let mount = walk.mount.wrapping_sub(offset(&kernel::MOUNT_MNT) as u64);
+    let parent: u64 = read(mount + offset(&kernel::MOUNT_PARENT) as u64)?;
+    if parent == mount {
+        return Some(Fault::PathUnreachable as u64);
+    }
+    walk.dentry = read(mount + offset(&kernel::MOUNT_MOUNTPOINT) as u64)?;
+    walk.mount = parent + offset(&kernel::MOUNT_MNT) as u64;
+    walk.mount_root = read(walk.mount + offset(&kernel::VFSMOUNT_ROOT) as u64)?;
+    Some(0)
+}
+
+/// Writes `/` and the name in front of what is there, and goes to the directory. Nothing changes where the name was being
+/// renamed: the next step tries again.
+#[inline(always)]
+fn take_name(walk: &mut Walk) -> Option<u64> {
+    let dentry: [u64; DENTRY_BYTES / 8] = read(walk.dentry)?;
+    let at = (&raw const dentry).cast::<u8>();
+    let parent: u64 = field(at, offset(&kernel::DENTRY_PARENT));
+    let sequence: u32 = field(at, offset(&kernel::DENTRY_SEQ));
+    // struct qstr: { u32 hash; u32 len; const unsigned char *name } (little endian).
+    let length: u32 = field(at, offset(&kernel::DENTRY_NAME) + 4);
+    let name: u64 = field(at, offset(&kernel::DENTRY_NAME) + 8);
+    if parent == walk.dentry {
+        return Some(Fault::PathUnreachable as u64);
+    }
+    let length = u64::from(length) & NAME_BYTES as u64;
+    if walk.position <= length + 1 {
+        return Some(Fault::PathTooLong as u64);
+    }
+    let position = (walk.position - length) & (END - 1);
+    // SAFETY: position < END and length <= NAME_BYTES, so the name ends inside of the buffer.
+    let failed = unsafe {
+        bpf_probe_read_kernel(walk.buffer.add(position as usize).cast(), length as u32, name as *const _)
+    };
+    if failed != 0 {
+        return None;
+    }
+    let after: u32 = read(walk.dentry + offset(&kernel::DENTRY_SEQ) as u64)?;
+    if sequence & 1 != 0 || after != sequence {
+        return Some(0);
+    }
+    let position = (position - 1) & (END - 1);
+    // SAFETY: position < END.
+    unsafe { *walk.buffer.add(position as usize) = b'/' };
+    walk.position = position;
+    walk.dentry = parent;
+    Some(0)
+}
+
+
+/// A field of the copied head of a dentry.
+#[inline(always)]
+fn field<T: Copy>(head: *const u8, offset: usize) -> T {
+    // SAFETY: the loader checked that the offset and its value lie within DENTRY_BYTES; the verifier checks it again.
+    unsafe { core::ptr::read_volatile(head.add(offset).cast()) }
+}
+
+/// Writes the operand of a file that has no name.
+#[inline(always)]
+pub fn anonymous(buffer: &mut [u8; TEXT_BYTES], word: &'static str) -> Text {
+    let start = END as usize - word.len();
+    let mut i = 0;
+    while i < word.len() {
+        buffer[start + i] = word.as_bytes()[i];
+        i += 1;
+    }
+    Text { base: buffer.as_ptr(), start: start as u64 }
+}
+
+/// What kind of nameless object the file behind an inode and a dentry is, whose `struct vfsmount` is at `mount`; `None`
+/// where it has a name. File systems that the kernel mounts for itself and users mount too (tracefs, securityfs) have
+/// `SB_KERNMOUNT` as well, so the mount must be internal, too.
+#[inline(always)]
+pub fn nameless(inode: Kernel, dentry: Kernel, mount: u64) -> Option<&'static str> {
+    const SB_KERNMOUNT: u64 = 1 << 22;
+    const PIPEFS: u64 = 0x5049_5045;
+    const SOCKFS: u64 = 0x534f_434b;
+    const TMPFS: u64 = 0x0102_1994;
+    const HUGETLBFS: u64 = 0x9584_58f6;
+    let superblock: Kernel = load(inode, &kernel::INODE_SB);
+    let flags: u64 = load(superblock, &kernel::SUPER_FLAGS);
+    if flags & SB_KERNMOUNT != 0 && internal(mount) {
+        let magic: u64 = load(superblock, &kernel::SUPER_MAGIC);
+        return Some(match magic {
+            PIPEFS => anonymous::PIPE,
+            SOCKFS => anonymous::SOCKET,
+            TMPFS | HUGETLBFS => anonymous::MEMFD,
+            _ => anonymous::OTHER,
+        });
+    }
+    if removed(dentry) { Some(anonymous::DELETED) } else { None }
+}
+
+/// Whether a mount is in no namespace: `mnt_ns` is NULL or `MNT_NS_INTERNAL`, an error pointer (`fs/mount.h`).
+#[inline(always)]
+pub fn internal(mount: u64) -> bool {
+    const LOWEST_ERROR: u64 = 4095u64.wrapping_neg();
+    let mount = mount.wrapping_sub(offset(&kernel::MOUNT_MNT) as u64);
+    match read::<u64>(mount + offset(&kernel::MOUNT_NS) as u64) {
+        Some(namespace) => namespace == 0 || namespace >= LOWEST_ERROR,
+        None => false,
+    }
+}
+
+/// Whether a name is gone (or never was, as with O_TMPFILE): `d_unlinked()` in `include/linux/dcache.h`.
+#[inline(always)]
+pub fn removed(dentry: Kernel) -> bool {
+    // struct hlist_bl_node { next, pprev }: not hashed if pprev is NULL.
+    // SAFETY: a load through a pointer that the verifier tracks.
+    let pprev: u64 =
+        unsafe { core::ptr::read_volatile(dentry.byte_add(offset(&kernel::DENTRY_HASH) + 8).cast()) };
+    let parent: Kernel = load(dentry, &kernel::DENTRY_PARENT);
+    pprev == 0 && parent as u64 != dentry as u64
+}
+
+/// Writes an operand of a few bytes.
+#[inline(always)]
+pub fn operand<const N: usize>(buffer: &mut [u8; TEXT_BYTES], bytes: [u8; N]) -> Text {
+    let start = END as usize - N;
+    let mut i = 0;
+    while i < N {
+        buffer[start + i] = bytes[i];
+        i += 1;
+    }
+    Text { base: buffer.as_ptr(), start: start as u64 }
+}

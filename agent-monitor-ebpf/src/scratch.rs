@@ -1,0 +1,55 @@
+//! Scratch buffers. Programs can be preempted in the middle of a decision, and another task may run one on the same CPU,
+//! so a CPU has several buffers, each taken by an atomic exchange and given back on every way out.
+
+use crate::maps::SCRATCH;
+use agent_monitor_common::event::EventHeader;
+use agent_monitor_common::limit::{NAME_BYTES, PATH_BYTES, SCRATCH_PER_CPU};
+use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
+use core::intrinsics::{AtomicOrdering, atomic_xchg};
+
+/// Where operands end in their buffer. They are written from here towards the front, leaf first.
+pub const END: u64 = PATH_BYTES as u64 + 1;
+/// Bytes of an operand's buffer: a name of [`NAME_BYTES`] may be written at any offset below [`END`].
+pub const TEXT_BYTES: usize = PATH_BYTES + 1 + NAME_BYTES + 1;
+
+/// One buffer.
+#[repr(C)]
+pub struct Scratch {
+    /// 1 while a program has it. 64 bits wide, because the instruction set has no narrower atomic exchange.
+    pub busy: u64,
+    /// The operand.
+    pub object: [u8; TEXT_BYTES],
+    /// The second operand of a rename or link.
+    pub new_object: [u8; TEXT_BYTES],
+    /// The event that is put together.
+    pub header: EventHeader,
+    /// The objects of the event.
+    pub body: [u8; 2 * (PATH_BYTES + 1)],
+}
+
+/// A buffer of this CPU that nobody has; `None` where all are taken.
+#[inline(always)]
+pub fn take() -> Option<&'static mut Scratch> {
+    // SAFETY: no argument, no effect.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    let mut i = 0;
+    while i < SCRATCH_PER_CPU {
+        if let Some(scratch) = SCRATCH.get_ptr_mut(cpu * SCRATCH_PER_CPU + i) {
+            // SAFETY: the pointer is to a map value; whoever reads 0 from `busy` is the only one that has the buffer.
+            unsafe {
+                if atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(&raw mut (*scratch).busy, 1) == 0 {
+                    return Some(&mut *scratch);
+                }
+            }
+        }
+        i += 1;
+    }
+    None
+}
+
+/// Gives a buffer back.
+#[inline(always)]
+pub fn give(scratch: &mut Scratch) {
+    // SAFETY: the caller has the buffer and does not use it after this.
+    unsafe { atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(&raw mut scratch.busy, 0) };
+}
