@@ -2,8 +2,12 @@
 
 mod apt;
 mod build;
+mod ci;
+mod demo;
+mod fuzz;
 mod kernel;
 mod process;
+mod setup;
 mod vm;
 mod workspace;
 
@@ -14,7 +18,11 @@ use clap::{Parser, Subcommand};
 use workspace::Workspace;
 
 #[derive(Debug, Parser)]
-#[command(name = "cargo xtask", about = "Builds, boots, tests and shows agent-monitor", max_term_width = 120)]
+#[command(
+    name = "cargo xtask",
+    about = "Builds, boots, tests and shows agent-monitor",
+    max_term_width = 120
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -22,17 +30,57 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Install what building and testing needs and this machine lacks
+    Setup(setup::Options),
     /// Build agent-monitor and the scenarios as static programs
     Build(build::Options),
     /// Run a command in a virtual machine, on one or more kernels
     Vm(vm::Options),
+    /// Run the checks that must hold before a change lands
+    Ci(ci::Options),
+    /// Set up, then run the checks
+    Test(TestOptions),
+    /// Show what agent-monitor does: what an agent may do, what it may not, and how that is told
+    Demo(demo::Options),
+    /// Run each fuzz target for a while
+    Fuzz(fuzz::Options),
+}
+
+/// Options of `cargo xtask test`.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Example:\n  cargo xtask test --kernel 6.12")]
+struct TestOptions {
+    /// Kernel for the scenarios; may be given again [default: 6.1 and newest]
+    #[arg(long = "kernel", value_name = "6.1|6.12|6.18|newest|PATH")]
+    kernels: Vec<kernel::Spec>,
+}
+
+fn test(workspace: &Workspace, options: &TestOptions) -> anyhow::Result<ExitCode> {
+    let kernels = if options.kernels.is_empty() {
+        setup::default_kernels()
+    } else {
+        options.kernels.clone()
+    };
+    setup::run(workspace, &setup::Options::default(), &kernels)?;
+    ci::run(
+        workspace,
+        &ci::Options {
+            steps: Vec::new(),
+            kernels,
+        },
+    )
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = Workspace::find().and_then(|workspace| match &cli.command {
+        Command::Setup(options) => setup::run(&workspace, options, &setup::default_kernels()),
         Command::Build(_) => build::run(&workspace),
         Command::Vm(options) => vm::run(&workspace, options),
+        Command::Ci(options) => ci::run(&workspace, options),
+        Command::Test(options) => test(&workspace, options),
+        Command::Demo(options) => demo::run(&workspace, options),
+        Command::Fuzz(options) => fuzz::run(&workspace, options),
     });
     result.unwrap_or_else(|error| {
         eprintln!("xtask: {error:#}");

@@ -8,7 +8,9 @@ use anyhow::{Context, Result, bail};
 
 /// Runs a program with our output; a failure is an error that says what was attempted.
 pub fn run(command: &mut Command, attempt: &str) -> Result<()> {
-    let status = command.status().with_context(|| format!("{attempt}: start {}", name(command)))?;
+    let status = command
+        .status()
+        .with_context(|| format!("{attempt}: start {}", name(command)))?;
     if !status.success() {
         bail!("{attempt}: {} ended with {status}", name(command));
     }
@@ -23,16 +25,28 @@ pub fn output(command: &mut Command, attempt: &str) -> Result<String> {
         .with_context(|| format!("{attempt}: start {}", name(command)))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
-        bail!("{attempt}: {} ended with {}: {}", name(command), output.status, said.trim());
+        bail!(
+            "{attempt}: {} ended with {}: {}",
+            name(command),
+            output.status,
+            said.trim()
+        );
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Finds a program in `PATH` and in the directories for administrators that a user's `PATH` may leave out.
-pub fn find(program: &str) -> Option<PathBuf> {
+/// The directories of `PATH`, and those for administrators that a user's `PATH` may leave out.
+pub fn search_path() -> Vec<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(["/usr/sbin", "/sbin", "/usr/local/sbin"].map(PathBuf::from))
+        .collect()
+}
+
+/// Finds a program in the directories of `search_path`.
+pub fn find(program: &str) -> Option<PathBuf> {
+    search_path()
+        .iter()
         .map(|dir| dir.join(program))
         .find(|candidate| is_executable(candidate))
 }
@@ -45,7 +59,8 @@ pub fn need(program: &str) -> Result<PathBuf> {
 /// Whether a path is a file that may be executed.
 pub fn is_executable(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
-    path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    path.metadata()
+        .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
 /// A command that the kernel kills when this process ends, whatever the way it ends. It must be spawned by the main

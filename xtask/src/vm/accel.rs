@@ -36,7 +36,14 @@ impl Accel {
         match self {
             Self::Kvm => &["-accel", "kvm", "-cpu", "host"],
             Self::Tcg => &["-accel", "tcg,thread=multi", "-cpu", "max"],
-            Self::Icount => &["-accel", "tcg", "-icount", "shift=0,sleep=off", "-cpu", "max"],
+            Self::Icount => &[
+                "-accel",
+                "tcg",
+                "-icount",
+                "shift=0,sleep=off",
+                "-cpu",
+                "max",
+            ],
         }
     }
 
@@ -52,7 +59,12 @@ impl Accel {
 
 /// Returns the fastest way that works here.
 pub fn best(workspace: &Workspace, kernel: &Kernel) -> Result<Accel> {
-    if OpenOptions::new().read(true).write(true).open("/dev/kvm").is_err() {
+    if OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/kvm")
+        .is_err()
+    {
         return Ok(Accel::Tcg);
     }
     let qemu = process::output(
@@ -60,18 +72,37 @@ pub fn best(workspace: &Workspace, kernel: &Kernel) -> Result<Accel> {
         "ask QEMU for its version",
     )?;
     let host = fs::read_to_string("/proc/version").context("read /proc/version")?;
-    let key = format!("{}\n{}", qemu.lines().next().unwrap_or_default(), host.trim());
+    let key = format!(
+        "{}\n{}",
+        qemu.lines().next().unwrap_or_default(),
+        host.trim()
+    );
     let path = workspace.cache.join("kvm-probe");
     let kept = fs::read_to_string(&path).unwrap_or_default();
     if let Some((answer, kept_key)) = kept.split_once('\n')
         && kept_key == key
     {
-        return Ok(if answer == "kvm" { Accel::Kvm } else { Accel::Tcg });
+        return Ok(if answer == "kvm" {
+            Accel::Kvm
+        } else {
+            Accel::Tcg
+        });
     }
-    eprintln!("xtask: trying whether a stock kernel starts on /dev/kvm (once, at most {} s)", PROBE_LIMIT.as_secs());
+    eprintln!(
+        "xtask: trying whether a stock kernel starts on /dev/kvm (once, at most {} s)",
+        PROBE_LIMIT.as_secs()
+    );
     let accel = probe(kernel)?;
-    eprintln!("xtask: {}", if accel == Accel::Kvm { "it does: using KVM" } else { "it does not: using TCG" });
-    fs::write(&path, format!("{}\n{key}", accel.name())).with_context(|| format!("write {}", path.display()))?;
+    eprintln!(
+        "xtask: {}",
+        if accel == Accel::Kvm {
+            "it does: using KVM"
+        } else {
+            "it does not: using TCG"
+        }
+    );
+    fs::write(&path, format!("{}\n{key}", accel.name()))
+        .with_context(|| format!("write {}", path.display()))?;
     Ok(accel)
 }
 
@@ -84,8 +115,13 @@ fn probe(kernel: &Kernel) -> Result<Accel> {
         lsm: DEFAULT_LSM.to_owned(),
         append: String::new(),
     };
-    let payload =
-        Payload { root: Root::Minimal, programs: Vec::new(), policies: None, with: Vec::new(), command: "true".to_owned() };
+    let payload = Payload {
+        root: Root::Minimal,
+        programs: Vec::new(),
+        policies: None,
+        with: Vec::new(),
+        command: "true".to_owned(),
+    };
     let report = session::run(kernel, &hardware, &payload, PROBE_LIMIT, true)?;
     match report.outcome {
         Outcome::Exited(0) => Ok(Accel::Kvm),

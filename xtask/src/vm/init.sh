@@ -12,6 +12,7 @@ for module in /modules/*; do
     insmod "$module" || fail "cannot load ${module##*/}"
 done
 
+chmod 755 /
 mkdir -p /new
 mount -t proc proc /proc
 case " $(cat /proc/cmdline) " in

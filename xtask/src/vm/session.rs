@@ -1,10 +1,12 @@
 //! One boot from start to end: joins the image, the machine and the console's watcher, and says how it ended.
 
+use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use tempfile::TempDir;
 
 use super::console::Console;
 use super::image::{self, Payload};
@@ -43,19 +45,67 @@ pub struct Report {
 }
 
 /// Boots a kernel, runs the payload's command and waits for its end.
-pub fn run(kernel: &Kernel, hardware: &Hardware, payload: &Payload, limit: Duration, quiet: bool) -> Result<Report> {
-    let dir = tempfile::Builder::new().prefix("agent-monitor-vm-").tempdir().context("create a directory for the machine")?;
+pub fn run(
+    kernel: &Kernel,
+    hardware: &Hardware,
+    payload: &Payload,
+    limit: Duration,
+    quiet: bool,
+) -> Result<Report> {
+    let dir = machine_dir()?;
     let initramfs = dir.path().join("initramfs");
     image::write(kernel, payload, &initramfs).context("make the machine's initramfs")?;
     let (sender, receiver) = channel();
     on_interrupt(&sender)?;
     let start = Instant::now();
-    let mut machine = Machine::start(hardware, &kernel.image, &initramfs, dir.path(), quiet, &sender)?;
-    let mut watch = Watch { console: Console::default(), status: None, interrupted: false, boot: None, streams: STREAMS };
+    let mut machine = Machine::start(
+        hardware,
+        &kernel.image,
+        &initramfs,
+        dir.path(),
+        quiet,
+        &sender,
+    )?;
+    let mut watch = Watch {
+        console: Console::default(),
+        status: None,
+        interrupted: false,
+        boot: None,
+        streams: STREAMS,
+    };
     let timed_out = watch.until_end(&receiver, start, limit, &mut machine, quiet, hardware);
     let complaints = machine.complaints();
     drop(machine);
-    Ok(Report { outcome: watch.outcome(timed_out, &complaints), boot: watch.boot, total: start.elapsed(), console: watch.console, complaints })
+    Ok(Report {
+        outcome: watch.outcome(timed_out, &complaints),
+        boot: watch.boot,
+        total: start.elapsed(),
+        console: watch.console,
+        complaints,
+    })
+}
+
+/// A directory for one machine. Those of runs that were killed, and could not remove theirs, are removed first.
+fn machine_dir() -> Result<TempDir> {
+    const PREFIX: &str = "agent-monitor-vm-";
+    for entry in std::env::temp_dir()
+        .read_dir()
+        .context("read the directory for temporary files")?
+        .flatten()
+    {
+        let name = entry.file_name();
+        let owner = name
+            .to_str()
+            .and_then(|name| name.strip_prefix(PREFIX)?.split('-').next());
+        if owner.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+    let prefix = format!("{PREFIX}{}-", std::process::id());
+    tempfile::Builder::new()
+        .prefix(&prefix)
+        .tempdir()
+        .context("create a directory for the machine")
 }
 
 struct Watch {
@@ -92,7 +142,10 @@ impl Watch {
                         self.boot = Some(start.elapsed());
                         if !quiet {
                             let boot = start.elapsed().as_secs_f32();
-                            eprintln!("xtask: up in {boot:.1} s ({}, its own clock says {seconds})", hardware.accel.name());
+                            eprintln!(
+                                "xtask: up in {boot:.1} s ({}, its own clock says {seconds})",
+                                hardware.accel.name()
+                            );
                         }
                     }
                     Some(("exit", status)) => {
@@ -130,9 +183,21 @@ impl Watch {
             Some(status) => Outcome::Exited(status),
             None if timed_out => Outcome::TimedOut,
             None => {
-                let own = self.console.excerpt().iter().rev().find(|line| line.starts_with("machine: "));
-                let qemu = complaints.trim().lines().last().map(|line| format!("QEMU: {line}"));
-                let why = own.cloned().or(qemu).unwrap_or_else(|| "the machine ended before the command did".to_owned());
+                let own = self
+                    .console
+                    .excerpt()
+                    .iter()
+                    .rev()
+                    .find(|line| line.starts_with("machine: "));
+                let qemu = complaints
+                    .trim()
+                    .lines()
+                    .last()
+                    .map(|line| format!("QEMU: {line}"));
+                let why = own
+                    .cloned()
+                    .or(qemu)
+                    .unwrap_or_else(|| "the machine ended before the command did".to_owned());
                 Outcome::Failed(why)
             }
         }
@@ -156,6 +221,8 @@ fn on_interrupt(sender: &Sender<Happening>) -> Result<()> {
         })
         .context("handle Ctrl-C");
     }
-    *current.lock().map_err(|_| anyhow::anyhow!("the signal handler panicked"))? = sender.clone();
+    *current
+        .lock()
+        .map_err(|_| anyhow::anyhow!("the signal handler panicked"))? = sender.clone();
     Ok(())
 }

@@ -10,7 +10,11 @@ use anyhow::{Context, Result, bail};
 use crate::process;
 
 /// Where distributions put virtiofsd: QEMU's own of before 8.0, and the later one in Rust.
-const PLACES: [&str; 3] = ["/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd", "/usr/lib/virtiofsd"];
+const PLACES: [&str; 3] = [
+    "/usr/lib/qemu/virtiofsd",
+    "/usr/libexec/virtiofsd",
+    "/usr/lib/virtiofsd",
+];
 /// How long virtiofsd may take to open its socket.
 const START_LIMIT: Duration = Duration::from_secs(10);
 
@@ -23,7 +27,10 @@ pub struct Share {
 
 /// Finds virtiofsd on this machine.
 pub fn program() -> Option<PathBuf> {
-    let known = PLACES.iter().map(PathBuf::from).find(|path| process::is_executable(path));
+    let known = PLACES
+        .iter()
+        .map(PathBuf::from)
+        .find(|path| process::is_executable(path));
     known.or_else(|| process::find("virtiofsd"))
 }
 
@@ -37,16 +44,32 @@ impl Share {
         let mut command = process::dies_with_us(&program)?;
         // Both programs take these; the one in Rust for compatibility.
         command.arg(format!("--socket-path={}", socket.display()));
-        command.args(["-o", "source=/", "-o", "cache=always", "-o", "sandbox=chroot"]);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors);
-        let virtiofsd = command.spawn().with_context(|| format!("start {}", program.display()))?;
+        command.args([
+            "-o",
+            "source=/",
+            "-o",
+            "cache=always",
+            "-o",
+            "sandbox=chroot",
+        ]);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(errors);
+        let virtiofsd = command
+            .spawn()
+            .with_context(|| format!("start {}", program.display()))?;
         let mut share = Self { virtiofsd, socket };
         let started = Instant::now();
         while !share.socket.exists() {
             let ended = share.virtiofsd.try_wait().context("wait for virtiofsd")?;
             if ended.is_some() || started.elapsed() > START_LIMIT {
                 let said = std::fs::read_to_string(&log).unwrap_or_default();
-                bail!("{} opened no socket (it needs root): {}", program.display(), said.trim());
+                bail!(
+                    "{} opened no socket (it needs root): {}",
+                    program.display(),
+                    said.trim()
+                );
             }
             // Not in place of the condition: only so that looking for the socket is no busy loop.
             std::thread::park_timeout(Duration::from_millis(5));

@@ -1,0 +1,193 @@
+//! `cargo xtask ci`: everything that must hold before a change lands, as named steps with their times.
+
+mod arrows;
+mod bypasses;
+mod scan;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+
+use crate::kernel::Spec;
+use crate::workspace::Workspace;
+use crate::{build, process, setup, vm};
+
+/// Options of `cargo xtask ci`.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Example:\n  cargo xtask ci --step fmt --step clippy")]
+pub struct Options {
+    /// Run only this step; may be given again
+    #[arg(long = "step", value_name = "NAME", value_parser = STEPS.map(|step| step.0))]
+    pub steps: Vec<String>,
+    /// Kernel for the scenarios; may be given again [default: 6.1 and newest]
+    #[arg(long = "kernel", value_name = "6.1|6.12|6.18|newest|PATH")]
+    pub kernels: Vec<Spec>,
+}
+
+/// What a step found.
+enum Verdict {
+    Passed,
+    /// Skipped for this reason; only what a new machine can't have may be skipped.
+    Skipped(String),
+}
+
+type Step = (&'static str, fn(&Workspace, &[Spec]) -> Result<Verdict>);
+
+/// The steps, the quick ones first.
+const STEPS: [Step; 7] = [
+    ("fmt", fmt),
+    ("arrows", check_arrows),
+    ("bypasses", check_bypasses),
+    ("clippy", clippy),
+    ("unit", unit),
+    ("deny", deny),
+    ("scenarios", scenarios),
+];
+
+/// Runs the steps, all of them even if one fails, and says at the end how many passed.
+pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
+    let kernels = if options.kernels.is_empty() {
+        setup::default_kernels()
+    } else {
+        options.kernels.clone()
+    };
+    let is_wanted =
+        |step: &&Step| options.steps.is_empty() || options.steps.iter().any(|name| name == step.0);
+    let mut results = Vec::new();
+    for (name, step) in STEPS.iter().filter(is_wanted) {
+        println!("== {name}");
+        let start = Instant::now();
+        let verdict = step(workspace, &kernels);
+        if let Err(error) = &verdict {
+            println!("{error:#}");
+        }
+        results.push((name, verdict, start.elapsed().as_secs_f32()));
+    }
+    println!("== steps");
+    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
+    for (name, verdict, seconds) in &results {
+        let (count, word) = match verdict {
+            Ok(Verdict::Passed) => (&mut passed, "passed".to_owned()),
+            Ok(Verdict::Skipped(reason)) => (&mut skipped, format!("skipped: {reason}")),
+            Err(_) => (&mut failed, "FAILED".to_owned()),
+        };
+        *count += 1;
+        println!("{name:<10} {seconds:>7.1} s  {word}");
+    }
+    let tail = if skipped > 0 {
+        format!(", {skipped} skipped")
+    } else {
+        String::new()
+    };
+    println!("{passed} passed, {failed} failed{tail}");
+    Ok(if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn fmt(workspace: &Workspace, _: &[Spec]) -> Result<Verdict> {
+    process::run(
+        build::cargo(workspace).args(["fmt", "--all", "--check"]),
+        "check the format (`cargo fmt` mends it)",
+    )?;
+    Ok(Verdict::Passed)
+}
+
+fn check_arrows(workspace: &Workspace, _: &[Spec]) -> Result<Verdict> {
+    all_well(
+        arrows::check(workspace)?,
+        "dependencies that point the wrong way",
+    )
+}
+
+fn check_bypasses(workspace: &Workspace, _: &[Spec]) -> Result<Verdict> {
+    all_well(
+        bypasses::check(workspace)?,
+        "lines of docs/bypasses.md without what they claim",
+    )
+}
+
+fn clippy(workspace: &Workspace, _: &[Spec]) -> Result<Verdict> {
+    let host = [
+        "clippy",
+        "--workspace",
+        "--exclude",
+        "agent-monitor-ebpf",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ];
+    process::run(build::cargo(workspace).args(host), "clippy for the host")?;
+    let bpf = [
+        "clippy",
+        "--package",
+        "agent-monitor-ebpf",
+        "-Z",
+        "build-std=core",
+        "--target",
+        "bpfel-unknown-none",
+    ];
+    let mut command = build::cargo(workspace);
+    // Only here may the stable compiler take what is unstable. The flag gets a directory of its own, so that it does not
+    // invalidate what was built without.
+    command
+        .args(bpf)
+        .arg("--target-dir")
+        .arg(workspace.target.join("bpf"));
+    command
+        .env("RUSTC_BOOTSTRAP", "1")
+        .args(["--", "-D", "warnings"]);
+    process::run(&mut command, "clippy for the kernel programs")?;
+    Ok(Verdict::Passed)
+}
+
+fn unit(workspace: &Workspace, _: &[Spec]) -> Result<Verdict> {
+    process::run(
+        build::cargo(workspace).arg("test"),
+        "the tests of the default members",
+    )?;
+    Ok(Verdict::Passed)
+}
+
+fn deny(workspace: &Workspace, _: &[Spec]) -> Result<Verdict> {
+    if process::find("cargo-deny").is_none() {
+        return Ok(Verdict::Skipped(
+            "cargo-deny is not installed (`cargo install cargo-deny` gets it)".to_owned(),
+        ));
+    }
+    process::run(
+        build::cargo(workspace).args(["deny", "check"]),
+        "check licences and advisories",
+    )?;
+    Ok(Verdict::Passed)
+}
+
+fn scenarios(workspace: &Workspace, kernels: &[Spec]) -> Result<Verdict> {
+    let with = build::scenarios(workspace)?
+        .iter()
+        .map(build::Program::for_machine)
+        .collect::<Result<Vec<_>>>()?;
+    if !with.iter().any(|path| path.ends_with("scenarios")) {
+        bail!("the crate `tests` has no program `scenarios`; nothing was tested in the machine");
+    }
+    for status in vm::run_on_all(
+        workspace,
+        &vm::Options::of(kernels, with, "/root/scenarios"),
+    )? {
+        if let (kernel, 1..) = status {
+            bail!("scenarios failed on linux {kernel}");
+        }
+    }
+    Ok(Verdict::Passed)
+}
+
+fn all_well(problems: Vec<String>, what: &str) -> Result<Verdict> {
+    if problems.is_empty() {
+        return Ok(Verdict::Passed);
+    }
+    bail!("{what}:\n  {}", problems.join("\n  "))
+}

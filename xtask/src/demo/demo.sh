@@ -1,0 +1,115 @@
+#!/usr/bin/env bash
+# The demo: an agent does what it may and what it may not, and everybody sees what came of it. Runs as root, where
+# agent-monitor can enforce. Exit status 0 means that each step ended as announced.
+# POLICIES: directory of the shipped policies. DEMO: an empty directory of our own.
+set -euo pipefail
+policies=${POLICIES:-/etc/agent-monitor/policies}
+demo=${DEMO:-/tmp/agent-monitor-demo}
+allowed_port=8111 other_port=8112 metrics=9478
+
+bold() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+started=()
+finish() {
+    [ ${#started[@]} -eq 0 ] || kill "${started[@]}" 2>/dev/null || true
+    rm -rf "$demo"
+}
+trap finish EXIT
+
+# Waits until a TCP port of this machine answers, at most 20 s.
+answers() {
+    local port=$1 end=$((SECONDS + 20))
+    until (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do
+        [ $SECONDS -lt $end ] || { echo "nothing answers on port $port" >&2; return 1; }
+        sleep 0.1
+    done
+}
+
+get() { # PORT PATH
+    exec 3<>"/dev/tcp/127.0.0.1/$1"
+    printf 'GET %s HTTP/1.0\r\nHost: localhost\r\n\r\n' "$2" >&3
+    sed '1,/^\r$/d' <&3
+    exec 3>&-
+}
+
+# --- What there is: a workspace, a secret, two servers outside the agent, a policy -----------------------------------
+mkdir -p "$demo/workspace" "$demo/home/.ssh" "$demo/policies"
+export HOME=$demo/home
+echo 'not a real key' >"$HOME/.ssh/id_ed25519"
+echo 'print("hello from", __file__.rsplit("/", 1)[1])' >"$demo/workspace/hello.py"
+for port in $allowed_port $other_port; do
+    python3 -m http.server --bind 127.0.0.1 --directory "$demo/workspace" $port >/dev/null 2>&1 &
+    started+=($!)
+done
+
+cp "$policies"/*.yaml "$demo/policies/"
+cat >"$demo/policies/demo.yaml" <<EOF
+apiVersion: agent-monitor.dev/v1alpha1
+kind: AgentPolicy
+metadata:
+  name: demo
+spec:
+  include: [coding-agent]
+  network:
+    - allow: [connect, send]
+      to: {addresses: ["127.0.0.1"], ports: [$allowed_port], protocols: [tcp]}
+      reason: the server that this agent works with
+    - allow: [create]
+      sockets: [inet]
+EOF
+
+# --- What the agent does, as it sees it itself -----------------------------------------------------------------------
+cat >"$demo/workspace/agent.sh" <<EOF
+cd "$demo/workspace"
+unexpected=0
+step() { # EXPECTED WHAT COMMAND
+    if said=\$(eval "\$3" 2>&1); then was=allowed; else was=denied; fi
+    said=\${said##*\$'\n'}
+    mark=' '; [ \$was = "\$1" ] || { mark='!'; unexpected=1; }
+    printf '%s %-8s %-46s %s\n' "\$mark" "\$was" "\$2" "\${said:0:60}"
+}
+step allowed 'write a file in the workspace'      'echo text >notes.txt && cat notes.txt'
+step allowed 'run git in the workspace'           'git init -q . && git status --short | head -1'
+step allowed 'run a Python script'                'python3 hello.py'
+step allowed 'reach the server that it works with' 'exec 3<>/dev/tcp/127.0.0.1/$allowed_port && echo connected'
+step denied  'read the private SSH key'           'cat "$HOME/.ssh/id_ed25519"'
+step denied  'read the password hashes'           'cat /etc/shadow'
+step denied  'reach another server'               '(exec 3<>/dev/tcp/127.0.0.1/$other_port)'
+step denied  'run a program under another name'   'cp "\$(command -v python3)" ./helper && ./helper -c "print(1)"'
+exit \$unexpected
+EOF
+
+# --- The monitor -----------------------------------------------------------------------------------------------------
+if ! agent-monitor status >/dev/null 2>&1; then
+    agent-monitor daemon >"$demo/daemon.log" 2>&1 &
+    started+=($!)
+    answers $metrics || { cat "$demo/daemon.log"; exit 1; }
+fi
+answers $allowed_port
+answers $other_port
+
+bold 'What this kernel can enforce (agent-monitor doctor)'
+agent-monitor doctor
+
+bold 'The agent works under the policy coding-agent, and one server is allowed to it'
+status=0
+agent-monitor run --policy "$demo/policies/demo.yaml" --name demo --var "WORKSPACE=$demo/workspace" \
+    --record "$demo/records.jsonl" -- bash "$demo/workspace/agent.sh" 2>"$demo/report" || status=$?
+
+bold 'What was denied, and the rule that would have allowed it (the report of agent-monitor run)'
+cat "$demo/report"
+
+bold 'The records of it (agent-monitor events --denied)'
+agent-monitor events --denied --agent demo -o line || cat "$demo/records.jsonl"
+
+bold "The same as metrics (127.0.0.1:$metrics/metrics)"
+get $metrics /metrics | grep -E '^agent_monitor_(denied|operations|agents|policies)' || true
+
+bold 'Outside the agent nothing changed'
+cat "$HOME/.ssh/id_ed25519"
+
+if [ $status -eq 0 ]; then
+    bold 'Each step ended as announced.'
+else
+    bold "A step did not end as announced (see the lines that begin with !; exit status $status)."
+fi
+exit $status

@@ -1,0 +1,85 @@
+//! Debian packages: looked for by the program that is needed, and installed only if one is missing.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Result, bail};
+
+use crate::{apt, process, vm};
+
+/// Programs and the packages that they come in.
+const PROGRAMS: [(&str, &str); 8] = [
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("cc", "gcc"),
+    ("strip", "binutils"),
+    ("setpriv", "util-linux"),
+    ("dpkg-deb", "dpkg"),
+    ("ip", "iproute2"),
+    ("git", "git"),
+    ("python3", "python3"),
+];
+
+/// Installs the packages that are missing.
+pub fn ensure() -> Result<()> {
+    let missing = missing();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let list = missing.join(" ");
+    if process::find("apt-get").is_none() {
+        bail!(
+            "missing: {list} (names of Debian's packages), and this system has no apt-get; install them its way"
+        );
+    }
+    let user = process::output(std::process::Command::new("id").arg("-u"), "ask who we are")?;
+    if user.trim() != "0" {
+        bail!(
+            "missing: {list}; run: sudo apt-get update && sudo apt-get install --no-install-recommends {list}"
+        );
+    }
+    eprintln!("xtask: setup: installing {list}");
+    apt::install(&missing)
+}
+
+fn missing() -> Vec<&'static str> {
+    let mut missing: Vec<&str> = PROGRAMS
+        .iter()
+        .filter(|(program, _)| process::find(program).is_none())
+        .map(|(_, package)| *package)
+        .collect();
+    if !process::find("busybox").is_some_and(|path| is_static(&path)) {
+        missing.push("busybox-static");
+    }
+    if vm::virtiofsd().is_none() {
+        missing.push(virtiofsd_package());
+    }
+    missing
+}
+
+/// Whether a program needs no dynamic loader: the machine has none.
+fn is_static(program: &Path) -> bool {
+    let loader = b"/lib64/ld-linux";
+    fs::read(program).is_ok_and(|bytes| !bytes.windows(loader.len()).any(|window| window == loader))
+}
+
+/// Debian 12 has virtiofsd in a package of QEMU's, later ones in one of its own.
+fn virtiofsd_package() -> &'static str {
+    let version = fs::read_to_string("/etc/debian_version").unwrap_or_default();
+    if version.starts_with("12.") {
+        "qemu-system-common"
+    } else {
+        "virtiofsd"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_static;
+
+    #[test]
+    fn a_program_with_a_loader_is_not_static() {
+        // This test itself is linked dynamically on the hosts that xtask is built for.
+        assert!(!is_static("/proc/self/exe".as_ref()));
+        assert!(!is_static("/no/such/program".as_ref()));
+    }
+}
