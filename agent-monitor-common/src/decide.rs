@@ -112,8 +112,8 @@ where
 }
 
 /// Whether the object named `old` would have, as `new`, an access that it has not now: as a file, an executable or a
-/// unix socket. For a directory also whether any path below changes its rights: the automaton is minimal, so two names,
-/// each followed by `/`, end in the same state exactly if the policy can't tell them apart for anything below.
+/// unix socket. For a directory also whether any path below changes its rights: two names, each followed by `/`, end in
+/// states of the same rights class exactly if the policy gives the same rights to anything below.
 #[inline(always)]
 pub fn more_rights<I, B>(image: &I, old: &B, new: &B, directory: bool) -> bool
 where
@@ -143,7 +143,10 @@ where
         Rights { word, labels: [0; 3], state }.effective()
     };
     effective(after) & !effective(before) != 0
-        || directory && image.step(&automaton, before, b'/') != image.step(&automaton, after, b'/')
+        || directory && {
+            let below = |state| image.rights_class(&automaton, image.step(&automaton, state, b'/'));
+            below(before) != below(after)
+        }
 }
 
 /// What was decided about one operation.

@@ -66,7 +66,10 @@ pub const fn label_word(allow: u16, deny: u16, builtin: bool) -> u32 {
 /// Where the automaton of one class lies in its image. States are numbered from 0; state 0 is dead (it leads to itself
 /// and has label 0). The next state of `state` at `byte` is the `u16` at
 /// `rows + (state * stride + class_of[byte]) * 2`, where `class_of` are the 256 bytes at `classes`; the label of `state`
-/// is the `u16` at `accept + state * 2`.
+/// is the `u16` at `accept + state * 2`, and its rights class the `u16` at `accept + (states + state) * 2`.
+///
+/// States with the same rights class give the same rights to everything that may follow, though perhaps by other rules:
+/// the machine is minimal over labels, and rights classes are what it would be if only the effective rights counted.
 ///
 /// The entry in the header is these eight numbers as `u32`, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,6 +131,12 @@ pub trait ReadImage {
     #[inline(always)]
     fn label(&self, automaton: &Automaton, state: u32) -> u16 {
         self.half(automaton.accept.wrapping_add(state.wrapping_mul(2)))
+    }
+
+    /// The rights class of `state`, see [`Automaton`].
+    #[inline(always)]
+    fn rights_class(&self, automaton: &Automaton, state: u32) -> u16 {
+        self.label(automaton, automaton.states.wrapping_add(state))
     }
 
     /// The word of `label`, see [`label_word`].
