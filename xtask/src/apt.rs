@@ -22,6 +22,8 @@ const ARCHIVE_KEYRINGS: [&str; 2] = [
 #[derive(Debug)]
 pub struct Mirror {
     uri: String,
+    /// The suite that the machine itself uses.
+    own_suite: String,
     keyring: Option<PathBuf>,
     dir: PathBuf,
 }
@@ -57,6 +59,7 @@ impl Mirror {
             .find(|path| path.is_file());
         Ok(Self {
             uri: source.uri.clone(),
+            own_suite: source.suite.clone(),
             keyring,
             dir: dir.to_path_buf(),
         })
@@ -121,16 +124,9 @@ impl Mirror {
     }
 
     fn fetch_keyring(&self, to: &Path) -> Result<()> {
+        let own = self.update(&self.own_suite, self.keyring.as_deref())?;
         let dir = tempfile::tempdir_in(&self.dir)?;
-        let mut download = Command::new("apt-get");
-        download
-            .args(["-q", "download", "debian-archive-keyring"])
-            .current_dir(dir.path());
-        process::output(
-            &mut download,
-            "download debian-archive-keyring (after `apt-get update`)",
-        )?;
-        unpack(dir.path(), dir.path())?;
+        own.unpack(&["debian-archive-keyring".to_owned()], dir.path())?;
         let found = ARCHIVE_KEYRINGS
             .iter()
             .map(|path| dir.path().join(path.trim_start_matches('/')))

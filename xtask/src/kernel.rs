@@ -133,8 +133,16 @@ fn resolve(mirror: &Mirror, spec: &Spec) -> Result<(Suite, String)> {
         }
         Spec::Path(path) => bail!("{} is no kernel of Debian", path.display()),
     };
+    let mut failures = Vec::new();
     for name in &names {
-        let suite = mirror.suite(name)?;
+        let suite = match mirror.suite(name) {
+            Ok(suite) => suite,
+            Err(failure) => {
+                eprintln!("xtask: leaving out Debian {name}: {failure:#}");
+                failures.push(*name);
+                continue;
+            }
+        };
         let releases = suite
             .packages("linux-image-")?
             .into_iter()
@@ -153,11 +161,12 @@ fn resolve(mirror: &Mirror, spec: &Spec) -> Result<(Suite, String)> {
             break;
         }
     }
-    found.with_context(|| {
-        format!(
+    found.with_context(|| match failures.as_slice() {
+        [] => format!(
             "no linux-image-{spec}*-cloud-amd64 is left in {}, and none is cached; give another series, or a kernel's file with --kernel PATH",
             names.join(", ")
-        )
+        ),
+        failures => format!("the package lists of {} cannot be read, see above; no other suite has it", failures.join(", ")),
     })
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -42,16 +42,8 @@ impl Share {
         let log = dir.join("virtiofsd.log");
         let errors = File::create(&log).with_context(|| format!("create {}", log.display()))?;
         let mut command = process::dies_with_us(&program)?;
-        // Both programs take these; the one in Rust for compatibility.
         command.arg(format!("--socket-path={}", socket.display()));
-        command.args([
-            "-o",
-            "source=/",
-            "-o",
-            "cache=always",
-            "-o",
-            "sandbox=chroot",
-        ]);
+        command.args(options(&program)?);
         command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -92,6 +84,32 @@ impl Share {
         .map(str::to_owned)
         .to_vec()
     }
+}
+
+/// Options of the program in Rust, or of QEMU's own one.
+fn options(program: &Path) -> Result<&'static [&'static str]> {
+    let help = process::output(
+        Command::new(program).arg("--help"),
+        "ask virtiofsd for its options",
+    )?;
+    Ok(if help.contains("--shared-dir") {
+        // Mount points would be objects that the machine's overlay refuses.
+        &[
+            "--shared-dir=/",
+            "--cache=always",
+            "--sandbox=chroot",
+            "--no-announce-submounts",
+        ]
+    } else {
+        &[
+            "-o",
+            "source=/",
+            "-o",
+            "cache=always",
+            "-o",
+            "sandbox=chroot",
+        ]
+    })
 }
 
 impl Drop for Share {
