@@ -35,6 +35,10 @@ const INTERRUPTED: u8 = 130;
 
 const DEFAULT_LSM: &str = "landlock,lockdown,yama,bpf";
 
+/// How often a kernel is booted that fails before it runs the command. QEMU 7.2's interpreter with a thread for each
+/// processor is not exact where one patches code that another runs (`Oops: int3` in about one of fifty boots).
+const BOOT_TRIES: usize = 3;
+
 /// What the machine's root directory is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Root {
@@ -183,13 +187,18 @@ fn boot(
         append: options.append.clone(),
     };
     eprintln!("xtask: linux {}", kernel.release);
-    let report = session::run(
-        kernel,
-        &hardware,
-        payload,
-        Duration::from_secs(options.timeout),
-        false,
-    )?;
+    let limit = Duration::from_secs(options.timeout);
+    let mut report = session::run(kernel, &hardware, payload, limit, false)?;
+    for _ in 1..BOOT_TRIES {
+        let Some(trouble) = report.trouble_of_boot().filter(|_| accel == Accel::Tcg) else {
+            break;
+        };
+        eprintln!(
+            "xtask: linux {}: {trouble}; nothing of ours ran yet, so it boots again",
+            kernel.release
+        );
+        report = session::run(kernel, &hardware, payload, limit, false)?;
+    }
     tell(workspace, options, kernel, &report)
 }
 

@@ -44,6 +44,13 @@ pub struct Report {
     pub complaints: String,
 }
 
+impl Report {
+    /// What the kernel stumbled over before it ran the command.
+    pub fn trouble_of_boot(&self) -> Option<&str> {
+        self.console.trouble().filter(|_| self.boot.is_none())
+    }
+}
+
 /// Boots a kernel, runs the payload's command and waits for its end.
 pub fn run(
     kernel: &Kernel,
