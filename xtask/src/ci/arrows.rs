@@ -28,11 +28,12 @@ const LOADER: [&str; 3] = ["aya", "aya-log", "aya-obj"];
 
 /// The daemon's modules in layers: a module may use those in layers below its own. In the first and in the last layer
 /// modules may also know each other; in between siblings do not.
-const LAYERS: [&[&str]; 4] = [
+const LAYERS: [&[&str]; 5] = [
     &["main", "lib", "cli", "cmd"],
     &["daemon"],
+    &["support"],
     &["bpf", "bind", "enrich", "sink", "control"],
-    &["event", "record", "config", "support"],
+    &["event", "record", "config"],
 ];
 
 /// Returns what points the wrong way.

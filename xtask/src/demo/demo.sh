@@ -31,31 +31,16 @@ get() { # PORT PATH
     exec 3>&-
 }
 
-# --- What there is: a workspace, a secret, two servers outside the agent, a policy -----------------------------------
-mkdir -p "$demo/workspace" "$demo/home/.ssh" "$demo/policies"
-export HOME=$demo/home
+# --- What there is: a workspace with a repository, a secret, two servers outside the agent ----------------------------
+export HOME=$demo/home PATH=$PATH:/usr/bin:/bin
+mkdir -p "$demo/workspace" "$HOME/.ssh"
 echo 'not a real key' >"$HOME/.ssh/id_ed25519"
 echo 'print("hello from", __file__.rsplit("/", 1)[1])' >"$demo/workspace/hello.py"
+git -C "$demo/workspace" init -q
 for port in $allowed_port $other_port; do
     python3 -m http.server --bind 127.0.0.1 --directory "$demo/workspace" $port >/dev/null 2>&1 &
     started+=($!)
 done
-
-cp "$policies"/*.yaml "$demo/policies/"
-cat >"$demo/policies/demo.yaml" <<EOF
-apiVersion: agent-monitor.dev/v1alpha1
-kind: AgentPolicy
-metadata:
-  name: demo
-spec:
-  include: [coding-agent]
-  network:
-    - allow: [connect, send]
-      to: {addresses: ["127.0.0.1"], ports: [$allowed_port], protocols: [tcp]}
-      reason: the server that this agent works with
-    - allow: [create]
-      sockets: [inet]
-EOF
 
 # --- What the agent does, as it sees it itself -----------------------------------------------------------------------
 cat >"$demo/workspace/agent.sh" <<EOF
@@ -65,21 +50,27 @@ step() { # EXPECTED WHAT COMMAND
     if said=\$(eval "\$3" 2>&1); then was=allowed; else was=denied; fi
     said=\${said##*\$'\n'}
     mark=' '; [ \$was = "\$1" ] || { mark='!'; unexpected=1; }
-    printf '%s %-8s %-46s %s\n' "\$mark" "\$was" "\$2" "\${said:0:60}"
+    printf '%s %-8s %-46s %s\n' "\$mark" "\$was" "\$2" "\${said:0:70}"
 }
-step allowed 'write a file in the workspace'      'echo text >notes.txt && cat notes.txt'
-step allowed 'run git in the workspace'           'git init -q . && git status --short | head -1'
-step allowed 'run a Python script'                'python3 hello.py'
-step allowed 'reach the server that it works with' 'exec 3<>/dev/tcp/127.0.0.1/$allowed_port && echo connected'
-step denied  'read the private SSH key'           'cat "$HOME/.ssh/id_ed25519"'
-step denied  'read the password hashes'           'cat /etc/shadow'
-step denied  'reach another server'               '(exec 3<>/dev/tcp/127.0.0.1/$other_port)'
-step denied  'run a program under another name'   'cp "\$(command -v python3)" ./helper && ./helper -c "print(1)"'
+step allowed 'write a file in the workspace'        'echo text >notes.txt && cat notes.txt'
+step allowed 'run git in the workspace'             'git add . && git status --short | head -1'
+step allowed 'run a Python script'                  '/usr/bin/python3 hello.py'
+step allowed 'reach the address that it works with' 'exec 3<>/dev/tcp/127.0.0.1/$allowed_port && echo connected'
+step denied  'read the private SSH key'             'cat "$HOME/.ssh/id_ed25519"'
+step denied  'read the password hashes'             'cat /etc/shadow'
+step denied  'reach another address'                '(exec 3<>/dev/tcp/127.0.0.1/$other_port)'
+step denied  'run a program under another name'     'cp /usr/bin/python3 ./helper && ./helper -c "print(1)"'
 exit \$unexpected
 EOF
 
-# --- The monitor -----------------------------------------------------------------------------------------------------
+# --- The monitor, with all that it writes in our own directory; one that runs here already is used as it is ----------
 if ! agent-monitor status >/dev/null 2>&1; then
+    export AGENT_MONITOR_CONFIG=$demo/config.toml
+    cat >"$AGENT_MONITOR_CONFIG" <<EOF
+policies_dir = "$policies"
+socket = "$demo/control.sock"
+audit_log = "$demo/audit.jsonl"
+EOF
     agent-monitor daemon >"$demo/daemon.log" 2>&1 &
     started+=($!)
     answers $metrics || { cat "$demo/daemon.log"; exit 1; }
@@ -90,16 +81,18 @@ answers $other_port
 bold 'What this kernel can enforce (agent-monitor doctor)'
 agent-monitor doctor
 
-bold 'The agent works under the policy coding-agent, and one server is allowed to it'
+bold 'An agent works under policies/coding-agent.yaml; what came of it, as it sees it'
 status=0
-agent-monitor run --policy "$demo/policies/demo.yaml" --name demo --var "WORKSPACE=$demo/workspace" \
-    --record "$demo/records.jsonl" -- bash "$demo/workspace/agent.sh" 2>"$demo/report" || status=$?
+agent-monitor run --policy "$policies/coding-agent.yaml" --name demo --record "$demo/records.jsonl" \
+    --var "WORKSPACE=$demo/workspace" --var "HOME=$HOME" \
+    --var ALLOWED_ADDRESS=127.0.0.1 --var ALLOWED_PORT=$allowed_port \
+    -- /bin/bash "$demo/workspace/agent.sh" 2>"$demo/report" || status=$?
 
 bold 'What was denied, and the rule that would have allowed it (the report of agent-monitor run)'
 cat "$demo/report"
 
 bold 'The records of it (agent-monitor events --denied)'
-agent-monitor events --denied --agent demo -o line || cat "$demo/records.jsonl"
+agent-monitor events --denied -o line || cat "$demo/records.jsonl"
 
 bold "The same as metrics (127.0.0.1:$metrics/metrics)"
 get $metrics /metrics | grep -E '^agent_monitor_(denied|operations|agents|policies)' || true
