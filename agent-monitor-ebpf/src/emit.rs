@@ -5,10 +5,9 @@ use crate::kernel::{self, Kernel, load};
 use crate::maps::{AGENTS, COUNTERS, DENIALS, SEQUENCES, TELEMETRY};
 use crate::scratch::Scratch;
 use crate::task::{current, process};
-use agent_monitor_common::class::{Class, Reason, Verdict};
+use agent_monitor_common::class::{CLASSES, Reason, Verdict};
 use agent_monitor_common::counter::{self, AgentCounters};
 use agent_monitor_common::event::{EVENT_VERSION, EventHeader, HEADER_BYTES};
-use agent_monitor_common::hook::HookId;
 use agent_monitor_common::limit::PATH_BYTES;
 use aya_ebpf::helpers::generated::{
     bpf_get_current_comm, bpf_get_current_uid_gid, bpf_ktime_get_boot_ns, bpf_probe_read_kernel, bpf_ringbuf_output,
@@ -50,9 +49,13 @@ fn count_for(agent: u32, field: impl FnOnce(*mut AgentCounters) -> *mut u64) {
 
 /// Counts one verdict.
 #[inline(always)]
-pub fn count_verdict(agent: u32, class: Class, verdict: Verdict, reason: Reason, detail: u8) {
-    count(counter::operations(class as u8, verdict));
-    if reason as u8 == Reason::Fault as u8 {
+pub fn count_verdict(agent: u32, class: u8, verdict: Verdict, reason: u8, detail: u8) {
+    count(counter::operations(class, verdict));
+    let class = (class & 7) as usize;
+    if class >= CLASSES {
+        return;
+    }
+    if reason == Reason::Fault as u8 {
         count(counter::faults(detail));
         // SAFETY: the pointer is to a map value.
         count_for(agent, |c| unsafe { &raw mut (*c).faults });
@@ -60,39 +63,29 @@ pub fn count_verdict(agent: u32, class: Class, verdict: Verdict, reason: Reason,
     match verdict {
         Verdict::Allow => {}
         // SAFETY: the pointer is to a map value, the class is less than the length.
-        Verdict::Audit => count_for(agent, |c| unsafe { &raw mut (*c).audited[class as usize] }),
+        Verdict::Audit => count_for(agent, |c| unsafe { (&raw mut (*c).audited).cast::<u64>().add(class) }),
         Verdict::Deny => {
-            count(counter::denials(class as u8, reason as u8));
+            count(counter::denials(class as u8, reason));
             // SAFETY: as above.
-            count_for(agent, |c| unsafe { &raw mut (*c).denied[class as usize] });
+            count_for(agent, |c| unsafe { (&raw mut (*c).denied).cast::<u64>().add(class) });
         }
     }
 }
 
-/// Fills a header with what the running task says about itself, and nothing judged yet. In place, because the stack is
-/// short of room.
+/// Fills a header with what the running task says about itself; what was judged is left as it is. In place, because the
+/// stack is short of room.
 #[inline(always)]
-pub fn fill(header: &mut EventHeader, hook: HookId, kind: u8, cgroup: u64) {
+pub fn fill(header: &mut EventHeader, hook: u16, kind: u8, cgroup: u64) {
     let task = current();
     let leader: Kernel = load(task, &kernel::TASK_GROUP_LEADER);
     let parent: Kernel = load(leader, &kernel::TASK_PARENT);
     let parent_leader: Kernel = load(parent, &kernel::TASK_GROUP_LEADER);
     header.version = EVENT_VERSION;
     header.kind = kind;
-    header.class = 0;
-    header.hook = hook as u16;
-    header.verdict = 0;
-    header.reason = 0;
-    header.detail = 0;
+    header.hook = hook;
     header.flags = 0;
-    header.access = 0;
-    header.errno = 0;
-    header.labels = [0; 3];
     header.object_length = 0;
     header.new_object_length = 0;
-    header.agent = 0;
-    header.slot = 0;
-    header.generation = 0;
     header.sequence = next(0);
     // SAFETY: the helper takes nothing.
     header.boot_ns = unsafe { bpf_ktime_get_boot_ns() };
@@ -104,7 +97,6 @@ pub fn fill(header: &mut EventHeader, hook: HookId, kind: u8, cgroup: u64) {
     header.parent_pid = process(parent);
     // SAFETY: the helper takes nothing.
     header.uid = unsafe { bpf_get_current_uid_gid() } as u32;
-    header.value = 0;
     // SAFETY: the helper writes at most the length given.
     unsafe { bpf_get_current_comm((&raw mut header.comm).cast(), 16) };
 }
@@ -142,13 +134,14 @@ pub const EMPTY: EventHeader = EventHeader {
 
 /// Puts the event of `scratch.header` and its objects into the ring.
 #[inline(always)]
-pub fn output(scratch: &mut Scratch, object: Option<Text>, new_object: Option<Text>) {
+pub fn output(scratch: &mut Scratch, deny: bool) {
     let body = (&raw mut scratch.body).cast::<u8>();
+    let object = Text { base: (&raw const scratch.object).cast(), start: scratch.object_start };
+    let new_object = Text { base: (&raw const scratch.new_object).cast(), start: scratch.new_object_start };
     let length = copy(body, 0, object);
     let new_length = copy(body, length, new_object);
     scratch.header.object_length = length as u16;
     scratch.header.new_object_length = new_length as u16;
-    let deny = scratch.header.verdict == Verdict::Deny as u8;
     let agent = scratch.header.agent;
     let bytes = HEADER_BYTES as u64 + (length & PATH_BYTES as u64) + (new_length & PATH_BYTES as u64);
     send((&raw mut scratch.header).cast(), bytes, agent, deny);
@@ -156,8 +149,10 @@ pub fn output(scratch: &mut Scratch, object: Option<Text>, new_object: Option<Te
 
 /// Copies an operand behind `at` bytes of the body and gives its length.
 #[inline(always)]
-fn copy(body: *mut u8, at: u64, text: Option<Text>) -> u64 {
-    let Some(text) = text else { return 0 };
+fn copy(body: *mut u8, at: u64, text: Text) -> u64 {
+    if text.start == 0 {
+        return 0;
+    }
     let length = text.length() & PATH_BYTES as u64;
     // SAFETY: `at` and `length` are at most PATH_BYTES each; the body has room for two.
     let failed = unsafe {

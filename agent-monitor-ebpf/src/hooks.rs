@@ -24,31 +24,22 @@ mod task_kill;
 mod unix_peer;
 
 use crate::kernel::{self, Kernel, load};
-use crate::operation::Outcome;
-use agent_monitor_common::class::{Builtin, Reason};
+use crate::operation::Operation;
+use agent_monitor_common::class::Builtin;
 
 /// `include/uapi/linux/magic.h`
 const CGROUP_MAGIC: u64 = 0x27_e0eb;
 const CGROUP2_MAGIC: u64 = 0x6367_7270;
 const BPFFS_MAGIC: u64 = 0xcafe_4a11;
 
-/// The built-in denial of any change of a file system, by its magic number: leaving the cgroup and unpinning the monitor
-/// start with one.
+/// Turns what was found about a change on `superblock` into the built-in denial that holds for the cgroup and BPF file
+/// systems: leaving the cgroup and unpinning the monitor start with one.
 #[inline(always)]
-fn guarded_file_system(magic: u64) -> Option<Builtin> {
-    match magic {
-        CGROUP_MAGIC | CGROUP2_MAGIC => Some(Builtin::CgroupWrite),
-        BPFFS_MAGIC => Some(Builtin::Monitor),
-        _ => None,
-    }
-}
-
-/// The outcome of a change of the name `dentry`, which nothing allows on the cgroup and BPF file systems.
-#[inline(always)]
-fn on_file_system(outcome: Outcome, dentry: Kernel) -> Outcome {
-    let superblock: Kernel = load(dentry, &kernel::DENTRY_SB);
-    match guarded_file_system(load(superblock, &kernel::SUPER_MAGIC)) {
-        Some(builtin) => Outcome { reason: Reason::Builtin, detail: builtin as u8, ..outcome },
-        None => outcome,
+fn on_file_system(operation: &mut Operation<'_>, superblock: Kernel) {
+    let magic: u64 = load(superblock, &kernel::SUPER_MAGIC);
+    if magic == CGROUP_MAGIC || magic == CGROUP2_MAGIC {
+        operation.becomes_builtin(Builtin::CgroupWrite);
+    } else if magic == BPFFS_MAGIC {
+        operation.becomes_builtin(Builtin::Monitor);
     }
 }

@@ -37,17 +37,25 @@ pub fn load<T: Copy>(structure: Kernel, field: &'static u32) -> T {
     unsafe { core::ptr::read_volatile(structure.byte_add(offset(field)).cast()) }
 }
 
-/// Reads kernel memory at a plain address; `None` where it can't be read.
+/// Reads kernel memory at a plain address: zeros where it can't be read.
 #[inline(always)]
-pub fn read<T: Copy>(address: u64) -> Option<T> {
+pub fn read<T: Copy>(address: u64) -> T {
     let mut value = MaybeUninit::<T>::uninit();
-    // SAFETY: the helper writes all bytes of `value` (zeros where it fails) and never faults.
+    // SAFETY: the helper never faults and writes all bytes of `value`, zeros where it fails; all types read here are
+    // numbers, or arrays of them, for which zeros are a value.
     unsafe {
-        if bpf_probe_read_kernel(value.as_mut_ptr().cast(), size_of::<T>() as u32, address as *const c_void) != 0 {
-            return None;
-        }
-        Some(value.assume_init())
+        bpf_probe_read_kernel(value.as_mut_ptr().cast(), size_of::<T>() as u32, address as *const c_void);
+        value.assume_init()
     }
+}
+
+/// The same number, of which the compiler forgets what it knew, so that it keeps a mask that bounds it.
+// VERIFIER: it does not see the bounds that the compiler derives from several branches.
+#[inline(always)]
+pub fn opaque(mut value: u64) -> u64 {
+    // SAFETY: adds nothing. An instruction there must be: two line numbers at one instruction are refused.
+    unsafe { core::arch::asm!("{0} += 0", inout(reg) value) };
+    value
 }
 
 /// The address of a field, as a number that [`read`] takes.

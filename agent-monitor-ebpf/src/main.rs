@@ -4,7 +4,7 @@
 //! No program sleeps: all run in an RCU read section, which is what makes walking names and mounts by hand sound.
 #![no_std]
 #![no_main]
-#![feature(core_intrinsics)]
+#![feature(asm_experimental_arch, core_intrinsics, stmt_expr_attributes)]
 #![allow(internal_features, reason = "the BPF target has atomic instructions but no core::sync::atomic with results")]
 
 mod emit;

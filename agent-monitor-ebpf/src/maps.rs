@@ -41,7 +41,7 @@ pub static IMAGES_LARGE: ArrayOfMaps<Array<[u8; limit::IMAGE_SIZES[2]], 1>, { li
 #[btf_map]
 pub static SETTINGS: Array<Settings, 1> = Array::new();
 
-/// Processes of the monitor: process id to start on the boot clock in nanoseconds. Written by the daemon.
+/// Processes of the monitor: process id to start in clock ticks since boot. Written by the daemon.
 #[btf_map]
 pub static MONITORS: HashMap<u32, u64, { limit::MONITORS as usize }, GROWING> = HashMap::new();
 

@@ -1,14 +1,19 @@
 //! One operation of an agent, from the gate to the return value: the only place that turns reasons into verdicts, counts
 //! them and tells of them.
+//!
+//! What is found about an operation is written into its scratch buffer and not returned.
+// VERIFIER: before 6.3 it refuses to read stack that was not written, which is what passing an `Option` or an enum with
+// data by value amounts to; numbers in a map value have no such trouble.
 
-use crate::emit::{count_verdict, fill, output};
+use crate::emit::{count, count_verdict, fill, output};
 use crate::gate::{self, Gate};
 use crate::image::{Image, Text};
 use crate::path::{self, Place};
-use crate::scratch::{self, Scratch};
+use crate::scratch::{self, Scratch, reload};
 use crate::task::own_entry;
-use agent_monitor_common::binding::{Binding, EMPTY_SLOT};
+use agent_monitor_common::binding::EMPTY_SLOT;
 use agent_monitor_common::class::{Builtin, Class, Fault, Mode, Reason, Verdict};
+use agent_monitor_common::counter;
 use agent_monitor_common::decide::{OwnEntry, decide};
 use agent_monitor_common::event::kind;
 use agent_monitor_common::hook::HookId;
@@ -20,187 +25,215 @@ pub const EACCES: i32 = 13;
 pub struct Operation<'a> {
     /// The agent's policy.
     pub image: Image,
-    /// The agent's binding.
-    pub binding: Binding,
-    /// Where its operands are.
+    /// The agent's number.
+    pub agent: u32,
+    /// Its operands, and what was found about it.
     pub scratch: &'a mut Scratch,
 }
 
-/// What was found about an operation.
-#[derive(Clone, Copy)]
-pub struct Outcome {
-    /// Its class, which a hook may find out late (an open for exec).
-    pub class: Class,
-    /// The accesses asked for.
-    pub access: u16,
-    /// The reason.
-    pub reason: Reason,
-    /// The fault or built-in denial where the reason is one.
-    pub detail: u8,
-    /// The labels of the object.
-    pub labels: [u16; 3],
-    /// The event's value.
-    pub value: u64,
-    /// The kernel only looked whether it would be granted: neither counted nor told.
-    pub silent: bool,
-    /// The object.
-    pub object: Option<Text>,
-    /// The new object of a rename or link.
-    pub new_object: Option<Text>,
-}
+impl Operation<'_> {
+    /// Notes that `access` was asked for, and why it is allowed or not.
+    #[inline(always)]
+    pub fn note(&mut self, class: Class, access: u16, reason: Reason, detail: u8) {
+        let header = &mut self.scratch.header;
+        header.class = class as u8;
+        header.access = access;
+        header.reason = reason as u8;
+        header.detail = detail;
+    }
 
-impl Outcome {
     /// An operation that could not be decided.
     #[inline(always)]
-    pub fn fault(class: Class, access: u16, fault: Fault) -> Self {
-        Self {
-            class,
-            access,
-            reason: Reason::Fault,
-            detail: fault as u8,
-            labels: [0; 3],
-            value: 0,
-            silent: false,
-            object: None,
-            new_object: None,
-        }
+    pub fn fault(&mut self, class: Class, access: u16, fault: Fault) {
+        self.note(class, access, Reason::Fault, fault as u8);
     }
 
     /// An operation that no policy can grant.
     #[inline(always)]
-    pub fn builtin(class: Class, access: u16, builtin: Builtin, object: Option<Text>) -> Self {
-        Self { reason: Reason::Builtin, detail: builtin as u8, object, ..Self::fault(class, access, Fault::NoImage) }
+    pub fn builtin(&mut self, class: Class, access: u16, builtin: Builtin) {
+        self.note(class, access, Reason::Builtin, builtin as u8);
     }
 
-    /// Whether a rule allows it.
+    /// Makes what was noted a denial that no policy can change.
     #[inline(always)]
-    pub fn allowed(&self) -> bool {
-        self.reason as u8 == Reason::AllowRule as u8
-    }
-}
-
-impl Operation<'_> {
-    /// The path of a name, as the object.
-    #[inline(always)]
-    pub fn path(&mut self, place: Place) -> Result<Text, Fault> {
-        path::walk(&mut self.scratch.object, place)
+    pub fn becomes_builtin(&mut self, builtin: Builtin) {
+        self.scratch.header.reason = Reason::Builtin as u8;
+        self.scratch.header.detail = builtin as u8;
     }
 
-    /// Judges `access` to an operand.
+    /// Says which operand is the object, and gives it back.
     #[inline(always)]
-    pub fn judge(&self, class: Class, object: Text, own: OwnEntry, access: u16) -> Outcome {
-        let decision = decide(&self.image, class, &object, own, access);
-        Outcome {
-            class,
-            access,
-            reason: decision.reason,
-            detail: if decision.reason as u8 == Reason::Builtin as u8 { Builtin::Monitor as u8 } else { 0 },
-            labels: decision.rights.labels,
-            value: 0,
-            silent: false,
-            object: Some(object),
-            new_object: None,
+    pub fn set_object(&mut self, object: Text) -> Text {
+        self.scratch.object_start = object.start;
+        Text { base: object.base, start: reload(&self.scratch.object_start) }
+    }
+
+    /// Says which operand is the new object, and gives it back.
+    #[inline(always)]
+    pub fn set_new_object(&mut self, object: Text) -> Text {
+        self.scratch.new_object_start = object.start;
+        Text { base: object.base, start: reload(&self.scratch.new_object_start) }
+    }
+
+    /// Judges the object that was found, or notes why there is none.
+    #[inline(always)]
+    pub fn judge_found(&mut self, class: Class, found: Result<Text, Fault>, access: u16) {
+        match found {
+            Ok(object) => {
+                self.judge(class, object, OwnEntry::default(), access);
+            }
+            Err(fault) => self.fault(class, access, fault),
         }
+    }
+
+    /// Judges `access` to an operand and says whether a rule allows it.
+    #[inline(always)]
+    pub fn judge(&mut self, class: Class, object: Text, own: OwnEntry, access: u16) -> bool {
+        let decision = decide(&self.image, class, &object, own, access);
+        // The only built-in denials in an image are the monitor's own files and sockets.
+        let detail = if decision.reason as u8 == Reason::Builtin as u8 { Builtin::Monitor as u8 } else { 0 };
+        self.note(class, access, decision.reason, detail);
+        self.scratch.header.labels = decision.rights.labels;
+        decision.reason as u8 == Reason::AllowRule as u8
     }
 
     /// Judges `access` to a path that may be in the process's own entry of `/proc`.
     #[inline(always)]
-    pub fn judge_path(&self, class: Class, object: Text, access: u16) -> Outcome {
-        self.judge(class, object, own_entry(&object), access)
+    pub fn judge_path(&mut self, class: Class, object: Text, access: u16) -> bool {
+        let own = own_entry(object, self.scratch);
+        self.judge(class, object, own, access)
     }
 
-    /// Judges `access` to the name at `place`.
+    /// The same as [`Self::judge_found`] for a path that may be in the process's own entry of `/proc`.
     #[inline(always)]
-    pub fn place(&mut self, place: Option<Place>, access: u16) -> Outcome {
-        match place.ok_or(Fault::PathUnreadable).and_then(|place| self.path(place)) {
-            Ok(object) => self.judge(Class::File, object, OwnEntry::default(), access),
-            Err(fault) => Outcome::fault(Class::File, access, fault),
+    pub fn judge_found_path(&mut self, class: Class, found: Result<Text, Fault>, access: u16) {
+        match found {
+            Ok(object) => {
+                self.judge_path(class, object, access);
+            }
+            Err(fault) => self.fault(class, access, fault),
         }
+    }
+
+    /// Judges `access` to the file with the name at `place`.
+    #[inline(always)]
+    pub fn judge_place(&mut self, place: Place, access: u16) {
+        let found = path::walk(&mut self.scratch.object, place).map(#[inline(always)] |object| self.set_object(object));
+        self.judge_found(Class::File, found, access);
     }
 }
 
-/// Judges one operation: `ask` translates the hook's arguments and says what it found, or `None` where there is nothing
-/// to judge. Gives 0 or a negative errno. `previous` is what an earlier program on the hook returned; a denial of it
-/// stands.
+/// Bits of what [`conclude`] needs to know about the agent.
+const AUDIT: u64 = 1 << 32;
+const FAULTS_PASS: u64 = 1 << 33;
+
+/// Judges one operation: `ask` translates the hook's arguments and notes what it found, or returns `false` where there is
+/// nothing to judge. Gives 0 or a negative errno. `previous` is what an earlier program on the hook returned; a denial of
+/// it stands.
 #[inline(always)]
-pub fn guard(
-    hook: HookId,
-    class: Class,
-    previous: i32,
-    ask: impl FnOnce(&mut Operation<'_>) -> Option<Outcome>,
-) -> i32 {
+pub fn guard(hook: HookId, class: Class, previous: i32, ask: impl FnOnce(&mut Operation<'_>) -> bool) -> i32 {
     if previous != 0 {
-        return previous;
+        return earlier(previous);
     }
-    let (binding, cgroup, bound) = match gate::enter() {
+    let (cgroup, slot, agent, audit, bound) = match gate::enter() {
         Gate::Outside => return 0,
-        Gate::Agent(binding, cgroup) => (binding, cgroup, true),
-        Gate::Unbound(cgroup) => {
-            (Binding { slot: EMPTY_SLOT, agent: 0, mode: Mode::Enforce as u32, flags: 0 }, cgroup, false)
+        Gate::Agent(binding, cgroup) => {
+            (cgroup, binding.slot, binding.agent, binding.mode == Mode::Audit as u32, true)
+        }
+        Gate::Unbound(cgroup) => (cgroup, EMPTY_SLOT, 0, false, false),
+    };
+    let Some(scratch) = scratch::take() else {
+        // Without a buffer there is nothing to write an event into, so the counters alone tell it.
+        let verdict = if audit { Verdict::Allow } else { Verdict::Deny };
+        count_verdict(agent, class as u8, verdict, Reason::Fault as u8, Fault::NoScratch as u8);
+        return result(!audit);
+    };
+    scratch.about = u64::from(hook as u16) | if audit { AUDIT } else { 0 };
+    scratch.cgroup = cgroup;
+    scratch.agent_and_slot = u64::from(agent) << 32 | u64::from(slot);
+    scratch.object_start = 0;
+    scratch.new_object_start = 0;
+    scratch.silent = 0;
+    scratch.header.labels = [0; 3];
+    scratch.header.value = 0;
+    let denied = match Image::of(reload(&scratch.agent_and_slot) as u32) {
+        Some(image) if bound => {
+            let mut operation = Operation { image, agent, scratch };
+            let judged = ask(&mut operation);
+            let scratch = operation.scratch;
+            if !judged {
+                scratch::give(scratch);
+                return 0;
+            }
+            if reload(&scratch.header.reason) == Reason::AllowRule as u8 {
+                count(counter::operations(reload(&scratch.header.class), Verdict::Allow));
+                scratch::give(scratch);
+                return 0;
+            }
+            if image.faults_pass() {
+                scratch.about |= FAULTS_PASS;
+            }
+            scratch.header.generation = image.generation();
+            let denied = conclude(scratch);
+            scratch::give(scratch);
+            denied
+        }
+        _ => {
+            scratch.header.class = class as u8;
+            scratch.header.access = 0;
+            scratch.header.reason = Reason::Fault as u8;
+            scratch.header.detail = if bound { Fault::NoImage as u8 } else { Fault::NoBinding as u8 };
+            scratch.header.generation = 0;
+            scratch.about &= !AUDIT;
+            let denied = conclude(scratch);
+            scratch::give(scratch);
+            denied
         }
     };
-    let image = Image::of(binding.slot);
-    let Some(scratch) = scratch::take() else {
-        let pass = binding.mode == Mode::Audit as u32 || image.is_some_and(|image| image.faults_pass());
-        let verdict = if pass { Verdict::Allow } else { Verdict::Deny };
-        count_verdict(binding.agent, class, verdict, Reason::Fault, Fault::NoScratch as u8);
-        return if pass { 0 } else { -EACCES };
-    };
-    let outcome = match image {
-        _ if !bound => Some(Outcome::fault(class, 0, Fault::NoBinding)),
-        None => Some(Outcome::fault(class, 0, Fault::NoImage)),
-        Some(image) => ask(&mut Operation { image, binding, scratch }),
-    };
-    let result = match outcome {
-        None => 0,
-        Some(outcome) => conclude(hook, binding, cgroup, image, scratch, outcome),
-    };
-    scratch::give(scratch);
-    result
+    result(denied != 0)
 }
 
-/// Turns what was found into a verdict, counts and tells it.
+/// What an earlier program on the hook returned, which stands.
+// VERIFIER: from 6.12 on it wants to see that a return value is an errno.
 #[inline(always)]
-fn conclude(
-    hook: HookId,
-    binding: Binding,
-    cgroup: u64,
-    image: Option<Image>,
-    scratch: &mut Scratch,
-    outcome: Outcome,
-) -> i32 {
-    let (reason, audit) = (outcome.reason as u8, binding.mode == Mode::Audit as u32);
-    let verdict = if reason == Reason::AllowRule as u8 {
-        Verdict::Allow
-    } else if reason == Reason::Builtin as u8 {
+pub fn earlier(previous: i32) -> i32 {
+    const MAX_ERRNO: i32 = 4095;
+    if !(-MAX_ERRNO..=0).contains(&previous) { -EACCES } else { previous }
+}
+
+/// The return value of a hook.
+#[inline(always)]
+fn result(denied: bool) -> i32 {
+    // VERIFIER: one of two constants, and never a computed number.
+    if core::hint::black_box(denied) { -EACCES } else { 0 }
+}
+
+/// Turns what was found into a verdict, where no rule allowed the operation; counts and tells it. 1 if it is denied.
+#[inline(never)]
+fn conclude(scratch: &mut Scratch) -> u64 {
+    let about = reload(&scratch.about);
+    let reason = reload(&scratch.header.reason);
+    let verdict = if reason == Reason::Builtin as u8 {
         Verdict::Deny
-    } else if reason == Reason::Fault as u8 && image.is_some_and(|image| image.faults_pass()) {
+    } else if reason == Reason::Fault as u8 && about & FAULTS_PASS != 0 {
         Verdict::Allow
-    } else if audit {
+    } else if about & AUDIT != 0 {
         Verdict::Audit
     } else {
         Verdict::Deny
     };
-    if outcome.silent {
-        return if verdict as u8 == Verdict::Deny as u8 { -EACCES } else { 0 };
+    let denied = verdict as u8 == Verdict::Deny as u8;
+    if scratch.silent != 0 {
+        return denied.into();
     }
-    count_verdict(binding.agent, outcome.class, verdict, outcome.reason, outcome.detail);
-    if reason == Reason::AllowRule as u8 {
-        return 0;
-    }
-    let errno = if verdict as u8 == Verdict::Deny as u8 { EACCES } else { 0 };
-    fill(&mut scratch.header, hook, kind::OPERATION, cgroup);
-    scratch.header.class = outcome.class as u8;
+    let agent = (scratch.agent_and_slot >> 32) as u32;
+    count_verdict(agent, scratch.header.class, verdict, reason, scratch.header.detail);
+    fill(&mut scratch.header, about as u16, kind::OPERATION, scratch.cgroup);
+    scratch.header.errno = if denied { EACCES as u16 } else { 0 };
+    scratch.header.agent = agent;
+    scratch.header.slot = scratch.agent_and_slot as u32;
     scratch.header.verdict = verdict as u8;
-    scratch.header.reason = reason;
-    scratch.header.detail = outcome.detail;
-    scratch.header.access = outcome.access;
-    scratch.header.errno = errno as u16;
-    scratch.header.labels = outcome.labels;
-    scratch.header.agent = binding.agent;
-    scratch.header.slot = binding.slot;
-    scratch.header.generation = image.map_or(0, |image| image.generation());
-    scratch.header.value = outcome.value;
-    output(scratch, outcome.object, outcome.new_object);
-    -errno
+    let denied = reload(&scratch.header.verdict) == Verdict::Deny as u8;
+    output(scratch, denied);
+    denied.into()
 }

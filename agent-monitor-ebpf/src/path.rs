@@ -7,12 +7,12 @@
 //! where the policy can't tell the old name from the new. Within one level, name and parent are read under `d_seq`.
 
 use crate::image::Text;
-use crate::kernel::{self, Kernel, address, load, offset, read};
+use crate::kernel::{self, Kernel, address, load, offset, opaque, read};
 use crate::scratch::{END, TEXT_BYTES};
+use crate::task::current;
 use agent_monitor_common::class::Fault;
 use agent_monitor_common::limit::{NAME_BYTES, PATH_STEPS};
 use agent_monitor_common::name::anonymous;
-use aya_ebpf::helpers::bpf_get_current_task_btf;
 use aya_ebpf::helpers::generated::{bpf_loop, bpf_probe_read_kernel};
 
 /// A name in a mount: addresses of a `struct dentry` and a `struct vfsmount`.
@@ -23,19 +23,19 @@ pub struct Place {
     pub dentry: u64,
 }
 
-/// The `struct path` at an address.
+/// The `struct path` at an address; zeros, which no walk follows, where it can't be read.
 #[inline(always)]
-pub fn place_at(path: u64) -> Option<Place> {
-    Some(Place {
-        mount: read(path + offset(&kernel::PATH_MNT) as u64)?,
-        dentry: read(path + offset(&kernel::PATH_DENTRY) as u64)?,
-    })
+pub fn place_at(path: u64) -> Place {
+    Place {
+        mount: read(path + offset(&kernel::PATH_MNT) as u64),
+        dentry: read(path + offset(&kernel::PATH_DENTRY) as u64),
+    }
 }
 
 /// The name `dentry` in the directory `directory` (a `struct path`).
 #[inline(always)]
-pub fn place_in(directory: Kernel, dentry: Kernel) -> Option<Place> {
-    Some(Place { mount: read(address(directory, &kernel::PATH_MNT))?, dentry: dentry as u64 })
+pub fn place_in(directory: Kernel, dentry: Kernel) -> Place {
+    Place { mount: read(address(directory, &kernel::PATH_MNT)), dentry: dentry as u64 }
 }
 
 /// State of a walk, on the stack of the program.
@@ -59,19 +59,15 @@ pub const DENTRY_BYTES: usize = 64;
 /// Writes the path of `place` into `buffer`, so that it ends at [`END`].
 #[inline(always)]
 pub fn walk(buffer: &mut [u8; TEXT_BYTES], place: Place) -> Result<Text, Fault> {
-    // SAFETY: the helper takes nothing and gives the running task, which outlives the program.
-    let task = unsafe { bpf_get_current_task_btf() } as Kernel;
-    let fs: Kernel = load(task, &kernel::TASK_FS);
-    let root = place_at(address(fs, &kernel::FS_ROOT)).ok_or(Fault::PathUnreadable)?;
-    let mount_root = read(place.mount + offset(&kernel::VFSMOUNT_ROOT) as u64).ok_or(Fault::PathUnreadable)?;
     let base = buffer.as_mut_ptr();
+    let fs: Kernel = load(current(), &kernel::TASK_FS);
     let mut walk = Walk {
         buffer: base,
         position: END,
         dentry: place.dentry,
         mount: place.mount,
-        mount_root,
-        root,
+        mount_root: read(place.mount + offset(&kernel::VFSMOUNT_ROOT) as u64),
+        root: place_at(address(fs, &kernel::FS_ROOT)),
         fault: Fault::PathTooLong as u64,
     };
     // SAFETY: the callback gets the address of `walk`, which lives until the helper returns.
@@ -82,13 +78,14 @@ pub fn walk(buffer: &mut [u8; TEXT_BYTES], place: Place) -> Result<Text, Fault> 
         2 => return Err(Fault::PathUnreachable),
         _ => return Err(Fault::PathUnreadable),
     }
-    if walk.position == END {
+    let mut start = walk.position & (2 * END - 1);
+    if start >= END {
         // The root itself.
-        walk.position = END - 1;
+        start = END - 1;
         // SAFETY: END - 1 is in the buffer.
         unsafe { *base.add(END as usize - 1) = b'/' };
     }
-    Ok(Text { base, start: walk.position & (END - 1) })
+    Ok(Text { base, start })
 }
 
 /// One level up: 0 goes on, 1 ends the loop.
@@ -100,74 +97,73 @@ extern "C" fn step(_index: u32, walk: *mut Walk) -> i64 {
         walk.fault = 0;
         return 1;
     }
-    let done = if walk.dentry == walk.mount_root { leave_mount(walk) } else { take_name(walk) };
-    match done {
-        None => {
-            walk.fault = Fault::PathUnreadable as u64;
-            1
-        }
-        Some(fault) => {
-            if fault == 0 {
-                return 0;
-            }
-            walk.fault = fault;
-            1
-        }
+    let fault = if walk.dentry == walk.mount_root { leave_mount(walk) } else { take_name(walk) };
+    if fault == 0 {
+        return 0;
     }
+    walk.fault = fault;
+    1
 }
 
-/// Goes from the top of a mount to the name that it is mounted on.
+/// Goes from the top of a mount to the name that it is mounted on. Gives the fault, or 0.
 #[inline(always)]
-fn leave_mount(walk: &mut Walk) -> Option<u64> {
+fn leave_mount(walk: &mut Walk) -> u64 {
     let mount = walk.mount.wrapping_sub(offset(&kernel::MOUNT_MNT) as u64);
-    let parent: u64 = read(mount + offset(&kernel::MOUNT_PARENT) as u64)?;
-    if parent == mount {
-        return Some(Fault::PathUnreachable as u64);
+    let parent: u64 = read(mount + offset(&kernel::MOUNT_PARENT) as u64);
+    let mountpoint: u64 = read(mount + offset(&kernel::MOUNT_MOUNTPOINT) as u64);
+    if parent == 0 || mountpoint == 0 {
+        return Fault::PathUnreadable as u64;
     }
-    walk.dentry = read(mount + offset(&kernel::MOUNT_MOUNTPOINT) as u64)?;
+    if parent == mount {
+        return Fault::PathUnreachable as u64;
+    }
+    walk.dentry = mountpoint;
     walk.mount = parent + offset(&kernel::MOUNT_MNT) as u64;
-    walk.mount_root = read(walk.mount + offset(&kernel::VFSMOUNT_ROOT) as u64)?;
-    Some(0)
+    walk.mount_root = read(walk.mount + offset(&kernel::VFSMOUNT_ROOT) as u64);
+    0
 }
 
-/// Writes `/` and the name in front of what is there, and goes to the directory. Nothing changes where the name was being
-/// renamed: the next step tries again.
+/// Writes `/` and the name in front of what is there, and goes to the directory. Gives the fault, or 0. Nothing changes
+/// where the name was being renamed: the next step tries again.
 #[inline(always)]
-fn take_name(walk: &mut Walk) -> Option<u64> {
-    let dentry: [u64; DENTRY_BYTES / 8] = read(walk.dentry)?;
-    let at = (&raw const dentry).cast::<u8>();
-    let parent: u64 = field(at, offset(&kernel::DENTRY_PARENT));
-    let sequence: u32 = field(at, offset(&kernel::DENTRY_SEQ));
+fn take_name(walk: &mut Walk) -> u64 {
+    let dentry: [u64; DENTRY_BYTES / 8] = read(walk.dentry);
+    let head = (&raw const dentry).cast::<u8>();
+    let parent: u64 = field(head, offset(&kernel::DENTRY_PARENT));
+    let sequence: u32 = field(head, offset(&kernel::DENTRY_SEQ));
     // struct qstr: { u32 hash; u32 len; const unsigned char *name } (little endian).
-    let length: u32 = field(at, offset(&kernel::DENTRY_NAME) + 4);
-    let name: u64 = field(at, offset(&kernel::DENTRY_NAME) + 8);
+    let length: u32 = field(head, offset(&kernel::DENTRY_NAME) + 4);
+    let name: u64 = field(head, offset(&kernel::DENTRY_NAME) + 8);
+    if parent == 0 {
+        return Fault::PathUnreadable as u64;
+    }
     if parent == walk.dentry {
-        return Some(Fault::PathUnreachable as u64);
+        return Fault::PathUnreachable as u64;
     }
     let length = u64::from(length) & NAME_BYTES as u64;
     if walk.position <= length + 1 {
-        return Some(Fault::PathTooLong as u64);
+        return Fault::PathTooLong as u64;
     }
-    let position = (walk.position - length) & (END - 1);
+    // VERIFIER: 6.12 loses the upper bound of a number that is linked to another by an addition and a comparison.
+    let length = opaque(length) & NAME_BYTES as u64;
+    let position = opaque(walk.position - length) & (END - 1);
     // SAFETY: position < END and length <= NAME_BYTES, so the name ends inside of the buffer.
-    let failed = unsafe {
-        bpf_probe_read_kernel(walk.buffer.add(position as usize).cast(), length as u32, name as *const _)
-    };
+    let failed =
+        unsafe { bpf_probe_read_kernel(walk.buffer.add(position as usize).cast(), length as u32, name as *const _) };
     if failed != 0 {
-        return None;
+        return Fault::PathUnreadable as u64;
     }
-    let after: u32 = read(walk.dentry + offset(&kernel::DENTRY_SEQ) as u64)?;
+    let after: u32 = read(walk.dentry + offset(&kernel::DENTRY_SEQ) as u64);
     if sequence & 1 != 0 || after != sequence {
-        return Some(0);
+        return 0;
     }
-    let position = (position - 1) & (END - 1);
+    let position = opaque(position - 1) & (END - 1);
     // SAFETY: position < END.
     unsafe { *walk.buffer.add(position as usize) = b'/' };
     walk.position = position;
     walk.dentry = parent;
-    Some(0)
+    0
 }
-
 
 /// A field of the copied head of a dentry.
 #[inline(always)]
@@ -176,9 +172,32 @@ fn field<T: Copy>(head: *const u8, offset: usize) -> T {
     unsafe { core::ptr::read_volatile(head.add(offset).cast()) }
 }
 
-/// Writes the operand of a file that has no name.
+/// Whether an object has a path, or what it is without one.
+#[derive(Clone, Copy)]
+#[repr(u8)]
+pub enum Named {
+    Path,
+    Memfd,
+    Deleted,
+    Pipe,
+    Socket,
+    Other,
+}
+
+/// Writes the operand of an object that has no path.
 #[inline(always)]
-pub fn anonymous(buffer: &mut [u8; TEXT_BYTES], word: &'static str) -> Text {
+pub fn nameless_text(buffer: &mut [u8; TEXT_BYTES], named: Named) -> Text {
+    match named {
+        Named::Memfd => word(buffer, anonymous::MEMFD),
+        Named::Deleted => word(buffer, anonymous::DELETED),
+        Named::Pipe => word(buffer, anonymous::PIPE),
+        Named::Socket => word(buffer, anonymous::SOCKET),
+        Named::Other | Named::Path => word(buffer, anonymous::OTHER),
+    }
+}
+
+#[inline(always)]
+fn word(buffer: &mut [u8; TEXT_BYTES], word: &'static str) -> Text {
     let start = END as usize - word.len();
     let mut i = 0;
     while i < word.len() {
@@ -188,11 +207,10 @@ pub fn anonymous(buffer: &mut [u8; TEXT_BYTES], word: &'static str) -> Text {
     Text { base: buffer.as_ptr(), start: start as u64 }
 }
 
-/// What kind of nameless object the file behind an inode and a dentry is, whose `struct vfsmount` is at `mount`; `None`
-/// where it has a name. File systems that the kernel mounts for itself and users mount too (tracefs, securityfs) have
+/// Whether the file behind an inode and a dentry, whose `struct vfsmount` is at `mount`, has a path. File systems that the kernel mounts for itself and users mount too (tracefs, securityfs) have
 /// `SB_KERNMOUNT` as well, so the mount must be internal, too.
 #[inline(always)]
-pub fn nameless(inode: Kernel, dentry: Kernel, mount: u64) -> Option<&'static str> {
+pub fn nameless(inode: Kernel, dentry: Kernel, mount: u64) -> Named {
     const SB_KERNMOUNT: u64 = 1 << 22;
     const PIPEFS: u64 = 0x5049_5045;
     const SOCKFS: u64 = 0x534f_434b;
@@ -202,14 +220,14 @@ pub fn nameless(inode: Kernel, dentry: Kernel, mount: u64) -> Option<&'static st
     let flags: u64 = load(superblock, &kernel::SUPER_FLAGS);
     if flags & SB_KERNMOUNT != 0 && internal(mount) {
         let magic: u64 = load(superblock, &kernel::SUPER_MAGIC);
-        return Some(match magic {
-            PIPEFS => anonymous::PIPE,
-            SOCKFS => anonymous::SOCKET,
-            TMPFS | HUGETLBFS => anonymous::MEMFD,
-            _ => anonymous::OTHER,
-        });
+        return match magic {
+            PIPEFS => Named::Pipe,
+            SOCKFS => Named::Socket,
+            TMPFS | HUGETLBFS => Named::Memfd,
+            _ => Named::Other,
+        };
     }
-    if removed(dentry) { Some(anonymous::DELETED) } else { None }
+    if removed(dentry) { Named::Deleted } else { Named::Path }
 }
 
 /// Whether a mount is in no namespace: `mnt_ns` is NULL or `MNT_NS_INTERNAL`, an error pointer (`fs/mount.h`).
@@ -217,10 +235,8 @@ pub fn nameless(inode: Kernel, dentry: Kernel, mount: u64) -> Option<&'static st
 pub fn internal(mount: u64) -> bool {
     const LOWEST_ERROR: u64 = 4095u64.wrapping_neg();
     let mount = mount.wrapping_sub(offset(&kernel::MOUNT_MNT) as u64);
-    match read::<u64>(mount + offset(&kernel::MOUNT_NS) as u64) {
-        Some(namespace) => namespace == 0 || namespace >= LOWEST_ERROR,
-        None => false,
-    }
+    let namespace: u64 = read(mount + offset(&kernel::MOUNT_NS) as u64);
+    namespace == 0 || namespace >= LOWEST_ERROR
 }
 
 /// Whether a name is gone (or never was, as with O_TMPFILE): `d_unlinked()` in `include/linux/dcache.h`.

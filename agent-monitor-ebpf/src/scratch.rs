@@ -17,6 +17,22 @@ pub const TEXT_BYTES: usize = PATH_BYTES + 1 + NAME_BYTES + 1;
 pub struct Scratch {
     /// 1 while a program has it. 64 bits wide, because the instruction set has no narrower atomic exchange.
     pub busy: u64,
+    /// Which hook asks, and bits about the agent; see `operation.rs`.
+    pub about: u64,
+    /// The cgroup of the task.
+    pub cgroup: u64,
+    /// The agent's number in the upper half, its slot in the lower.
+    pub agent_and_slot: u64,
+    /// Where the object starts in its buffer; 0 for none.
+    pub object_start: u64,
+    /// Where the new object starts in its buffer; 0 for none.
+    pub new_object_start: u64,
+    /// Length of the own process's, and the own thread's entry of `/proc` that the object is in; 0 for none.
+    pub own_process: u64,
+    /// See above.
+    pub own_thread: u64,
+    /// Not 0 where the kernel only looked whether it would be granted: neither counted nor told.
+    pub silent: u64,
     /// The operand.
     pub object: [u8; TEXT_BYTES],
     /// The second operand of a rename or link.
@@ -45,6 +61,15 @@ pub fn take() -> Option<&'static mut Scratch> {
         i += 1;
     }
     None
+}
+
+/// Reads what was just written.
+// VERIFIER: it keeps apart the paths that put different numbers into a register, and checks all that follows once for
+// each; what comes out of a map value may be any number, so after this the paths are one.
+#[inline(always)]
+pub fn reload<T: Copy>(field: &T) -> T {
+    // SAFETY: a reference is valid for reads.
+    unsafe { core::ptr::read_volatile(field) }
 }
 
 /// Gives a buffer back.

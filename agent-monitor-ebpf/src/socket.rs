@@ -1,11 +1,11 @@
 //! Socket addresses as operands.
 
 use crate::image::Text;
-use crate::kernel::{self, Kernel, address, load, offset, read};
-use crate::operation::{Operation, Outcome};
+use crate::kernel::{self, Kernel, address, load, offset, opaque, read};
+use crate::operation::Operation;
 use crate::path::{place_at, walk};
 use crate::scratch::{END, TEXT_BYTES};
-use agent_monitor_common::class::{Class, Fault};
+use agent_monitor_common::class::{Class, Fault, network};
 use agent_monitor_common::decide::OwnEntry;
 use agent_monitor_common::limit::ABSTRACT_NAME_BYTES;
 use agent_monitor_common::name::{IPV4, IPV4_BYTES, IPV6, IPV6_BYTES, UNIX, protocol_byte};
@@ -65,54 +65,56 @@ impl Endpoint {
         self
     }
 
-    /// The endpoint in a `struct sockaddr` of the kernel; `Ok(None)` for a family that is not judged by address.
+    /// The endpoint in a `struct sockaddr` of the kernel.
     /// `unspecified` is the family that `AF_UNSPEC` stands for.
+    // VERIFIER: results come in `found`, see `operation.rs`.
     #[inline(always)]
-    pub fn of_sockaddr(name: u64, length: u32, protocol: u32, unspecified: u16) -> Result<Option<Self>, Fault> {
+    pub fn of_sockaddr(name: u64, length: u32, protocol: u32, unspecified: u16, found: &mut Self) -> Found {
         const V4_BYTES: u32 = 8;
         const V6_BYTES: u32 = 24;
         if length < 2 {
-            return Err(Fault::AddressUnreadable);
+            return Found::Short;
         }
-        let mut family: u16 = read(name).ok_or(Fault::AddressUnreadable)?;
+        let mut family: u16 = read(name);
         if family == AF_UNSPEC {
             family = unspecified;
         }
         if family == AF_INET {
             if length < V4_BYTES {
-                return Err(Fault::AddressUnreadable);
+                return Found::Short;
             }
             // struct sockaddr_in: { u16 family; be16 port; be32 address }
-            let at: [u16; 4] = read(name).ok_or(Fault::AddressUnreadable)?;
+            let at: [u16; 4] = read(name);
             let address = u32::from(at[2]) | u32::from(at[3]) << 16;
-            Ok(Some(Self::v4(protocol, address, at[1])))
+            *found = Self::v4(protocol, address, at[1]);
+            Found::Endpoint
         } else if family == AF_INET6 {
             if length < V6_BYTES {
-                return Err(Fault::AddressUnreadable);
+                return Found::Short;
             }
             // struct sockaddr_in6: { u16 family; be16 port; be32 flowinfo; u8 address[16] }
-            let at: [u32; 6] = read(name).ok_or(Fault::AddressUnreadable)?;
-            Ok(Some(Self::v6(protocol, [at[2], at[3], at[4], at[5]], (at[0] >> 16) as u16)))
+            let at: [u32; 6] = read(name);
+            *found = Self::v6(protocol, [at[2], at[3], at[4], at[5]], (at[0] >> 16) as u16);
+            Found::Endpoint
         } else {
-            Ok(None)
+            Found::OtherFamily
         }
     }
 
-    /// The local endpoint of a `struct sock`.
+    /// The local endpoint of an internet `struct sock` of `family`.
     #[inline(always)]
-    pub fn local(sk: Kernel) -> Option<Self> {
-        let family: u16 = load(sk, &kernel::SOCK_FAMILY);
+    pub fn local(sk: Kernel, family: u16) -> Self {
         let protocol: u16 = load(sk, &kernel::SOCK_PROTOCOL);
         let port: u16 = load(sk, &kernel::SOCK_LOCAL_PORT);
-        match family {
-            AF_INET => Some(Self::v4(protocol.into(), load(sk, &kernel::SOCK_LOCAL_V4), port.to_be())),
-            AF_INET6 => {
-                let at = address(sk, &kernel::SOCK_LOCAL_V6);
-                Some(Self::v6(protocol.into(), read(at)?, port.to_be()))
-            }
-            _ => None,
+        if family == AF_INET {
+            Self::v4(protocol.into(), load(sk, &kernel::SOCK_LOCAL_V4), port.to_be())
+        } else {
+            Self::v6(protocol.into(), read(address(sk, &kernel::SOCK_LOCAL_V6)), port.to_be())
         }
     }
+
+    /// No endpoint yet.
+    pub const NONE: Self = Self { protocol: 0, port: 0, address: [0; 4], v4: false };
 
     /// Writes the operand.
     #[inline(always)]
@@ -145,39 +147,60 @@ fn put(buffer: &mut [u8; TEXT_BYTES], at: usize, word: u32) {
     buffer[at + 3] = bytes[3];
 }
 
+/// What a socket address turned out to be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Found {
+    /// An internet endpoint.
+    Endpoint,
+    /// Of a family that is not judged by address.
+    OtherFamily,
+    /// Shorter than its family says, so not to be judged.
+    Short,
+}
+
 impl Operation<'_> {
     /// Judges `access` to an endpoint.
     #[inline(always)]
-    pub fn endpoint(&mut self, endpoint: Endpoint, access: u16) -> Outcome {
+    pub fn judge_endpoint(&mut self, endpoint: Endpoint, access: u16) {
         let object = endpoint.text(&mut self.scratch.object);
-        self.judge(Class::Network, object, OwnEntry::default(), access)
+        let object = self.set_object(object);
+        self.judge(Class::Network, object, OwnEntry::default(), access);
     }
 
-    /// Judges `access` to a unix socket by its own path or abstract name; `None` where it has neither.
+    /// Judges `access` to the endpoint in a `struct sockaddr` of the kernel; `false` for a family that is not judged by
+    /// address. `unspecified` is the family that `AF_UNSPEC` stands for.
     #[inline(always)]
-    pub fn unix(&mut self, sk: Kernel, access: u16) -> Option<Outcome> {
-        let object = match unix_name(&mut self.scratch.object, sk) {
-            Ok(object) => object?,
-            Err(fault) => return Some(Outcome::fault(Class::Network, access, fault)),
-        };
-        Some(self.judge(Class::Network, object, OwnEntry::default(), access))
+    pub fn judge_sockaddr(&mut self, name: u64, length: u32, protocol: u32, unspecified: u16, access: u16) -> bool {
+        let mut endpoint = Endpoint::NONE;
+        match Endpoint::of_sockaddr(name, length, protocol, unspecified, &mut endpoint) {
+            Found::OtherFamily => return false,
+            Found::Short => self.fault(Class::Network, access, Fault::AddressUnreadable),
+            Found::Endpoint => {
+                let listen = access == network::LISTEN;
+                self.judge_endpoint(if listen { endpoint } else { endpoint.destination() }, access);
+            }
+        }
+        true
     }
-}
 
-/// The operand of a unix `struct sock`.
-#[inline(always)]
-fn unix_name(buffer: &mut [u8; TEXT_BYTES], sk: Kernel) -> Result<Option<Text>, Fault> {
-    let place = place_at(address(sk, &kernel::UNIX_SOCK_PATH)).ok_or(Fault::AddressUnreadable)?;
-    if place.dentry != 0 {
-        let path = walk(buffer, place)?;
-        return prefix(buffer, path.start).map(Some);
+    /// Judges `access` to a unix socket by its own path or abstract name; `false` where it has neither.
+    #[inline(always)]
+    pub fn judge_unix(&mut self, sk: Kernel, access: u16) -> bool {
+        let place = place_at(address(sk, &kernel::UNIX_SOCK_PATH));
+        let named: u64 = read(address(sk, &kernel::UNIX_SOCK_ADDRESS));
+        let object = if place.dentry != 0 {
+            walk(&mut self.scratch.object, place).and_then(|path| prefix(&mut self.scratch.object, path.start))
+        } else if named != 0 {
+            let length: u32 = read(named + offset(&kernel::UNIX_ADDRESS_LENGTH) as u64);
+            abstract_name(&mut self.scratch.object, named + offset(&kernel::UNIX_ADDRESS_NAME) as u64, length)
+        } else {
+            return false;
+        };
+        let found = object.map(#[inline(always)] |object| self.set_object(object));
+        self.judge_found(Class::Network, found, access);
+        true
     }
-    let name: u64 = read(address(sk, &kernel::UNIX_SOCK_ADDRESS)).ok_or(Fault::AddressUnreadable)?;
-    if name == 0 {
-        return Ok(None);
-    }
-    let length: u32 = read(name + offset(&kernel::UNIX_ADDRESS_LENGTH) as u64).ok_or(Fault::AddressUnreadable)?;
-    abstract_name(buffer, name + offset(&kernel::UNIX_ADDRESS_NAME) as u64, length).map(Some)
 }
 
 /// The operand of the abstract name in a `struct sockaddr_un` of `length` bytes: `u@` and the name without its NUL.
@@ -187,14 +210,13 @@ pub fn abstract_name(buffer: &mut [u8; TEXT_BYTES], sockaddr: u64, length: u32) 
     if length < FAMILY_AND_NUL || length > FAMILY_AND_NUL + ABSTRACT_NAME_BYTES as u32 {
         return Err(Fault::AddressUnreadable);
     }
-    let length = u64::from(length - FAMILY_AND_NUL) & 127;
-    let start = (END - length) & (END - 1);
-    let start = if length == 0 { END } else { start };
+    let length = opaque(u64::from(length - FAMILY_AND_NUL)) & 127;
+    let start = END - length;
     if length != 0 {
         // SAFETY: start + length is END, which is inside of the buffer.
         let failed = unsafe {
             bpf_probe_read_kernel(
-                buffer.as_mut_ptr().add((start & (END - 1)) as usize).cast(),
+                buffer.as_mut_ptr().add((opaque(start) & (END - 1)) as usize).cast(),
                 length as u32,
                 (sockaddr + u64::from(FAMILY_AND_NUL)) as *const _,
             )
@@ -203,7 +225,7 @@ pub fn abstract_name(buffer: &mut [u8; TEXT_BYTES], sockaddr: u64, length: u32) 
             return Err(Fault::AddressUnreadable);
         }
     }
-    let start = (start - 1) & (END - 1);
+    let start = opaque(start - 1) & (END - 1);
     buffer[start as usize] = b'@';
     prefix(buffer, start)
 }
@@ -211,10 +233,10 @@ pub fn abstract_name(buffer: &mut [u8; TEXT_BYTES], sockaddr: u64, length: u32) 
 /// Puts [`UNIX`] before the operand at `start`.
 #[inline(always)]
 fn prefix(buffer: &mut [u8; TEXT_BYTES], start: u64) -> Result<Text, Fault> {
-    if start == 0 {
+    if start <= 1 {
         return Err(Fault::PathTooLong);
     }
-    let start = (start - 1) & (END - 1);
+    let start = opaque(start - 1) & (END - 1);
     buffer[start as usize] = UNIX;
     Ok(Text { base: buffer.as_ptr(), start })
 }

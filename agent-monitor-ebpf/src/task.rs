@@ -1,11 +1,12 @@
 //! The running task and other tasks: who they are, and whose.
 
 use crate::image::Text;
-use crate::kernel::{self, Kernel, address, load, offset, read};
+use crate::kernel::{self, Kernel, address, load, offset, opaque, read};
 use crate::maps::{BINDINGS, MONITORS};
-use agent_monitor_common::binding::Binding;
+use crate::scratch::{END, Scratch, reload};
 use agent_monitor_common::decide::OwnEntry;
 use aya_ebpf::helpers::bpf_get_current_task_btf;
+use aya_ebpf::helpers::generated::bpf_loop;
 
 /// The running task.
 #[inline(always)]
@@ -21,13 +22,16 @@ pub fn cgroup_id(cgroup: Kernel) -> u64 {
     load(node, &kernel::KERNFS_NODE_ID)
 }
 
-/// The binding of a task's cgroup; `None` where it is not an agent's.
+/// Whether a task is the agent's with this number.
 #[inline(always)]
-pub fn binding_of(task: Kernel) -> Option<Binding> {
+pub fn is_of_agent(task: Kernel, agent: u32) -> bool {
     let set: Kernel = load(task, &kernel::TASK_CGROUPS);
     let cgroup: Kernel = load(set, &kernel::CSS_SET_CGROUP);
-    // SAFETY: the value is copied at once.
-    unsafe { BINDINGS.get(cgroup_id(cgroup)).copied() }
+    // SAFETY: the value is read at once.
+    match unsafe { BINDINGS.get(cgroup_id(cgroup)) } {
+        Some(binding) => binding.agent == agent,
+        None => false,
+    }
 }
 
 /// The process id of a task, in the initial namespace.
@@ -36,6 +40,9 @@ pub fn process(task: Kernel) -> u32 {
     load(task, &kernel::TASK_TGID)
 }
 
+/// Nanoseconds of a clock tick as user space knows it (`USER_HZ` is 100 on every architecture that we build for).
+const NS_PER_TICK: u64 = 10_000_000;
+
 /// Whether a task is a process of the monitor. A number that was given to another process since is not taken for it,
 /// because the start differs.
 #[inline(always)]
@@ -43,69 +50,94 @@ pub fn is_monitor(task: Kernel) -> bool {
     let leader: Kernel = load(task, &kernel::TASK_GROUP_LEADER);
     let start: u64 = load(leader, &kernel::TASK_START);
     // SAFETY: the value is copied at once.
-    unsafe { MONITORS.get(process(task)).copied() == Some(start) }
+    match unsafe { MONITORS.get(process(task)) } {
+        Some(expected) => *expected == start / NS_PER_TICK,
+        None => false,
+    }
 }
 
 /// The id of a task in its own, innermost pid namespace.
 #[inline(always)]
 fn id_in_own_namespace(task: Kernel) -> u32 {
-    let pid: Kernel = load(task, &kernel::TASK_THREAD_PID);
-    let level: u32 = load(pid, &kernel::PID_LEVEL);
-    let entry = address(pid, &kernel::PID_NUMBERS)
+    // Plain addresses, because the entry is one of an array without a length.
+    let pid: u64 = read(address(task, &kernel::TASK_THREAD_PID));
+    let level: u32 = read(pid + offset(&kernel::PID_LEVEL) as u64);
+    let entry = pid
+        + offset(&kernel::PID_NUMBERS) as u64
         + u64::from(level) * offset(&kernel::UPID_BYTES) as u64
         + offset(&kernel::UPID_NUMBER) as u64;
-    read(entry).unwrap_or(0)
+    read(entry)
 }
 
-/// Whether `path` is the running process's own entry of `/proc`, by the numbers of its own pid namespace.
+/// Finds whether `path` is the running process's own entry of `/proc`, by the numbers of its own pid namespace.
+// VERIFIER: a loop that it follows step by step makes it check all that comes after once for each length of each number, so
+// the digits are read by `bpf_loop`, and what was found goes through the scratch buffer, where it may be anything.
 #[inline(always)]
-pub fn own_entry(path: &Text) -> OwnEntry {
-    let mut own = OwnEntry::default();
-    if !at(path, 0, b"/proc/") {
-        return own;
+pub fn own_entry(path: Text, scratch: &mut Scratch) -> OwnEntry {
+    scratch.own_process = 0;
+    scratch.own_thread = 0;
+    if at(&path, 0, b"/proc/") {
+        let task = current();
+        let leader: Kernel = load(task, &kernel::TASK_GROUP_LEADER);
+        skip_number(&path, 6, id_in_own_namespace(leader), &mut scratch.own_process);
+        let process = reload(&scratch.own_process);
+        if process != 0 && at(&path, process, b"/task/") {
+            skip_number(&path, process + 6, id_in_own_namespace(task), &mut scratch.own_thread);
+        }
     }
-    let task = current();
-    let leader: Kernel = load(task, &kernel::TASK_GROUP_LEADER);
-    let length = path.length();
-    let end = skip_number(path, 6, length, id_in_own_namespace(leader));
-    if end == 0 {
-        return own;
-    }
-    own.process = end as u32;
-    if at(path, end, b"/task/") {
-        own.thread = skip_number(path, end + 6, length, id_in_own_namespace(task)) as u32;
-    }
-    own
+    OwnEntry { process: reload(&scratch.own_process) as u32, thread: reload(&scratch.own_thread) as u32 }
 }
 
 /// Whether `word` stands at `index`.
 #[inline(always)]
 fn at(path: &Text, index: u64, word: &[u8; 6]) -> bool {
+    let mut different = 0;
     let mut i = 0;
     while i < 6 {
-        if path.byte(index + i as u64) != word[i] {
-            return false;
-        }
+        different |= path.byte(index + i as u64) ^ word[i];
         i += 1;
     }
-    true
+    different == 0
 }
 
-/// Where the decimal `number` that stands at `index` ends, if it is a whole name; else 0.
+/// Writes where the decimal `number` that stands at `index` ends, if it is a whole name.
 #[inline(always)]
-fn skip_number(path: &Text, mut index: u64, length: u64, number: u32) -> u64 {
-    const DIGITS: u32 = 10;
-    let mut value = 0u32;
-    let mut i = 0;
-    while i < DIGITS {
-        let byte = path.byte(index);
-        if index >= length || !byte.is_ascii_digit() {
-            break;
-        }
-        value = value.wrapping_mul(10).wrapping_add(u32::from(byte - b'0'));
-        index += 1;
-        i += 1;
+fn skip_number(path: &Text, index: u64, number: u32, end: &mut u64) {
+    const DIGITS: u32 = 11;
+    let mut digits = Digits { base: path.base, position: path.start + index, value: 0, whole: 0 };
+    // SAFETY: the callback gets the address of `digits`, which lives until the helper returns.
+    unsafe { bpf_loop(DIGITS, digit as *const () as *mut _, (&raw mut digits).cast(), 0) };
+    if digits.whole != 0 && digits.value == u64::from(number) {
+        *end = digits.position - path.start;
     }
-    let whole = index == length || path.byte(index) == b'/';
-    if i != 0 && whole && value == number { index } else { 0 }
+}
+
+/// A number that is being read, on the stack of the program.
+#[repr(C)]
+struct Digits {
+    base: *const u8,
+    position: u64,
+    value: u64,
+    /// Not 0 once the name ended, with nothing but digits in it.
+    whole: u64,
+}
+
+/// One digit: 0 goes on, 1 ends the loop.
+#[inline(never)]
+extern "C" fn digit(index: u32, digits: *mut Digits) -> i64 {
+    // SAFETY: `bpf_loop` passes on what it was given.
+    let digits = unsafe { &mut *digits };
+    let ended = digits.position >= END;
+    // SAFETY: masked to less than the size of the buffer.
+    let byte = unsafe { *digits.base.add((opaque(digits.position) & (END - 1)) as usize) };
+    if ended || byte == b'/' {
+        digits.whole = (index != 0).into();
+        return 1;
+    }
+    if !byte.is_ascii_digit() {
+        return 1;
+    }
+    digits.value = digits.value * 10 + u64::from(byte - b'0');
+    digits.position += 1;
+    0
 }

@@ -3,7 +3,7 @@
 
 use super::file_open::file_text;
 use crate::kernel::{self, Kernel, load};
-use crate::operation::{Outcome, guard};
+use crate::operation::guard;
 use agent_monitor_common::class::{Class, USE};
 use agent_monitor_common::hook::HookId;
 use aya_ebpf::macros::lsm;
@@ -11,12 +11,17 @@ use aya_ebpf::programs::LsmContext;
 
 #[lsm(hook = "bprm_check_security")]
 fn bprm_check_security(ctx: LsmContext) -> i32 {
-    guard(HookId::BprmCheckSecurity, Class::Exec, ctx.arg(1), |operation| {
-        let bprm: Kernel = ctx.arg(0);
-        let file: Kernel = load(bprm, &kernel::BPRM_FILE);
-        Some(match file_text(operation, file, load(file, &kernel::FILE_F_INODE)) {
-            Ok(object) => operation.judge_path(Class::Exec, object, USE),
-            Err(fault) => Outcome::fault(Class::Exec, USE, fault),
-        })
-    })
+    guard(
+        HookId::BprmCheckSecurity,
+        Class::Exec,
+        ctx.arg(1),
+        #[inline(always)]
+        |operation| {
+            let bprm: Kernel = ctx.arg(0);
+            let file: Kernel = load(bprm, &kernel::BPRM_FILE);
+            let found = file_text(operation, file, load(file, &kernel::FILE_F_INODE));
+            operation.judge_found_path(Class::Exec, found, USE);
+            true
+        },
+    )
 }

@@ -33,7 +33,7 @@ fn cgroup_mkdir(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     let mut event = EMPTY;
-    fill(&mut event, HookId::CgroupMkdir, if made { kind::CGROUP_MADE } else { kind::BINDING_LOST }, id);
+    fill(&mut event, HookId::CgroupMkdir as u16, if made { kind::CGROUP_MADE } else { kind::BINDING_LOST }, id);
     event.agent = binding.agent;
     event.slot = binding.slot;
     event.value = parent;

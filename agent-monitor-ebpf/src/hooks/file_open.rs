@@ -1,10 +1,12 @@
 //! Opens of files, and of what an exec reads: the program, the interpreter of a script, the loader.
 
-use super::guarded_file_system;
-use crate::kernel::{self, Kernel, address, load};
-use crate::operation::{Operation, Outcome, guard};
-use crate::path::{anonymous, nameless, place_at};
-use agent_monitor_common::class::{Class, Fault, USE, file};
+use super::on_file_system;
+use crate::image::Text;
+use crate::kernel::{self, Kernel, address, load, offset};
+use crate::operation::{Operation, guard};
+use crate::scratch::reload;
+use crate::path::{Named, nameless, nameless_text, place_at, walk};
+use agent_monitor_common::class::{Class, Fault, Reason, USE, file};
 use agent_monitor_common::hook::HookId;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
@@ -19,11 +21,11 @@ const SB_KERNMOUNT: u64 = 1 << 22;
 
 #[lsm(hook = "file_open")]
 fn file_open(ctx: LsmContext) -> i32 {
-    guard(HookId::FileOpen, Class::File, ctx.arg(1), |operation| judge(operation, ctx.arg(0)))
+    guard(HookId::FileOpen, Class::File, ctx.arg(1), #[inline(always)] |operation| judge(operation, ctx.arg(0)))
 }
 
 #[inline(always)]
-fn judge(operation: &mut Operation<'_>, open: Kernel) -> Option<Outcome> {
+fn judge(operation: &mut Operation<'_>, open: Kernel) -> bool {
     let flags: u32 = load(open, &kernel::FILE_F_FLAGS);
     let mode: u32 = load(open, &kernel::FILE_F_MODE);
     let inode: Kernel = load(open, &kernel::FILE_F_INODE);
@@ -31,42 +33,47 @@ fn judge(operation: &mut Operation<'_>, open: Kernel) -> Option<Outcome> {
     let super_flags: u64 = load(superblock, &kernel::SUPER_FLAGS);
     if mode & FMODE_NOACCOUNT != 0 && super_flags & SB_KERNMOUNT == 0 {
         // The backing file of an overlay file, whose own open was judged.
-        return None;
+        return false;
     }
-    let (class, access) = if flags & FMODE_EXEC != 0 {
-        (Class::Exec, USE)
+    if flags & FMODE_EXEC != 0 {
+        operation.note(Class::Exec, USE, Reason::NoRule, 0);
     } else {
         // An open with access mode 3 may neither read nor write, but needs the permission for both.
-        match mode & (FMODE_READ | FMODE_WRITE) {
-            FMODE_READ => (Class::File, file::READ),
-            FMODE_WRITE => (Class::File, file::WRITE),
-            _ => (Class::File, file::READ | file::WRITE),
-        }
-    };
-    let object = match file_text(operation, open, inode) {
-        Ok(object) => object,
-        Err(fault) => return Some(Outcome::fault(class, access, fault)),
-    };
-    if access & file::WRITE != 0 && class as u8 == Class::File as u8 {
-        if let Some(builtin) = guarded_file_system(load(superblock, &kernel::SUPER_MAGIC)) {
-            return Some(Outcome::builtin(class, access, builtin, Some(object)));
-        }
+        let access = match mode & (FMODE_READ | FMODE_WRITE) {
+            FMODE_READ => file::READ,
+            FMODE_WRITE => file::WRITE,
+            _ => file::READ | file::WRITE,
+        };
+        operation.note(Class::File, access, Reason::NoRule, 0);
     }
-    Some(operation.judge_path(class, object, access))
+    let found = file_text(operation, open, inode);
+    let access = reload(&operation.scratch.header.access);
+    if reload(&operation.scratch.header.class) == Class::Exec as u8 {
+        operation.judge_found_path(Class::Exec, found, access);
+        return true;
+    }
+    operation.judge_found_path(Class::File, found, access);
+    if reload(&operation.scratch.header.access) & file::WRITE != 0 {
+        on_file_system(operation, superblock);
+    }
+    true
 }
 
-/// The operand of an open file: its path, or the word for what kind of nameless object it is.
+/// The operand of an open file, as the object: its path, or the word for what it is without one.
 #[inline(always)]
-pub fn file_text(operation: &mut Operation<'_>, open: Kernel, inode: Kernel) -> Result<crate::image::Text, Fault> {
-    let place = place_at(address(open, &kernel::FILE_F_PATH)).ok_or(Fault::PathUnreadable)?;
+pub fn file_text(operation: &mut Operation<'_>, open: Kernel, inode: Kernel) -> Result<Text, Fault> {
+    let place = place_at(address(open, &kernel::FILE_F_PATH));
     // SAFETY: a load through a pointer that the verifier tracks.
     let dentry: Kernel = unsafe {
         core::ptr::read_volatile(
-            open.byte_add(kernel::offset(&kernel::FILE_F_PATH) + kernel::offset(&kernel::PATH_DENTRY)).cast(),
+            open.byte_add(offset(&kernel::FILE_F_PATH)).byte_add(offset(&kernel::PATH_DENTRY)).cast(),
         )
     };
-    match nameless(inode, dentry, place.mount) {
-        Some(word) => Ok(anonymous(&mut operation.scratch.object, word)),
-        None => operation.path(place),
-    }
+    let named = nameless(inode, dentry, place.mount);
+    let object = if matches!(named, Named::Path) {
+        walk(&mut operation.scratch.object, place)?
+    } else {
+        nameless_text(&mut operation.scratch.object, named)
+    };
+    Ok(operation.set_object(object))
 }

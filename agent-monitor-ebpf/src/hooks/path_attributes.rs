@@ -3,11 +3,10 @@
 use super::on_file_system;
 use crate::kernel::{self, Kernel, load};
 use crate::operation::guard;
-use crate::path::{anonymous, place_at, removed};
+use crate::path::{Named, nameless, nameless_text, place_at};
 use agent_monitor_common::class::{Class, file};
 use agent_monitor_common::decide::OwnEntry;
 use agent_monitor_common::hook::HookId;
-use agent_monitor_common::name::anonymous::DELETED;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
 
@@ -29,14 +28,25 @@ fn path_chown(ctx: LsmContext) -> i32 {
 /// Judges `access` to the object of a hook's first argument, a `struct path`.
 #[inline(always)]
 fn at(ctx: &LsmContext, hook: HookId, previous: i32, access: u16) -> i32 {
-    guard(hook, Class::File, previous, |operation| {
-        let path: Kernel = ctx.arg(0);
-        let dentry: Kernel = load(path, &kernel::PATH_DENTRY);
-        if removed(dentry) {
-            let object = anonymous(&mut operation.scratch.object, DELETED);
-            return Some(operation.judge(Class::File, object, OwnEntry::default(), access));
-        }
-        let outcome = operation.place(place_at(path as u64), access);
-        Some(on_file_system(outcome, dentry))
-    })
+    guard(
+        hook,
+        Class::File,
+        previous,
+        #[inline(always)]
+        |operation| {
+            let path: Kernel = ctx.arg(0);
+            let dentry: Kernel = load(path, &kernel::PATH_DENTRY);
+            let place = place_at(path as u64);
+            let named = nameless(load(dentry, &kernel::DENTRY_INODE), dentry, place.mount);
+            if matches!(named, Named::Path) {
+                operation.judge_place(place, access);
+            } else {
+                let object = nameless_text(&mut operation.scratch.object, named);
+                let object = operation.set_object(object);
+                operation.judge(Class::File, object, OwnEntry::default(), access);
+            }
+            on_file_system(operation, load(dentry, &kernel::DENTRY_SB));
+            true
+        },
+    )
 }

@@ -1,6 +1,7 @@
 //! Creation of names: files, directories, symbolic links.
 
 use super::on_file_system;
+use crate::kernel::{self, Kernel, load};
 use crate::operation::guard;
 use crate::path::place_in;
 use agent_monitor_common::class::{Class, file};
@@ -26,8 +27,16 @@ fn path_symlink(ctx: LsmContext) -> i32 {
 /// Judges `access` to the name that a hook's first two arguments give: directory and dentry.
 #[inline(always)]
 pub fn named(ctx: &LsmContext, hook: HookId, previous: i32, access: u16) -> i32 {
-    guard(hook, Class::File, previous, |operation| {
-        let outcome = operation.place(place_in(ctx.arg(0), ctx.arg(1)), access);
-        Some(on_file_system(outcome, ctx.arg(1)))
-    })
+    guard(
+        hook,
+        Class::File,
+        previous,
+        #[inline(always)]
+        |operation| {
+            let dentry: Kernel = ctx.arg(1);
+            operation.judge_place(place_in(ctx.arg(0), dentry), access);
+            on_file_system(operation, load(dentry, &kernel::DENTRY_SB));
+            true
+        },
+    )
 }

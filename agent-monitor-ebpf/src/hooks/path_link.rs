@@ -1,45 +1,53 @@
 //! Creation of hard links: `link` on both names, `create` on the new one, which may have no more rights than the old.
 
 use super::on_file_system;
-use crate::kernel::{self, Kernel, address, read};
-use crate::operation::{Operation, Outcome, guard};
-use crate::path::{Place, anonymous, place_in, removed, walk};
+use crate::kernel::{self, Kernel, address, load, read};
+use crate::operation::{Operation, guard};
+use crate::path::{Named, Place, nameless_text, place_in, removed, walk};
 use agent_monitor_common::class::{Builtin, Class, Fault, file};
 use agent_monitor_common::decide::{OwnEntry, more_rights};
 use agent_monitor_common::hook::HookId;
-use agent_monitor_common::name::anonymous::DELETED;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
 
+const ACCESS: u16 = file::LINK | file::CREATE;
+
 #[lsm(hook = "path_link")]
 fn path_link(ctx: LsmContext) -> i32 {
-    guard(HookId::PathLink, Class::File, ctx.arg(3), |operation| {
-        let outcome = judge(operation, ctx.arg(0), ctx.arg(1), ctx.arg(2))
-            .unwrap_or_else(|fault| Outcome::fault(Class::File, file::LINK | file::CREATE, fault));
-        Some(on_file_system(outcome, ctx.arg(2)))
-    })
+    guard(
+        HookId::PathLink,
+        Class::File,
+        ctx.arg(3),
+        #[inline(always)]
+        |operation| {
+            let new: Kernel = ctx.arg(2);
+            if let Err(fault) = judge(operation, ctx.arg(0), ctx.arg(1), new) {
+                operation.fault(Class::File, ACCESS, fault);
+            }
+            operation.scratch.header.access = ACCESS;
+            on_file_system(operation, load(new, &kernel::DENTRY_SB));
+            true
+        },
+    )
 }
 
 #[inline(always)]
-fn judge(operation: &mut Operation<'_>, old: Kernel, directory: Kernel, new: Kernel) -> Result<Outcome, Fault> {
-    // A link never crosses mounts, so the old name is in the mount of the new one.
-    let mount = read(address(directory, &kernel::PATH_MNT)).ok_or(Fault::PathUnreadable)?;
+fn judge(operation: &mut Operation<'_>, old: Kernel, directory: Kernel, new: Kernel) -> Result<(), Fault> {
     let from = if removed(old) {
-        anonymous(&mut operation.scratch.object, DELETED)
+        nameless_text(&mut operation.scratch.object, Named::Deleted)
     } else {
+        // A link never crosses mounts, so the old name is in the mount of the new one.
+        let mount = read(address(directory, &kernel::PATH_MNT));
         walk(&mut operation.scratch.object, Place { mount, dentry: old as u64 })?
     };
-    let to = walk(&mut operation.scratch.new_object, place_in(directory, new).ok_or(Fault::PathUnreadable)?)?;
-    let judged = operation.judge(Class::File, from, OwnEntry::default(), file::LINK);
-    let judged = if judged.allowed() {
-        operation.judge(Class::File, to, OwnEntry::default(), file::LINK | file::CREATE)
-    } else {
-        judged
-    };
-    let judged = if judged.allowed() && more_rights(&operation.image, &from, &to, false) {
-        Outcome::builtin(Class::File, 0, Builtin::MoreRights, None)
-    } else {
-        judged
-    };
-    Ok(Outcome { access: file::LINK | file::CREATE, object: Some(from), new_object: Some(to), ..judged })
+    let from = operation.set_object(from);
+    let to = walk(&mut operation.scratch.new_object, place_in(directory, new))?;
+    let to = operation.set_new_object(to);
+    if operation.judge(Class::File, from, OwnEntry::default(), file::LINK)
+        && operation.judge(Class::File, to, OwnEntry::default(), ACCESS)
+        && more_rights(&operation.image, &from, &to, false)
+    {
+        operation.becomes_builtin(Builtin::MoreRights);
+    }
+    Ok(())
 }

@@ -3,7 +3,7 @@
 
 use super::on_file_system;
 use crate::kernel::{self, Kernel, load};
-use crate::operation::{Operation, Outcome, guard};
+use crate::operation::{Operation, guard};
 use crate::path::{place_in, walk};
 use agent_monitor_common::class::{Builtin, Class, Fault, file};
 use agent_monitor_common::decide::{OwnEntry, more_rights};
@@ -17,36 +17,52 @@ const S_IFDIR: u16 = 0o040_000;
 
 #[lsm(hook = "path_rename")]
 fn path_rename(ctx: LsmContext) -> i32 {
-    guard(HookId::PathRename, Class::File, ctx.arg(5), |operation| {
-        let outcome = judge(operation, (ctx.arg(0), ctx.arg(1)), (ctx.arg(2), ctx.arg(3)), ctx.arg(4))
-            .unwrap_or_else(|fault| Outcome::fault(Class::File, file::RENAME, fault));
-        Some(on_file_system(outcome, ctx.arg(1)))
-    })
+    guard(
+        HookId::PathRename,
+        Class::File,
+        ctx.arg(5),
+        #[inline(always)]
+        |operation| {
+            let (old, new): (Kernel, Kernel) = (ctx.arg(1), ctx.arg(3));
+            let flags: u32 = ctx.arg(4);
+            let exchange = flags & RENAME_EXCHANGE != 0;
+            let replaced: u64 = load(new, &kernel::DENTRY_INODE);
+            let access = if replaced != 0 && !exchange { file::RENAME | file::DELETE } else { file::RENAME };
+            let names = Names { old_directory: ctx.arg(0), old, new_directory: ctx.arg(2), new, exchange, access };
+            if let Err(fault) = judge(operation, &names) {
+                operation.fault(Class::File, access, fault);
+            }
+            operation.scratch.header.access = access;
+            on_file_system(operation, load(old, &kernel::DENTRY_SB));
+            true
+        },
+    )
+}
+
+/// The hook's arguments.
+struct Names {
+    old_directory: Kernel,
+    old: Kernel,
+    new_directory: Kernel,
+    new: Kernel,
+    exchange: bool,
+    access: u16,
 }
 
 #[inline(always)]
-fn judge(
-    operation: &mut Operation<'_>,
-    old: (Kernel, Kernel),
-    new: (Kernel, Kernel),
-    flags: u32,
-) -> Result<Outcome, Fault> {
-    let from = walk(&mut operation.scratch.object, place_in(old.0, old.1).ok_or(Fault::PathUnreadable)?)?;
-    let to = walk(&mut operation.scratch.new_object, place_in(new.0, new.1).ok_or(Fault::PathUnreadable)?)?;
-    let exchange = flags & RENAME_EXCHANGE != 0;
-    let replaced: u64 = load(new.1, &kernel::DENTRY_INODE);
-    let access = if replaced != 0 && !exchange { file::RENAME | file::DELETE } else { file::RENAME };
-    let judged = operation.judge(Class::File, from, OwnEntry::default(), file::RENAME);
-    let judged = if judged.allowed() {
-        operation.judge(Class::File, to, OwnEntry::default(), access)
-    } else {
-        judged
-    };
-    let gains = judged.allowed()
-        && (more_rights(&operation.image, &from, &to, is_directory(old.1))
-            || exchange && more_rights(&operation.image, &to, &from, is_directory(new.1)));
-    let judged = if gains { Outcome::builtin(Class::File, 0, Builtin::MoreRights, None) } else { judged };
-    Ok(Outcome { access, object: Some(from), new_object: Some(to), ..judged })
+fn judge(operation: &mut Operation<'_>, names: &Names) -> Result<(), Fault> {
+    let from = walk(&mut operation.scratch.object, place_in(names.old_directory, names.old))?;
+    let from = operation.set_object(from);
+    let to = walk(&mut operation.scratch.new_object, place_in(names.new_directory, names.new))?;
+    let to = operation.set_new_object(to);
+    if operation.judge(Class::File, from, OwnEntry::default(), file::RENAME)
+        && operation.judge(Class::File, to, OwnEntry::default(), names.access)
+        && (more_rights(&operation.image, &from, &to, is_directory(names.old))
+            || names.exchange && more_rights(&operation.image, &to, &from, is_directory(names.new)))
+    {
+        operation.becomes_builtin(Builtin::MoreRights);
+    }
+    Ok(())
 }
 
 /// Whether an existing name is a directory's.

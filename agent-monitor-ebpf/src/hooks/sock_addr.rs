@@ -76,7 +76,17 @@ fn judge(hook: HookId, access: u16, endpoint: Endpoint) -> i32 {
     if earlier != 0 {
         return 1;
     }
-    if guard(hook, Class::Network, 0, |operation| Some(operation.endpoint(endpoint, access))) == 0 {
+    let result = guard(
+        hook,
+        Class::Network,
+        0,
+        #[inline(always)]
+        |operation| {
+            operation.judge_endpoint(endpoint, access);
+            true
+        },
+    );
+    if result == 0 {
         return 1;
     }
     // Without this the caller would get EPERM.

@@ -1,6 +1,6 @@
 //! Creation of sockets: the gate of every family.
 
-use crate::operation::guard;
+use crate::operation::{earlier, guard};
 use crate::path::operand;
 use agent_monitor_common::class::{Class, network};
 use agent_monitor_common::decide::OwnEntry;
@@ -13,11 +13,19 @@ use aya_ebpf::programs::LsmContext;
 fn socket_create(ctx: LsmContext) -> i32 {
     let for_the_kernel: i32 = ctx.arg(3);
     if for_the_kernel != 0 {
-        return ctx.arg(4);
+        return earlier(ctx.arg(4));
     }
-    guard(HookId::SocketCreate, Class::Network, ctx.arg(4), |operation| {
-        let kind = socket_kind(ctx.arg(0), ctx.arg(1), ctx.arg(2));
-        let object = operand(&mut operation.scratch.object, [SOCKET, kind]);
-        Some(operation.judge(Class::Network, object, OwnEntry::default(), network::CREATE))
-    })
+    guard(
+        HookId::SocketCreate,
+        Class::Network,
+        ctx.arg(4),
+        #[inline(always)]
+        |operation| {
+            let kind = socket_kind(ctx.arg(0), ctx.arg(1), ctx.arg(2));
+            let object = operand(&mut operation.scratch.object, [SOCKET, kind]);
+            let object = operation.set_object(object);
+            operation.judge(Class::Network, object, OwnEntry::default(), network::CREATE);
+            true
+        },
+    )
 }

@@ -2,7 +2,7 @@
 
 use crate::kernel::{self, Kernel, load};
 use crate::operation::guard;
-use crate::socket::{AF_UNIX, Endpoint};
+use crate::socket::{AF_INET, AF_INET6, AF_UNIX, Endpoint};
 use agent_monitor_common::class::{Class, network};
 use agent_monitor_common::hook::HookId;
 use aya_ebpf::macros::lsm;
@@ -10,16 +10,26 @@ use aya_ebpf::programs::LsmContext;
 
 #[lsm(hook = "socket_listen")]
 fn socket_listen(ctx: LsmContext) -> i32 {
-    guard(HookId::SocketListen, Class::Network, ctx.arg(2), |operation| {
-        let socket: Kernel = ctx.arg(0);
-        let sk: Kernel = load(socket, &kernel::SOCKET_SK);
-        if sk.is_null() {
-            return None;
-        }
-        let family: u16 = load(sk, &kernel::SOCK_FAMILY);
-        if family == AF_UNIX {
-            return operation.unix(sk, network::LISTEN);
-        }
-        Some(operation.endpoint(Endpoint::local(sk)?, network::LISTEN))
-    })
+    guard(
+        HookId::SocketListen,
+        Class::Network,
+        ctx.arg(2),
+        #[inline(always)]
+        |operation| {
+            let socket: Kernel = ctx.arg(0);
+            let sk: Kernel = load(socket, &kernel::SOCKET_SK);
+            if sk.is_null() {
+                return false;
+            }
+            let family: u16 = load(sk, &kernel::SOCK_FAMILY);
+            match family {
+                AF_UNIX => operation.judge_unix(sk, network::LISTEN),
+                AF_INET | AF_INET6 => {
+                    operation.judge_endpoint(Endpoint::local(sk, family), network::LISTEN);
+                    true
+                }
+                _ => false,
+            }
+        },
+    )
 }

@@ -1,8 +1,8 @@
 //! Sends to an address that is named in the call, TCP fast open among them.
 
 use crate::kernel::{self, Kernel, load};
-use crate::operation::{Outcome, guard};
-use crate::socket::{AF_INET, AF_INET6, AF_UNSPEC, Endpoint};
+use crate::operation::{earlier, guard};
+use crate::socket::{AF_INET, AF_INET6, AF_UNSPEC};
 use agent_monitor_common::class::{Class, network};
 use agent_monitor_common::hook::HookId;
 use agent_monitor_common::name::protocol_byte;
@@ -17,17 +17,17 @@ fn socket_sendmsg(ctx: LsmContext) -> i32 {
     let message: Kernel = ctx.arg(1);
     let name: u64 = load(message, &kernel::MSGHDR_NAME);
     if name == 0 {
-        return ctx.arg(3);
+        return earlier(ctx.arg(3));
     }
-    guard(HookId::SocketSendmsg, Class::Network, ctx.arg(3), |operation| {
+    guard(HookId::SocketSendmsg, Class::Network, ctx.arg(3), #[inline(always)] |operation| {
         let socket: Kernel = ctx.arg(0);
         let sk: Kernel = load(socket, &kernel::SOCKET_SK);
         if sk.is_null() {
-            return None;
+            return false;
         }
         let family: u16 = load(sk, &kernel::SOCK_FAMILY);
         if family != AF_INET && family != AF_INET6 {
-            return None;
+            return false;
         }
         let protocol: u16 = load(sk, &kernel::SOCK_PROTOCOL);
         let mut access = network::SEND;
@@ -35,19 +35,16 @@ fn socket_sendmsg(ctx: LsmContext) -> i32 {
             // TCP ignores the name, but for a fast open, which connects.
             let flags: u32 = load(message, &kernel::MSGHDR_FLAGS);
             if flags & MSG_FASTOPEN == 0 {
-                return None;
+                return false;
             }
             access = network::CONNECT;
         }
         let length: u32 = load(message, &kernel::MSGHDR_NAME_LENGTH);
         if length == 0 {
-            return None;
+            return false;
         }
         // udp_sendmsg() and raw_sendmsg() take AF_UNSPEC for AF_INET; udpv6_sendmsg() ignores such a name.
         let unspecified = if family == AF_INET { AF_INET } else { AF_UNSPEC };
-        match Endpoint::of_sockaddr(name, length, protocol.into(), unspecified) {
-            Ok(endpoint) => Some(operation.endpoint(endpoint?.destination(), access)),
-            Err(fault) => Some(Outcome::fault(Class::Network, access, fault)),
-        }
+        operation.judge_sockaddr(name, length, protocol.into(), unspecified, access)
     })
 }

@@ -1,9 +1,9 @@
 //! Sending of signals, but to one's own process.
 
 use crate::kernel::Kernel;
-use crate::operation::{Outcome, guard};
+use crate::operation::guard;
 use crate::path::operand;
-use crate::task::{binding_of, current, is_monitor, process};
+use crate::task::{current, is_monitor, is_of_agent, process};
 use agent_monitor_common::class::{Builtin, Class, USE};
 use agent_monitor_common::decide::OwnEntry;
 use agent_monitor_common::hook::HookId;
@@ -13,19 +13,27 @@ use aya_ebpf::programs::LsmContext;
 
 #[lsm(hook = "task_kill")]
 fn task_kill(ctx: LsmContext) -> i32 {
-    guard(HookId::TaskKill, Class::Privilege, ctx.arg(4), |operation| {
-        let target: Kernel = ctx.arg(0);
-        if process(target) == process(current()) {
-            return None;
-        }
-        let same = binding_of(target).is_some_and(|binding| binding.agent == operation.binding.agent);
-        let privilege = if same { Privilege::SignalSameAgent } else { Privilege::SignalAny };
-        let object = operand(&mut operation.scratch.object, [privilege as u8]);
-        let outcome = if is_monitor(target) {
-            Outcome::builtin(Class::Privilege, USE, Builtin::Monitor, Some(object))
-        } else {
-            operation.judge(Class::Privilege, object, OwnEntry::default(), USE)
-        };
-        Some(Outcome { value: process(target).into(), ..outcome })
-    })
+    guard(
+        HookId::TaskKill,
+        Class::Privilege,
+        ctx.arg(4),
+        #[inline(always)]
+        |operation| {
+            let target: Kernel = ctx.arg(0);
+            if process(target) == process(current()) {
+                return false;
+            }
+            let same = is_of_agent(target, operation.agent);
+            let privilege = if same { Privilege::SignalSameAgent } else { Privilege::SignalAny };
+            let object = operand(&mut operation.scratch.object, [privilege as u8]);
+            let object = operation.set_object(object);
+            operation.scratch.header.value = process(target).into();
+            if is_monitor(target) {
+                operation.builtin(Class::Privilege, USE, Builtin::Monitor);
+            } else {
+                operation.judge(Class::Privilege, object, OwnEntry::default(), USE);
+            }
+            true
+        },
+    )
 }

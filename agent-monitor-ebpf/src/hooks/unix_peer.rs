@@ -10,19 +10,26 @@ use aya_ebpf::programs::LsmContext;
 
 #[lsm(hook = "unix_stream_connect")]
 fn unix_stream_connect(ctx: LsmContext) -> i32 {
-    guard(HookId::UnixStreamConnect, Class::Network, ctx.arg(3), |operation| {
-        operation.unix(ctx.arg(1), network::CONNECT)
-    })
+    guard(
+        HookId::UnixStreamConnect,
+        Class::Network,
+        ctx.arg(3),
+        #[inline(always)]
+        |operation| operation.judge_unix(ctx.arg(1), network::CONNECT),
+    )
 }
 
 #[lsm(hook = "unix_may_send")]
 fn unix_may_send(ctx: LsmContext) -> i32 {
-    guard(HookId::UnixMaySend, Class::Network, ctx.arg(2), |operation| {
-        let peer: Kernel = ctx.arg(1);
-        let sk: Kernel = load(peer, &kernel::SOCKET_SK);
-        if sk.is_null() {
-            return None;
-        }
-        operation.unix(sk, network::SEND)
-    })
+    guard(
+        HookId::UnixMaySend,
+        Class::Network,
+        ctx.arg(2),
+        #[inline(always)]
+        |operation| {
+            let peer: Kernel = ctx.arg(1);
+            let sk: Kernel = load(peer, &kernel::SOCKET_SK);
+            !sk.is_null() && operation.judge_unix(sk, network::SEND)
+        },
+    )
 }

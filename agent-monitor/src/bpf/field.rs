@@ -1,0 +1,33 @@
+//! Offsets of kernel fields for the constants of the object.
+
+use super::btf::Btf;
+use agent_monitor_common::field::{FIELDS, SIZES};
+
+/// Bytes of a `struct dentry` that a step of the path walk reads at once; a kernel where the fields that it needs lie
+/// farther back is refused. The same number stands in the kernel programs (`path.rs`).
+const DENTRY_BYTES: u32 = 64;
+
+/// The value of each constant, or all that the kernel lacks.
+pub fn constants(btf: &Btf) -> Result<Vec<(&'static str, u32)>, Vec<String>> {
+    let mut missing = Vec::new();
+    let mut constants = Vec::new();
+    for field in FIELDS {
+        match btf.offset(field.structure, field.member) {
+            Some(offset) => constants.push((field.symbol, offset)),
+            None => missing.push(format!("struct {}.{} ({})", field.structure, field.member, field.purpose)),
+        }
+    }
+    for (symbol, structure) in SIZES {
+        match btf.size(structure) {
+            Some(size) => constants.push((symbol, size)),
+            None => missing.push(format!("struct {structure}")),
+        }
+    }
+    for (symbol, bytes) in [("DENTRY_SEQ", 4), ("DENTRY_PARENT", 8), ("DENTRY_NAME", 16)] {
+        let end = constants.iter().find(|(name, _)| *name == symbol).map(|(_, offset)| offset + bytes);
+        if end.is_some_and(|end| end > DENTRY_BYTES) {
+            missing.push(format!("{symbol} in the first {DENTRY_BYTES} bytes of struct dentry"));
+        }
+    }
+    if missing.is_empty() { Ok(constants) } else { Err(missing) }
+}

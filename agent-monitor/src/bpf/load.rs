@@ -1,0 +1,248 @@
+//! Loading and attaching: one walk over the hook table.
+
+use super::btf::Btf;
+use super::field;
+use super::map::MapError;
+use agent_monitor_common::hook::{Attach, HOOKS, Hook};
+use agent_monitor_common::limit::{SCRATCH_CPUS, SCRATCH_PER_CPU};
+use aya::programs::links::CgroupAttachMode;
+use aya::programs::{BtfTracePoint, CgroupSockAddr, Lsm, ProgramError};
+use aya::{Ebpf, EbpfLoader};
+use std::fs::File;
+use std::path::PathBuf;
+
+/// The object, built by the build script.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/agent-monitor-ebpf"));
+
+/// Where the kernel's file systems are mounted.
+#[derive(Clone, Debug)]
+pub struct Roots {
+    /// sysfs, usually `/sys`.
+    pub sys: PathBuf,
+    /// cgroup v2, usually `/sys/fs/cgroup`.
+    pub cgroup: PathBuf,
+}
+
+impl Default for Roots {
+    fn default() -> Self {
+        Self { sys: "/sys".into(), cgroup: "/sys/fs/cgroup".into() }
+    }
+}
+
+/// How to load.
+#[derive(Clone, Debug)]
+pub struct LoadOptions {
+    /// Go on without LSM programs, with the cgroup programs alone.
+    pub partial: bool,
+    /// Most cgroups that can be bound at once.
+    pub bindings: u32,
+    /// Where things are.
+    pub roots: Roots,
+}
+
+/// A hook and what became of it.
+#[derive(Clone, Debug)]
+pub struct HookState {
+    /// Its row in the table.
+    pub hook: &'static Hook,
+    /// What became of it.
+    pub status: HookStatus,
+}
+
+/// What became of a hook.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HookStatus {
+    /// Loaded, not attached yet.
+    Loaded,
+    /// Its program runs.
+    Attached,
+    /// The kernel has no such hook, or another form of it.
+    Missing(String),
+    /// The kernel refused the program: why.
+    Refused(String),
+}
+
+/// Why the programs are not loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// No BTF, or none that can be read.
+    #[error("{0}: this kernel does not describe its types; use one with CONFIG_DEBUG_INFO_BTF=y")]
+    NoBtf(String),
+    /// Fields that the programs read are not in this kernel.
+    #[error("this kernel lacks {}: no build of agent-monitor supports it yet", .0.join(", "))]
+    MissingFields(Vec<String>),
+    /// The object was refused as a whole: a map could not be made.
+    #[error("load the kernel programs: {0}")]
+    Object(String),
+    /// Hooks that must be there are not.
+    #[error("{}", refused(.0))]
+    Hooks(Vec<HookState>),
+    /// The root of the cgroup hierarchy could not be opened.
+    #[error("open the cgroup hierarchy {}: {error}; mount cgroup2 there", path.display())]
+    Cgroup {
+        /// Where it was looked for.
+        path: PathBuf,
+        /// Why it could not be opened.
+        error: std::io::Error,
+    },
+    /// A map of the object could not be used.
+    #[error(transparent)]
+    Map(#[from] MapError),
+}
+
+fn refused(hooks: &[HookState]) -> String {
+    let line = |state: &HookState| match &state.status {
+        HookStatus::Missing(why) => format!("hook {}: missing: {why}", state.hook.name),
+        HookStatus::Refused(why) => format!("hook {}: refused: {why}", state.hook.name),
+        HookStatus::Loaded | HookStatus::Attached => format!("hook {}", state.hook.name),
+    };
+    let lines: Vec<String> = hooks.iter().map(line).collect();
+    format!("{} of {} hooks can't be used:\n{}", lines.len(), HOOKS.len(), lines.join("\n"))
+}
+
+/// The object and what became of each hook.
+pub struct Loaded {
+    pub object: Ebpf,
+    pub hooks: Vec<HookState>,
+}
+
+/// Makes the maps and loads each program, attaching none.
+pub fn open(options: &LoadOptions) -> Result<Loaded, LoadError> {
+    let types = options.roots.sys.join("kernel/btf/vmlinux");
+    let kernel = Btf::read(&types).map_err(LoadError::NoBtf)?;
+    let constants = field::constants(&kernel).map_err(LoadError::MissingFields)?;
+    let btf = aya::Btf::parse_file(&types, aya::Endianness::default()).map_err(|error| LoadError::NoBtf(error.to_string()))?;
+    let cpus = aya::util::nr_cpus().map_err(|(path, error)| LoadError::Object(format!("read {path}: {error}")))?;
+    let cpus = u32::try_from(cpus).unwrap_or(SCRATCH_CPUS).min(SCRATCH_CPUS);
+    let mut loader = EbpfLoader::new(); if std::env::var_os("DBGS").is_some() { loader.verifier_log_level(aya::VerifierLogLevel::STATS); }
+    loader
+        .btf(Some(&btf))
+        .map_max_entries("SCRATCH", cpus * SCRATCH_PER_CPU)
+        .map_max_entries("BINDINGS", options.bindings);
+    for (symbol, value) in &constants {
+        loader.override_global(symbol, value, true);
+    }
+    let mut object = loader.load(OBJECT).map_err(|error| LoadError::Object(chain(&error)))?;
+    let mut hooks = Vec::new();
+    for hook in HOOKS {
+        let status = if options.partial && matches!(hook.attach, Attach::Lsm(_)) {
+            HookStatus::Missing("left out, because partial enforcement was asked for".into())
+        } else {
+            match present(hook, &kernel) {
+                Err(why) => HookStatus::Missing(why),
+                Ok(()) => match { let t=std::time::Instant::now(); let r = load(&mut object, hook, &btf); eprintln!("DBG {} {:?} {:#?}", hook.name, t.elapsed(), r.as_ref().map_err(|e| explain(e))); r } {
+                    Ok(()) => HookStatus::Loaded,
+                    Err(error) => HookStatus::Refused(explain(&error)),
+                },
+            }
+        };
+        hooks.push(HookState { hook, status });
+    }
+    Ok(Loaded { object, hooks })
+}
+
+/// Attaches every loaded program; all hooks must be there, or with `partial` all that are no LSM hooks.
+pub fn attach(loaded: &mut Loaded, options: &LoadOptions) -> Result<(), LoadError> {
+    let needed = |state: &HookState| !(options.partial && matches!(state.hook.attach, Attach::Lsm(_)));
+    let bad: Vec<HookState> =
+        loaded.hooks.iter().filter(|state| needed(state) && state.status != HookStatus::Loaded).cloned().collect();
+    if !bad.is_empty() {
+        return Err(LoadError::Hooks(bad));
+    }
+    let path = &options.roots.cgroup;
+    let cgroup = File::open(path).map_err(|error| LoadError::Cgroup { path: path.clone(), error })?;
+    for state in &mut loaded.hooks {
+        if state.status == HookStatus::Loaded {
+            state.status = match attach_one(&mut loaded.object, state.hook, &cgroup) {
+                Ok(()) => HookStatus::Attached,
+                Err(error) => HookStatus::Refused(explain(&error)),
+            };
+            if state.status != HookStatus::Attached {
+                return Err(LoadError::Hooks(vec![state.clone()]));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether the kernel has the hook in the form that its program was written for.
+fn present(hook: &Hook, kernel: &Btf) -> Result<(), String> {
+    let (what, found, expected) = match hook.attach {
+        Attach::Lsm(parameters) => (format!("bpf_lsm_{}", hook.name), kernel.parameters(&format!("bpf_lsm_{}", hook.name)), parameters),
+        Attach::Tracepoint(parameters) => (format!("tracepoint {}", hook.name), kernel.tracepoint_parameters(hook.name), parameters),
+        Attach::CgroupSockAddr => return Ok(()),
+    };
+    match found {
+        None => Err(format!("this kernel has no {what}")),
+        Some(found) if found == usize::from(expected) => Ok(()),
+        Some(found) => Err(format!("{what} has {found} parameters in this kernel, expected {expected}")),
+    }
+}
+
+fn load(object: &mut Ebpf, hook: &Hook, btf: &aya::Btf) -> Result<(), ProgramError> {
+    let program = object.program_mut(hook.name).ok_or(ProgramError::NotLoaded)?;
+    match hook.attach {
+        Attach::Lsm(_) => <&mut Lsm>::try_from(program)?.load(hook.name, btf),
+        Attach::Tracepoint(_) => <&mut BtfTracePoint>::try_from(program)?.load(hook.name, btf),
+        Attach::CgroupSockAddr => <&mut CgroupSockAddr>::try_from(program)?.load(),
+    }
+}
+
+fn attach_one(object: &mut Ebpf, hook: &Hook, cgroup: &File) -> Result<(), ProgramError> {
+    let program = object.program_mut(hook.name).ok_or(ProgramError::NotLoaded)?;
+    match hook.attach {
+        Attach::Lsm(_) => <&mut Lsm>::try_from(program)?.attach().map(drop),
+        Attach::Tracepoint(_) => <&mut BtfTracePoint>::try_from(program)?.attach().map(drop),
+        Attach::CgroupSockAddr => {
+            <&mut CgroupSockAddr>::try_from(program)?.attach(cgroup, CgroupAttachMode::AllowMultiple).map(drop)
+        }
+    }
+}
+
+/// A refusal in words, with the end of the verifier's, where it says why.
+fn explain(error: &ProgramError) -> String {
+    const LAST_LINES: usize = 30;
+    /// Who may not load programs gets EPERM; a program that the verifier refuses gets EACCES or another errno.
+    const EPERM: i32 = 1;
+    if let ProgramError::LoadError { io_error, verifier_log } = error {
+        if io_error.raw_os_error() == Some(EPERM) {
+            return format!("{io_error}: this host does not let anybody load such programs");
+        }
+        let log = verifier_log.to_string();
+        let lines: Vec<&str> = log.lines().collect();
+        return format!("{io_error}; the verifier's last words:\n{}", lines[lines.len().saturating_sub(LAST_LINES)..].join("\n"));
+    }
+    chain(error)
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(error) = next {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        next = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_object_and_the_hook_table_agree() {
+        let object = aya_obj_programs();
+        let mut table: Vec<&str> = HOOKS.iter().map(|hook| hook.name).collect();
+        table.sort_unstable();
+        assert_eq!(object, table);
+    }
+
+    /// Names of the programs in the object.
+    fn aya_obj_programs() -> Vec<String> {
+        let object = aya_obj::Object::parse(OBJECT).unwrap();
+        let mut names: Vec<String> = object.programs.keys().cloned().collect();
+        names.sort_unstable();
+        names
+    }
+}

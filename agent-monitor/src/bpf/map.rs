@@ -1,0 +1,215 @@
+//! The maps, but for images and rings, in the words of the boundary. Values are arrays of numbers here, so that no
+//! structure is reinterpreted.
+
+use agent_monitor_common::binding::Binding;
+use agent_monitor_common::class::{CLASSES, Class, Fault, Reason, Verdict};
+use agent_monitor_common::counter::{self, AgentCounters};
+use aya::Ebpf;
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
+
+/// A map that could not be read or written.
+#[derive(Debug, thiserror::Error)]
+#[error("{action} the map {map}: {reason}")]
+pub struct MapError {
+    pub(super) map: &'static str,
+    pub(super) action: &'static str,
+    pub(super) reason: String,
+}
+
+impl MapError {
+    pub(super) fn new(map: &'static str, action: &'static str, reason: impl std::fmt::Display) -> Self {
+        Self { map, action, reason: reason.to_string() }
+    }
+}
+
+/// A map and how full it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MapState {
+    /// Its name.
+    pub name: &'static str,
+    /// Entries in it.
+    pub entries: u64,
+    /// Most entries.
+    pub capacity: u64,
+}
+
+/// The counters of the node at one moment.
+#[derive(Clone, Debug)]
+pub struct Counters(Vec<u64>);
+
+impl Counters {
+    /// Operations of `class` that ended with `verdict`.
+    #[must_use]
+    pub fn operations(&self, class: Class, verdict: Verdict) -> u64 {
+        self.get(counter::operations(class as u8, verdict))
+    }
+    /// Denials of `class` for `reason`.
+    #[must_use]
+    pub fn denials(&self, class: Class, reason: Reason) -> u64 {
+        self.get(counter::denials(class as u8, reason as u8))
+    }
+    /// How often `fault` happened.
+    #[must_use]
+    pub fn faults(&self, fault: Fault) -> u64 {
+        self.get(counter::faults(fault as u8))
+    }
+    /// Denials whose event found no room.
+    #[must_use]
+    pub fn denials_lost(&self) -> u64 {
+        self.get(counter::DENIALS_LOST)
+    }
+    /// Other events that found no room.
+    #[must_use]
+    pub fn telemetry_lost(&self) -> u64 {
+        self.get(counter::TELEMETRY_LOST)
+    }
+    fn get(&self, index: u32) -> u64 {
+        self.0.get(index as usize).copied().unwrap_or(0)
+    }
+}
+
+/// `AgentCounters` as numbers: denied and audited by class, emitted, lost, telemetry lost, faults.
+type AgentNumbers = [u64; 2 * CLASSES + 4];
+
+/// The maps.
+pub struct Maps {
+    bindings: HashMap<MapData, u64, [u32; 4]>,
+    agents: HashMap<MapData, u32, AgentNumbers>,
+    settings: Array<MapData, [u32; 4]>,
+    monitors: HashMap<MapData, u32, u64>,
+    counters: PerCpuArray<MapData, u64>,
+    capacities: [u32; 3],
+}
+
+impl Maps {
+    pub fn take(object: &mut Ebpf) -> Result<Self, MapError> {
+        let capacity = |object: &Ebpf, name| match object.map(name) {
+            Some(Map::HashMap(map)) => map.info().map(|info| info.max_entries()).unwrap_or(0),
+            _ => 0,
+        };
+        let capacities = ["BINDINGS", "AGENTS", "MONITORS"].map(|name| capacity(object, name));
+        Ok(Self {
+            bindings: take(object, "BINDINGS")?,
+            agents: take(object, "AGENTS")?,
+            settings: take(object, "SETTINGS")?,
+            monitors: take(object, "MONITORS")?,
+            counters: take(object, "COUNTERS")?,
+            capacities,
+        })
+    }
+
+    pub fn bind(&mut self, cgroup: u64, binding: Binding) -> Result<(), MapError> {
+        let value = [binding.slot, binding.agent, binding.mode, binding.flags];
+        self.bindings.insert(cgroup, value, 0).map_err(|error| MapError::new("BINDINGS", "write", chain(&error)))
+    }
+
+    pub fn unbind(&mut self, cgroup: u64) -> Result<(), MapError> {
+        gone_is_fine(self.bindings.remove(&cgroup), "BINDINGS")
+    }
+
+    pub fn bindings(&self) -> Result<Vec<(u64, Binding)>, MapError> {
+        let entry = |entry: Result<(u64, [u32; 4]), aya::maps::MapError>| {
+            let (cgroup, [slot, agent, mode, flags]) = entry.map_err(|error| MapError::new("BINDINGS", "read", chain(&error)))?;
+            Ok((cgroup, Binding { slot, agent, mode, flags }))
+        };
+        self.bindings.iter().map(entry).collect()
+    }
+
+    pub fn add_agent(&mut self, agent: u32) -> Result<(), MapError> {
+        self.agents.insert(agent, [0; 2 * CLASSES + 4], 0).map_err(|error| MapError::new("AGENTS", "write", chain(&error)))
+    }
+
+    pub fn remove_agent(&mut self, agent: u32) -> Result<(), MapError> {
+        gone_is_fine(self.agents.remove(&agent), "AGENTS")
+    }
+
+    pub fn agent_counters(&self, agent: u32) -> Result<AgentCounters, MapError> {
+        let numbers = match self.agents.get(&agent, 0) {
+            Ok(numbers) => numbers,
+            Err(aya::maps::MapError::KeyNotFound) => [0; 2 * CLASSES + 4],
+            Err(error) => return Err(MapError::new("AGENTS", "read", chain(&error))),
+        };
+        let mut counters = AgentCounters::default();
+        counters.denied.copy_from_slice(&numbers[..CLASSES]);
+        counters.audited.copy_from_slice(&numbers[CLASSES..2 * CLASSES]);
+        [counters.emitted, counters.lost, counters.telemetry_lost, counters.faults] =
+            [0, 1, 2, 3].map(|index| numbers[2 * CLASSES + index]);
+        Ok(counters)
+    }
+
+    pub fn counters(&self) -> Result<Counters, MapError> {
+        let total = |index| {
+            let values = self.counters.get(&index, 0).map_err(|error| MapError::new("COUNTERS", "read", chain(&error)))?;
+            Ok(values.iter().sum())
+        };
+        (0..counter::COUNTERS).map(total).collect::<Result<_, _>>().map(Counters)
+    }
+
+    pub fn set_root(&mut self, cgroup: u64, level: u32) -> Result<(), MapError> {
+        let old = self.settings.get(&0, 0).map_err(|error| MapError::new("SETTINGS", "read", chain(&error)))?;
+        let [low, high] = [cgroup as u32, (cgroup >> 32) as u32];
+        self.settings
+            .set(0, [low, high, level, old[3]], 0)
+            .map_err(|error| MapError::new("SETTINGS", "write", chain(&error)))
+    }
+
+    pub fn protect(&mut self, pid: u32) -> Result<(), MapError> {
+        let start = start_of(pid).map_err(|error| MapError::new("MONITORS", "write", error))?;
+        self.monitors.insert(pid, start, 0).map_err(|error| MapError::new("MONITORS", "write", chain(&error)))
+    }
+
+    pub fn states(&self) -> Result<Vec<MapState>, MapError> {
+        fn entries<K>(map: &'static str, keys: impl Iterator<Item = Result<K, aya::maps::MapError>>) -> Result<u64, MapError> {
+            let mut entries = 0;
+            for key in keys {
+                key.map_err(|error| MapError::new(map, "read", chain(&error)))?;
+                entries += 1;
+            }
+            Ok(entries)
+        }
+        let counted = [
+            ("BINDINGS", entries("BINDINGS", self.bindings.keys())?),
+            ("AGENTS", entries("AGENTS", self.agents.keys())?),
+            ("MONITORS", entries("MONITORS", self.monitors.keys())?),
+        ];
+        let state = |((name, entries), capacity): ((&'static str, u64), u32)| MapState { name, entries, capacity: capacity.into() };
+        Ok(counted.into_iter().zip(self.capacities).map(state).collect())
+    }
+}
+
+/// Start of a process in clock ticks since boot, as `/proc/PID/stat` has it (field 22; the kernel's `start_boottime` in
+/// hundredths of a second).
+fn start_of(pid: u32) -> Result<u64, String> {
+    let path = format!("/proc/{pid}/stat");
+    let text = std::fs::read_to_string(&path).map_err(|error| format!("read {path}: {error}"))?;
+    // The name in parentheses may hold anything; what follows the last one are numbers.
+    let fields = text.rsplit_once(')').map_or("", |(_, fields)| fields);
+    fields.split_whitespace().nth(19).and_then(|field| field.parse().ok()).ok_or(format!("{path} has no start time"))
+}
+
+fn take<T: TryFrom<Map>>(object: &mut Ebpf, name: &'static str) -> Result<T, MapError>
+where
+    T::Error: std::fmt::Display,
+{
+    let map = object.take_map(name).ok_or_else(|| MapError::new(name, "open", "the object has no such map"))?;
+    T::try_from(map).map_err(|error| MapError::new(name, "open", error))
+}
+
+fn gone_is_fine(result: Result<(), aya::maps::MapError>, map: &'static str) -> Result<(), MapError> {
+    match result {
+        Err(aya::maps::MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(aya::maps::MapError::KeyNotFound) | Ok(()) => Ok(()),
+        Err(error) => Err(MapError::new(map, "write", chain(&error))),
+    }
+}
+
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(error) = next {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        next = error.source();
+    }
+    text
+}
