@@ -7,7 +7,7 @@ mod scan;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 
 use crate::kernel::Spec;
 use crate::workspace::Workspace;
@@ -44,6 +44,9 @@ const STEPS: [Step; 7] = [
     ("deny", deny),
     ("scenarios", scenarios),
 ];
+
+/// How long all scenarios may take on one kernel, interpreted by QEMU on a busy machine.
+const SCENARIOS_LIMIT_SECONDS: u64 = 1200;
 
 /// Runs the steps, all of them even if one fails, and says at the end how many passed.
 pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
@@ -111,7 +114,8 @@ fn check_bypasses(workspace: &Workspace, _: &[Spec]) -> Result<Verdict> {
 }
 
 fn clippy(workspace: &Workspace, _: &[Spec]) -> Result<Verdict> {
-    let host = [
+    let mut host = build::cargo(workspace);
+    host.args([
         "clippy",
         "--workspace",
         "--exclude",
@@ -120,29 +124,24 @@ fn clippy(workspace: &Workspace, _: &[Spec]) -> Result<Verdict> {
         "--",
         "-D",
         "warnings",
-    ];
-    process::run(build::cargo(workspace).args(host), "clippy for the host")?;
-    let bpf = [
+    ]);
+    let host = process::run(&mut host, "clippy for the host");
+
+    let mut bpf = build::cargo(workspace);
+    // Only here may the stable compiler take what is unstable. The directory of its own keeps what was built without.
+    bpf.env("RUSTC_BOOTSTRAP", "1").args([
         "clippy",
         "--package",
         "agent-monitor-ebpf",
         "-Z",
         "build-std=core",
-        "--target",
-        "bpfel-unknown-none",
-    ];
-    let mut command = build::cargo(workspace);
-    // Only here may the stable compiler take what is unstable. The flag gets a directory of its own, so that it does not
-    // invalidate what was built without.
-    command
-        .args(bpf)
-        .arg("--target-dir")
+    ]);
+    bpf.args(["--target", "bpfel-unknown-none", "--target-dir"])
         .arg(workspace.target.join("bpf"));
-    command
-        .env("RUSTC_BOOTSTRAP", "1")
-        .args(["--", "-D", "warnings"]);
-    process::run(&mut command, "clippy for the kernel programs")?;
-    Ok(Verdict::Passed)
+    bpf.args(["--", "-D", "warnings"]);
+    let bpf = process::run(&mut bpf, "clippy for the kernel programs");
+    // Both are shown before one fails.
+    host.and(bpf).map(|()| Verdict::Passed)
 }
 
 fn unit(workspace: &Workspace, _: &[Spec]) -> Result<Verdict> {
@@ -174,13 +173,13 @@ fn scenarios(workspace: &Workspace, kernels: &[Spec]) -> Result<Verdict> {
     if !with.iter().any(|path| path.ends_with("scenarios")) {
         bail!("the crate `tests` has no program `scenarios`; nothing was tested in the machine");
     }
-    for status in vm::run_on_all(
-        workspace,
-        &vm::Options::of(kernels, with, "/root/scenarios"),
-    )? {
-        if let (kernel, 1..) = status {
-            bail!("scenarios failed on linux {kernel}");
-        }
+    let mut options = vm::Options::of(kernels, with, "/root/scenarios");
+    options.timeout = SCENARIOS_LIMIT_SECONDS;
+    for (kernel, status) in vm::run_on_all(workspace, &options)? {
+        ensure!(
+            status == 0,
+            "scenarios failed on linux {kernel} with status {status}"
+        );
     }
     Ok(Verdict::Passed)
 }
