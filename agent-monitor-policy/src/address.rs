@@ -111,7 +111,7 @@ pub(crate) fn parse_prefix(text: &str) -> Result<Prefix, Wrong> {
         let address = parse_address(text)?;
         return Ok(Prefix::of(address, if address.is_ipv4() { 32 } else { 128 }));
     };
-    let canonical = parse_address(address)?;
+    let canonical = parse_address(if address.is_empty() { text } else { address })?;
     let written: IpAddr = address.parse().unwrap_or(canonical);
     let most = if written.is_ipv4() { 32 } else { 128 };
     let good = !length.is_empty() && length.len() <= 3 && length.chars().all(|c| c.is_ascii_digit());

@@ -42,8 +42,8 @@ pub fn compile(document: Document, library: &dyn Library, options: &Options) -> 
             found.append(Diagnostics::of_document(&path, format!("variable `{name}` is not declared"), Some(help)));
         }
     }
-    let Some(source) = source.filter(|_| !found.has_errors()) else { return Err(found.sorted()) };
-    let (policy, later) = unite(&source, &parts);
+    // After errors too: a rule that can never match is reported with all else.
+    let (policy, later) = unite(source.filter(|_| !found.has_errors()).as_ref(), &parts);
     found.append(later);
     match policy {
         Some(policy) if !found.has_errors() => Ok(Compiled { policy, warnings: found.sorted() }),
@@ -139,8 +139,8 @@ struct Built<'r> {
     weight: usize,
 }
 
-/// Unites the rules of all documents.
-fn unite(head: &Source, parts: &[Part]) -> (Option<Policy>, Diagnostics) {
+/// Unites the rules of all documents; without a head, only checks each for itself.
+fn unite(head: Option<&Source>, parts: &[Part]) -> (Option<Policy>, Diagnostics) {
     let mut reports: Vec<Report<'_>> =
         parts.iter().map(|part| Report::new(&part.document.path, &part.document.text)).collect();
     let policy = Uniter { reports: &mut reports, budget: Budget(Budget::POLICY) }.policy(head, parts);
@@ -156,12 +156,8 @@ struct Uniter<'a, 'r> {
 }
 
 impl Uniter<'_, '_> {
-    fn policy(&mut self, head: &Source, parts: &[Part]) -> Option<Policy> {
+    fn policy(&mut self, head: Option<&Source>, parts: &[Part]) -> Option<Policy> {
         let mut policy = Policy::empty();
-        policy.name.clone_from(&head.name);
-        policy.labels.clone_from(&head.labels);
-        policy.mode = head.mode.unwrap_or(policy.mode);
-        policy.on_fault = head.on_fault.unwrap_or(policy.on_fault);
         let mut built = Vec::new();
         let mut good = true;
         let rules =
@@ -174,9 +170,11 @@ impl Uniter<'_, '_> {
                 None => good = false,
             }
         }
-        if !good {
-            return None;
-        }
+        let head = head.filter(|_| good)?;
+        policy.name.clone_from(&head.name);
+        policy.labels.clone_from(&head.labels);
+        policy.mode = head.mode.unwrap_or(policy.mode);
+        policy.on_fault = head.on_fault.unwrap_or(policy.on_fault);
         for class in Class::ALL {
             let of_class: Vec<&Built<'_>> = built.iter().filter(|one| one.rule.class == *class).collect();
             policy.machines[*class as usize] = self.class(*class, &of_class)?;

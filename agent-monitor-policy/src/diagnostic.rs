@@ -253,7 +253,8 @@ pub(crate) fn near_or_list(word: &str, known: &[&str]) -> String {
     })
 }
 
-fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+/// The word of `known` that `word` is probably meant to be.
+pub(crate) fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     // Words are short; a long one is like none of them.
     if word.chars().count() > 64 {
         return None;

@@ -74,12 +74,11 @@ impl ImageView<'_> {
         if let Some((new, access)) = new {
             found.push(self.judge(operation.class, new, OwnEntry::default(), *access));
         }
-        let is = |reason| move |found: &&Found| found.reason == reason;
         if found.iter().any(|found| found.reason == Reason::Builtin) {
             return Explanation::builtin(Builtin::Monitor);
         }
-        if let Some(denied) = found.iter().find(is(Reason::DenyRule)) {
-            return self.by_rule(Verdict::Deny, denied);
+        if found.iter().any(|found| found.reason == Reason::DenyRule) {
+            return self.by_rule(Verdict::Deny, Reason::DenyRule, &found);
         }
         if found.iter().any(|found| found.reason == Reason::NoRule) {
             let mut missing = vec![(found[0].missing, object)];
@@ -92,14 +91,16 @@ impl ImageView<'_> {
             Some((new, _)) if more_rights(self.as_bytes(), object, new.as_slice(), operation.directory) => {
                 Explanation::builtin(Builtin::MoreRights)
             }
-            _ => self.by_rule(Verdict::Allow, &found[0]),
+            _ => self.by_rule(Verdict::Allow, Reason::AllowRule, &found),
         }
     }
 
-    fn by_rule(&self, verdict: Verdict, found: &Found) -> Explanation {
-        let rule = self.rule(found.class, found.labels, found.access, found.reason);
-        let base = Explanation::without_rule(verdict, found.reason.name().to_owned());
-        match rule {
+    /// Names the first rule in document order of those that gave `reason`.
+    fn by_rule(&self, verdict: Verdict, reason: Reason, found: &[Found]) -> Explanation {
+        let base = Explanation::without_rule(verdict, reason.name().to_owned());
+        let found = found.iter().filter(|found| found.reason == reason);
+        let numbers = found.filter_map(|found| self.rule_number(found.class, found.labels, found.access, reason));
+        match numbers.min().and_then(|number| self.rule_at(number)) {
             None => base,
             Some(RuleRef { name, reason, line }) => Explanation {
                 rule: Some(name.to_owned()),

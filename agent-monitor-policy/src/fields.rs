@@ -87,7 +87,20 @@ impl Report<'_> {
                 self.wrong(node.place, format!("{what} is {}, expected text", node.what()), help);
                 None
             }
-            _ => self.expected(node, what, "text"),
+            _ => {
+                if !matches!(node.kind, Kind::Broken) {
+                    self.error(node.place, format!("{what} is {}, expected text", node.what()), None);
+                }
+                None
+            }
+        }
+    }
+
+    /// A word, where a number or boolean is as wrong as an unknown word.
+    pub(crate) fn word<'n>(&mut self, node: &'n Node, what: &str) -> Option<&'n str> {
+        match &node.kind {
+            Kind::Number(text) | Kind::Bool(text) => Some(text),
+            _ => self.text(node, what),
         }
     }
 

@@ -22,6 +22,8 @@ mod object;
 pub mod operation;
 mod pattern;
 mod policy;
+#[cfg(test)]
+mod random;
 mod read;
 mod rule;
 mod suggest;

@@ -6,6 +6,8 @@
 
 mod leaf;
 mod minimize;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use leaf::{Language, leaf};
 pub(crate) use minimize::{classes_of_states, minimize};
@@ -107,7 +109,7 @@ const CELLS: usize = 16 << 20;
 
 impl Budget {
     /// For one policy.
-    pub(crate) const POLICY: u64 = 192 << 20;
+    pub(crate) const POLICY: u64 = 64 << 20;
 
     pub(crate) fn spend(&mut self, cells: usize) -> Result<(), TooLarge> {
         self.0 = self.0.checked_sub(cells as u64).ok_or(TooLarge)?;

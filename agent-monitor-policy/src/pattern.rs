@@ -1,7 +1,11 @@
 //! Patterns: what a string of the policy language means, as a graph of what may follow what.
 
+#[cfg(test)]
+pub(crate) mod naive;
 mod parse;
 mod quote;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use parse::{PatternError, Variables, expand, parse_abstract, parse_path};
 pub(crate) use quote::{quote, readable};

@@ -100,23 +100,28 @@ impl<'a> ImageView<'a> {
     /// the accesses asked for. `None` where no rule decided.
     #[must_use]
     pub fn rule(&self, class: Class, labels: [u16; 3], access: u16, reason: Reason) -> Option<RuleRef<'_>> {
+        self.rule_at(self.rule_number(class, labels, access, reason)?)
+    }
+
+    pub(crate) fn rule_at(&self, number: u32) -> Option<RuleRef<'_>> {
+        let rule = self.notes.rules.get(number as usize)?;
+        Some(RuleRef { name: rule.name, reason: rule.reason, line: rule.line })
+    }
+
+    /// The number of the rule behind a decision: numbers are in document order.
+    pub(crate) fn rule_number(&self, class: Class, labels: [u16; 3], access: u16, reason: Reason) -> Option<u32> {
         let labels = labels.iter().filter_map(|label| self.notes.labels.get(usize::from(*label)));
         let cells = labels.flat_map(|label| {
             // The right to execute implies mapping: then the label is of the other class, which has but one access.
             let access = if label.class == class { access } else { 1 };
             label.cells.iter().enumerate().filter(move |(bit, _)| access >> bit & 1 == 1).map(|(_, cell)| *cell)
         });
-        let number = match reason {
-            Reason::AllowRule => {
-                cells.filter_map(|cell| if let Cell::Allow(rule) = cell { Some(rule) } else { None }).min()
-            }
-            Reason::DenyRule => {
-                cells.filter_map(|cell| if let Cell::Deny(rule) = cell { Some(rule) } else { None }).min()
-            }
-            Reason::NoRule | Reason::Fault | Reason::Builtin => None,
-        };
-        let rule = self.notes.rules.get(number? as usize)?;
-        Some(RuleRef { name: rule.name, reason: rule.reason, line: rule.line })
+        cells
+            .filter_map(|cell| match (cell, reason) {
+                (Cell::Allow(rule), Reason::AllowRule) | (Cell::Deny(rule), Reason::DenyRule) => Some(rule),
+                _ => None,
+            })
+            .min()
     }
 }
 

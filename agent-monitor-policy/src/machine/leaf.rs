@@ -21,10 +21,11 @@ pub(crate) enum Language {
 
 /// Most memory of a graph's NFA, of its determinization and of the resulting DFA. A pattern that needs more needs more
 /// states than an image has.
-const MEMORY: usize = 32 << 20;
+const MEMORY: usize = 16 << 20;
 
-/// What a leaf costs besides its transitions.
+/// What a leaf costs besides its transitions, and what each of its states does: determinizing is dear.
 const OVERHEAD: usize = 512;
+const STATE: usize = 64;
 
 /// The machine of `graph`: `label` for each string of `language` that it matches.
 pub(crate) fn leaf(graph: &Graph, language: Language, label: Label, budget: &mut Budget) -> Result<Machine, TooLarge> {
@@ -67,7 +68,7 @@ fn extract(
     let mut at = 0;
     while at < list.len() {
         let (state, place) = list[at];
-        budget.spend(bytes.len())?;
+        budget.spend(STATE + bytes.len())?;
         let ends = language == Language::Bytes || place.is_path();
         let matches = ends && dfa.is_match_state(dfa.next_eoi_state(state));
         labels.push(if matches { label } else { Label::NONE });
@@ -125,8 +126,8 @@ impl Place {
     }
 }
 
-/// A node of the graph as a state: whether the last byte was a slash, and whether the slash that must follow is left out
-/// (`/**/` also matches one `/`).
+/// A node of the graph as a state: whether a literal slash stands right before it, and whether the literal slash that must
+/// follow is left out (`/**/` also matches one `/`).
 type Key = (NodeId, bool, bool);
 
 struct Translator<'g> {
@@ -192,30 +193,25 @@ impl Translator<'_> {
                     self.consume(state, range, (*next, false, false))?;
                 }
             }
-            Step::End | Step::Byte(..) | Step::Set(..) => {}
             Step::Either(nodes) => {
                 for next in nodes {
                     self.join(state, (*next, slash, skip))?;
                 }
             }
-            Step::Name(next) => {
-                self.join(state, (*next, slash, skip))?;
-                if !skip {
-                    self.consume(state, (0, b'/' - 1), (node, false, false))?;
-                    self.consume(state, (b'/' + 1, 255), (node, false, false))?;
-                }
+            Step::Name(next) if !skip => {
+                self.join(state, (*next, false, false))?;
+                self.consume(state, (0, b'/' - 1), (node, false, false))?;
+                self.consume(state, (b'/' + 1, 255), (node, false, false))?;
             }
-            Step::Any(next) => {
-                self.join(state, (*next, slash, skip))?;
-                if !skip {
-                    if slash {
-                        self.join(state, (*next, true, true))?;
-                    }
-                    self.consume(state, (0, b'/' - 1), (node, false, false))?;
-                    self.consume(state, (b'/', b'/'), (node, true, false))?;
-                    self.consume(state, (b'/' + 1, 255), (node, false, false))?;
+            Step::Any(next) if !skip => {
+                self.join(state, (*next, false, false))?;
+                if slash {
+                    self.join(state, (*next, true, true))?;
                 }
+                self.consume(state, (0, 255), (node, false, false))?;
             }
+            // The slash that should be left out does not follow.
+            _ => {}
         }
         Ok(())
     }

@@ -38,6 +38,7 @@ impl Reader<'_, '_> {
                 let help = format!("`{key}` goes with `{}`", words.join("` and `"));
                 self.error(entry.place, format!("`{key}` without a word that it goes with"), help);
             }
+            let bits = if bits == 0 { all } else { bits };
             match *key {
                 "sockets" => self.sockets(&entry.value, bits, &mut objects),
                 _ => self.endpoint(&entry.value, key, common.allow, bits, &mut objects),
@@ -50,7 +51,7 @@ impl Reader<'_, '_> {
     fn network_access(&mut self, node: &Node, present: &[&str]) -> Option<u16> {
         let mut access = 0;
         for node in self.report.filled_list(node, "list of accesses", "name an access, like `connect`")? {
-            let Some(text) = self.report.text(node, "access") else { continue };
+            let Some(text) = self.report.word(node, "access") else { continue };
             let of = |key: &&(&str, &[(&str, u16)])| key.1.iter().find(|(word, _)| *word == text).map(|(_, bit)| *bit);
             if text == "all" {
                 access |= KEYS
@@ -78,7 +79,7 @@ impl Reader<'_, '_> {
     fn sockets(&mut self, node: &Node, access: u16, objects: &mut Vec<Object>) {
         let words: Vec<&str> = SOCKET_KINDS.iter().map(|(word, _)| *word).collect();
         for node in self.report.filled_list(node, "`sockets`", "name a family, like `inet`").unwrap_or_default() {
-            let Some(text) = self.report.text(node, "family") else { continue };
+            let Some(text) = self.report.word(node, "family") else { continue };
             match SOCKET_KINDS.iter().find(|(word, _)| *word == text) {
                 Some((_, kind)) => objects.push(plain(access, Graph::of_bytes(&[SOCKET, *kind]), node, text)),
                 None => {
@@ -156,7 +157,8 @@ impl Reader<'_, '_> {
             };
             match self.expanded(node, &text) {
                 None => good = false,
-                Some(None) => {}
+                // An address of no network stands for the missing one (RFC 5737).
+                Some(None) => found.push(Prefix::v4([192, 0, 2, 1], 32)),
                 Some(Some(text)) => match address::parse_prefix(&text) {
                     Ok(prefix) if key == "to" && prefix.is_unspecified() => {
                         let (local, every) = if prefix.is_v4() { ("127.0.0.1", "0.0.0.0/0") } else { ("::1", "::/0") };
@@ -188,7 +190,7 @@ impl Reader<'_, '_> {
                 Kind::Text(text) if text.contains("${") => match self.expanded(node, text) {
                     Some(Some(text)) if text.contains('-') => address::parse_range(&text).map(Some),
                     Some(Some(text)) => address::parse_port(&text).map(|port| Some((port, port))),
-                    Some(None) => Ok(None),
+                    Some(None) => Ok(Some((1, 1))),
                     None => {
                         good = false;
                         Ok(None)
@@ -221,7 +223,7 @@ impl Reader<'_, '_> {
         };
         let mut good = true;
         for node in list {
-            let word = self.report.text(node, "protocol").map(str::to_owned);
+            let word = self.report.word(node, "protocol").map(str::to_owned);
             match word.as_ref().and_then(|text| PROTOCOLS.iter().find(|(word, _)| word == text)) {
                 Some((_, number)) => found.insert(*number),
                 None => {

@@ -1,7 +1,7 @@
 //! Rules of files, exec, privileges and capabilities, and what all rules have in common.
 
 use super::{Reader, plain};
-use crate::diagnostic::{did_you_mean, near_or_list};
+use crate::diagnostic::{did_you_mean, near_or_list, nearest};
 use crate::fields::Fields;
 use crate::machine::Language;
 use crate::pattern::{Graph, parse_path};
@@ -78,7 +78,7 @@ impl Reader<'_, '_> {
         let mut access = 0;
         let words: Vec<&str> = access_words(Class::File).iter().map(|(word, _)| *word).chain(["all"]).collect();
         for node in self.report.filled_list(node, "list of accesses", "name an access, like `read`")? {
-            let Some(text) = self.report.text(node, "access") else { continue };
+            let Some(text) = self.report.word(node, "access") else { continue };
             match access_words(Class::File).iter().find(|(word, _)| *word == text) {
                 Some((_, bit)) => access |= bit,
                 None if text == "all" => access = all_accesses(Class::File),
@@ -142,10 +142,14 @@ impl Reader<'_, '_> {
             if let Some(number) = CAPABILITIES.iter().position(|name| *name == text) {
                 return Ok(number as u8);
             }
-            let upper = text.to_uppercase();
-            let full = if upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") };
-            let near = did_you_mean(&full, CAPABILITIES.iter().copied());
-            let help = near.unwrap_or_else(|| "write it as capabilities(7) does, like `CAP_CHOWN`".to_owned());
+            // Without the prefix that all share: it would make all of them near.
+            let stem = text.to_uppercase();
+            let stem = stem.strip_prefix("CAP_").unwrap_or(&stem);
+            let near = nearest(stem, CAPABILITIES.iter().filter_map(|name| name.strip_prefix("CAP_")));
+            let help = near.map_or_else(
+                || "write it as capabilities(7) does, like `CAP_CHOWN`".to_owned(),
+                |near| format!("did you mean `CAP_{near}`?"),
+            );
             Err((format!("unknown capability `{text}`"), help))
         })
     }
@@ -164,7 +168,7 @@ impl Reader<'_, '_> {
         let list =
             self.report.filled_list(common.effect, &format!("list of {}", plural(what)), &format!("name a {what}"));
         for node in list.unwrap_or_default() {
-            let Some(text) = self.report.text(node, what) else { continue };
+            let Some(text) = self.report.word(node, what) else { continue };
             match number(text) {
                 Ok(number) => objects.push(plain(USE, Graph::of_bytes(&[number]), node, text)),
                 Err((message, help)) => self.error(node.place, message, help),
