@@ -15,9 +15,9 @@ finish() {
 }
 trap finish EXIT
 
-# Waits until a TCP port of this machine answers, at most 20 s.
+# Waits until a TCP port of this machine answers, at most a minute.
 answers() {
-    local port=$1 end=$((SECONDS + 20))
+    local port=$1 end=$((SECONDS + 60))
     until (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do
         [ $SECONDS -lt $end ] || { echo "nothing answers on port $port" >&2; return 1; }
         sleep 0.1
@@ -31,16 +31,20 @@ get() { # PORT PATH
     exec 3>&-
 }
 
-# --- What there is: a workspace with a repository, a secret, two servers outside the agent ----------------------------
+# --- What there is: a workspace with a repository, a secret, two addresses to reach -----------------------------------
 export HOME=$demo/home PATH=$PATH:/usr/bin:/bin
 mkdir -p "$demo/workspace" "$HOME/.ssh"
 echo 'not a real key' >"$HOME/.ssh/id_ed25519"
 echo 'print("hello from", __file__.rsplit("/", 1)[1])' >"$demo/workspace/hello.py"
 git -C "$demo/workspace" init -q
-for port in $allowed_port $other_port; do
-    python3 -m http.server --bind 127.0.0.1 --directory "$demo/workspace" $port >/dev/null 2>&1 &
-    started+=($!)
-done
+python3 -c '
+import select, socket, sys
+listeners = [socket.create_server(("127.0.0.1", int(port))) for port in sys.argv[1:]]
+while True:
+    for ready in select.select(listeners, [], [])[0]:
+        ready.accept()[0].close()
+' $allowed_port $other_port &
+started+=($!)
 
 # --- What the agent does, as it sees it itself -----------------------------------------------------------------------
 cat >"$demo/workspace/agent.sh" <<EOF
@@ -79,7 +83,7 @@ answers $allowed_port
 answers $other_port
 
 bold 'What this kernel can enforce (agent-monitor doctor)'
-agent-monitor doctor
+agent-monitor doctor || { echo 'This kernel cannot enforce all; there is nothing to show.'; exit 1; }
 
 bold 'An agent works under policies/coding-agent.yaml; what came of it, as it sees it'
 status=0
