@@ -69,5 +69,6 @@ fn judge(operation: &mut Operation<'_>, names: &Names) -> Result<(), Fault> {
 #[inline(always)]
 fn is_directory(dentry: Kernel) -> bool {
     let inode: Kernel = load(dentry, &kernel::DENTRY_INODE);
-    load::<u16>(inode, &kernel::INODE_MODE) & S_IFMT == S_IFDIR
+    // VERIFIER: the newest kernels know that it may be NULL.
+    !inode.is_null() && load::<u16>(inode, &kernel::INODE_MODE) & S_IFMT == S_IFDIR
 }

@@ -114,9 +114,11 @@ pub fn open(options: &LoadOptions) -> Result<Loaded, LoadError> {
     let btf = aya::Btf::parse_file(&types, aya::Endianness::default()).map_err(|error| LoadError::NoBtf(error.to_string()))?;
     let cpus = aya::util::nr_cpus().map_err(|(path, error)| LoadError::Object(format!("read {path}: {error}")))?;
     let cpus = u32::try_from(cpus).unwrap_or(SCRATCH_CPUS).min(SCRATCH_CPUS);
-    let mut loader = EbpfLoader::new(); if std::env::var_os("DBGS").is_some() { loader.verifier_log_level(aya::VerifierLogLevel::STATS); }
+    let mut loader = EbpfLoader::new();
     loader
         .btf(Some(&btf))
+        // Asked for after a refusal only; the whole log of a program that is refused late takes minutes to write.
+        .verifier_log_level(aya::VerifierLogLevel::STATS)
         .map_max_entries("SCRATCH", cpus * SCRATCH_PER_CPU)
         .map_max_entries("BINDINGS", options.bindings);
     for (symbol, value) in &constants {
@@ -130,7 +132,7 @@ pub fn open(options: &LoadOptions) -> Result<Loaded, LoadError> {
         } else {
             match present(hook, &kernel) {
                 Err(why) => HookStatus::Missing(why),
-                Ok(()) => match { let t=std::time::Instant::now(); let r = load(&mut object, hook, &btf); eprintln!("DBG {} {:?} {:#?}", hook.name, t.elapsed(), r.as_ref().map_err(|e| explain(e))); r } {
+                Ok(()) => match load(&mut object, hook, &btf) {
                     Ok(()) => HookStatus::Loaded,
                     Err(error) => HookStatus::Refused(explain(&error)),
                 },
@@ -194,7 +196,9 @@ fn attach_one(object: &mut Ebpf, hook: &Hook, cgroup: &File) -> Result<(), Progr
         Attach::Lsm(_) => <&mut Lsm>::try_from(program)?.attach().map(drop),
         Attach::Tracepoint(_) => <&mut BtfTracePoint>::try_from(program)?.attach().map(drop),
         Attach::CgroupSockAddr => {
-            <&mut CgroupSockAddr>::try_from(program)?.attach(cgroup, CgroupAttachMode::AllowMultiple).map(drop)
+            // A link to a cgroup always stands beside others; the kernel takes no flags with it
+            // (`cgroup_bpf_link_attach()` in kernel/bpf/cgroup.c), and `Single` is aya's word for none.
+            <&mut CgroupSockAddr>::try_from(program)?.attach(cgroup, CgroupAttachMode::Single).map(drop)
         }
     }
 }
