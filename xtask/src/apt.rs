@@ -113,14 +113,27 @@ impl Mirror {
             options: options(&dir, &list),
             name: name.to_owned(),
         };
-        // Without this an outdated list would be an old answer with a warning.
-        process::output(
-            suite
-                .command("apt-get")
-                .args(["-q", "-o", "APT::Update::Error-Mode=any", "update"]),
-            &format!("read the package list of Debian {name}"),
-        )?;
+        // Without the option an outdated list would be an old answer with a warning.
+        let mut update = suite.command("apt-get");
+        update.args(["-q", "-o", "APT::Update::Error-Mode=any", "update"]);
+        let attempt = format!("read the package list of Debian {name}");
+        process::output(&mut update, &attempt).map_err(|error| self.without_host(&error))?;
         Ok(suite)
+    }
+
+    /// The mirror is this machine's affair, and no part of what we print and others keep.
+    fn without_host(&self, error: &anyhow::Error) -> anyhow::Error {
+        let host = self
+            .uri
+            .split("://")
+            .nth(1)
+            .and_then(|rest| rest.split('/').next())
+            .unwrap_or(&self.uri);
+        anyhow::anyhow!(
+            format!("{error:#}")
+                .replace(&self.uri, "MIRROR")
+                .replace(host, "MIRROR")
+        )
     }
 
     fn fetch_keyring(&self, to: &Path) -> Result<()> {
