@@ -1,0 +1,8 @@
+//! Agents and their cgroups: what is an agent here, and where its cgroup lies. The map in the kernel that says the same
+//! to the programs is written by the daemon, not here.
+
+pub mod cgroup;
+pub mod table;
+
+pub use cgroup::{Cgroup, Hierarchy};
+pub use table::{Agent, Origin, Table};

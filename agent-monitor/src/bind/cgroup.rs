@@ -1,0 +1,283 @@
+//! The unified cgroup hierarchy: making, finding, emptying and removing cgroups. A cgroup is named by its path from the
+//! root of the hierarchy, `/agents.slice/coding-agent/3f2a`, and known to the kernel by its id, the directory's inode.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{DirEntryExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+/// File system magic of cgroup2 (`include/uapi/linux/magic.h`).
+const CGROUP2_MAGIC: u64 = 0x6367_7270;
+
+/// Where the hierarchy is mounted.
+#[derive(Clone, Debug)]
+pub struct Hierarchy {
+    mount: PathBuf,
+}
+
+/// A cgroup that exists, or did when it was looked up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cgroup {
+    /// Path from the root of the hierarchy, with a slash at its start and none at its end; the root is `/`.
+    pub path: String,
+    /// Id of the cgroup in the kernel.
+    pub id: u64,
+}
+
+impl Cgroup {
+    /// How deep it lies: the root is 0.
+    pub fn level(&self) -> u32 {
+        let names = self.path.split('/').filter(|name| !name.is_empty()).count();
+        u32::try_from(names).unwrap_or(u32::MAX)
+    }
+}
+
+impl Hierarchy {
+    /// The hierarchy at `mount`, or where `proc` says that cgroup2 is mounted if that is empty.
+    ///
+    /// # Errors
+    /// No cgroup2 file system is there.
+    pub fn open(mount: &Path, proc: &Path) -> io::Result<Self> {
+        let mount = if mount.as_os_str().is_empty() { find(proc)? } else { mount.to_owned() };
+        let magic = rustix::fs::statfs(&mount)?.f_type.cast_unsigned();
+        if magic == CGROUP2_MAGIC {
+            return Ok(Self { mount });
+        }
+        let message = format!("{} is no cgroup2 file system; mount one: mount -t cgroup2 none {0}", mount.display());
+        Err(io::Error::new(ErrorKind::NotFound, message))
+    }
+
+    /// Where it is mounted.
+    pub fn mount(&self) -> &Path {
+        &self.mount
+    }
+
+    /// The directory of a cgroup.
+    pub fn directory(&self, path: &str) -> PathBuf {
+        self.mount.join(path.trim_start_matches('/'))
+    }
+
+    /// The cgroup with this path.
+    ///
+    /// # Errors
+    /// The path is not one of a cgroup, or no such cgroup exists.
+    pub fn look_up(&self, path: &str) -> io::Result<Cgroup> {
+        let path = normal(path)?;
+        let metadata = fs::symlink_metadata(self.directory(&path))?;
+        if metadata.is_dir() { Ok(Cgroup { path, id: metadata.ino() }) } else { Err(ErrorKind::NotADirectory.into()) }
+    }
+
+    /// Makes a cgroup, which must not exist yet, and its parents where they are missing.
+    ///
+    /// # Errors
+    /// It exists already, or the kernel refuses.
+    pub fn make(&self, path: &str) -> io::Result<Cgroup> {
+        let path = normal(path)?;
+        let directory = self.directory(&path);
+        if let Some(parent) = directory.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        fs::create_dir(&directory)?;
+        self.look_up(&path)
+    }
+
+    /// The cgroup with this path, made where it is missing.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn make_or_look_up(&self, path: &str) -> io::Result<Cgroup> {
+        match self.make(path) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => self.look_up(path),
+            other => other,
+        }
+    }
+
+    /// The cgroups directly below this one; none if it is gone.
+    pub fn children(&self, path: &str) -> Vec<Cgroup> {
+        let Ok(entries) = fs::read_dir(self.directory(path)) else { return Vec::new() };
+        let directories = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        // A name that is not UTF-8 can't be written as a path here; its cgroup keeps what the kernel gave it.
+        let named = directories.filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.ino())));
+        named.map(|(name, id)| Cgroup { path: format!("{}/{name}", path.trim_end_matches('/')), id }).collect()
+    }
+
+    /// All cgroups below this one, parents before their children.
+    pub fn descendants(&self, path: &str) -> Vec<Cgroup> {
+        let mut found = self.children(path);
+        let mut next = 0;
+        while let Some(cgroup) = found.get(next) {
+            let below = self.children(&cgroup.path);
+            found.extend(below);
+            next += 1;
+        }
+        found
+    }
+
+    /// Whether any process is in the cgroup or below it. A cgroup that is gone has none.
+    ///
+    /// # Errors
+    /// `cgroup.events` can't be read.
+    pub fn populated(&self, path: &str) -> io::Result<bool> {
+        match fs::read_to_string(self.directory(path).join("cgroup.events")) {
+            Ok(text) => Ok(text.lines().any(|line| line == "populated 1")),
+            Err(error) if gone(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Kills every process in the cgroup and below it.
+    ///
+    /// # Errors
+    /// The kernel refuses; a cgroup that is gone is no error.
+    pub fn kill(&self, path: &str) -> io::Result<()> {
+        match fs::write(self.directory(path).join("cgroup.kill"), "1") {
+            Err(error) if !gone(&error) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits, blocking the thread, until no process is left in the cgroup or below it.
+    ///
+    /// # Errors
+    /// Some are left after `limit`, or `cgroup.events` can't be read.
+    pub fn wait_empty(&self, path: &str, limit: Duration) -> io::Result<()> {
+        let events = match fs::File::open(self.directory(path).join("cgroup.events")) {
+            Err(error) if gone(&error) => return Ok(()),
+            other => other?,
+        };
+        let end = Instant::now() + limit;
+        // Reading takes note of the state, and a change after that ends the poll.
+        while self.populated_again(&events)? {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(io::Error::new(ErrorKind::TimedOut, format!("processes are left in cgroup {path}")));
+            }
+            let timeout = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
+            let mut descriptors = [PollFd::new(&events, PollFlags::PRI)];
+            match poll(&mut descriptors, Some(&timeout)) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn populated_again(&self, events: &fs::File) -> io::Result<bool> {
+        let mut buffer = [0; 128];
+        match rustix::io::pread(events, &mut buffer, 0) {
+            Ok(length) => {
+                let text = buffer.get(..length).unwrap_or_default();
+                Ok(text.split(|byte| *byte == b'\n').any(|line| line == b"populated 1"))
+            }
+            Err(rustix::io::Errno::NODEV) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Removes the cgroup and all below it, in which no process may be.
+    ///
+    /// # Errors
+    /// The kernel refuses; a cgroup that is gone is no error.
+    pub fn remove(&self, path: &str) -> io::Result<()> {
+        let below = self.descendants(path);
+        let paths = below.iter().rev().map(|cgroup| cgroup.path.as_str()).chain([path]);
+        for path in paths {
+            match fs::remove_dir(self.directory(path)) {
+                Err(error) if !gone(&error) => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether an error says that a cgroup does not exist any more.
+fn gone(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error())
+}
+
+/// The path with a slash at its start, none at its end and none doubled.
+fn normal(path: &str) -> io::Result<String> {
+    let names: Vec<_> = path.split('/').filter(|name| !name.is_empty()).collect();
+    if names.iter().any(|name| matches!(*name, "." | "..") || name.contains('\0')) {
+        let message = format!("{path:?} is no path of a cgroup; write it like /agents.slice/name");
+        return Err(io::Error::new(ErrorKind::InvalidInput, message));
+    }
+    Ok(format!("/{}", names.join("/")))
+}
+
+fn find(proc: &Path) -> io::Result<PathBuf> {
+    let mounts = fs::read_to_string(proc.join("self/mounts"))?;
+    let mount = mounts.lines().find_map(|line| {
+        let mut fields = line.split(' ');
+        let (_, mount, kind) = (fields.next()?, fields.next()?, fields.next()?);
+        (kind == "cgroup2").then(|| PathBuf::from(mount))
+    });
+    let message = "no cgroup2 file system is mounted; mount one: mount -t cgroup2 none /sys/fs/cgroup";
+    mount.ok_or_else(|| io::Error::new(ErrorKind::NotFound, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_made_normal_and_can_not_leave_the_hierarchy() {
+        assert_eq!(normal("agents.slice//a/").ok().as_deref(), Some("/agents.slice/a"));
+        assert_eq!(normal("/").ok().as_deref(), Some("/"));
+        assert!(normal("/a/../b").is_err());
+        assert!(normal("./a").is_err());
+    }
+
+    #[test]
+    fn level_counts_names() {
+        let level = |path: &str| Cgroup { path: path.to_owned(), id: 1 }.level();
+        assert_eq!((level("/"), level("/a"), level("/a/b")), (0, 1, 2));
+    }
+
+    #[test]
+    fn the_mount_is_found_and_its_absence_said() {
+        let proc = std::env::temp_dir().join(format!("agent-monitor-{}-proc", std::process::id()));
+        fs::create_dir_all(proc.join("self")).expect("directory can be made");
+        fs::write(proc.join("self/mounts"), "proc /proc proc rw 0 0\nx /c/g cgroup2 rw 0 0\n")
+            .expect("file can be made");
+        assert_eq!(find(&proc).expect("is mounted"), Path::new("/c/g"));
+        fs::write(proc.join("self/mounts"), "proc /proc proc rw 0 0\n").expect("file can be made");
+        assert!(find(&proc).expect_err("is not mounted").to_string().contains("mount -t cgroup2"));
+        assert!(Hierarchy::open(Path::new("/tmp"), &proc).is_err());
+    }
+
+    #[test]
+    fn a_cgroup_is_made_emptied_and_removed() {
+        let Ok(hierarchy) = Hierarchy::open(Path::new(""), Path::new("/proc")) else {
+            eprintln!("skipped: no cgroup2 file system is mounted");
+            return;
+        };
+        let path = format!("/agent-monitor-test-{}/a", std::process::id());
+        let Ok(made) = hierarchy.make(&path) else {
+            eprintln!("skipped: cgroups can't be made here");
+            return;
+        };
+        assert_eq!(hierarchy.look_up(&path).ok(), Some(made));
+        assert!(hierarchy.make(&path).is_err_and(|error| error.kind() == ErrorKind::AlreadyExists));
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().expect("sleep starts");
+        let moved = fs::write(hierarchy.directory(&path).join("cgroup.procs"), child.id().to_string());
+        if moved.is_ok() {
+            let parent = path.trim_end_matches("/a");
+            assert!(hierarchy.populated(parent).expect("is readable"));
+            let early = hierarchy.wait_empty(parent, Duration::from_millis(1));
+            assert!(early.is_err_and(|error| error.kind() == ErrorKind::TimedOut));
+            hierarchy.kill(parent).expect("can be killed");
+            hierarchy.wait_empty(parent, Duration::from_secs(60)).expect("gets empty");
+        } else {
+            child.kill().expect("can be killed");
+        }
+        child.wait().expect("was killed");
+        hierarchy.remove(path.trim_end_matches("/a")).expect("can be removed");
+        assert!(!hierarchy.populated(&path).expect("gone is empty"));
+        assert!(hierarchy.children(&path).is_empty());
+    }
+}

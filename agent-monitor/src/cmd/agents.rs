@@ -1,0 +1,101 @@
+//! `agents list`, `show`, `bind` and `unbind`.
+
+use anyhow::Result;
+
+use super::{print, small_runtime};
+use crate::cli::{Agents, Format};
+use crate::config::Config;
+use crate::control::api::{Agent, CreateAgent};
+use crate::control::client::{Client, encode};
+
+/// Runs a command of `agents`.
+pub fn agents(config: &Config, command: Agents) -> Result<u8> {
+    let client = Client::new(&config.socket);
+    let runtime = small_runtime()?;
+    match command {
+        Agents::List(options) => {
+            let agents: Vec<Agent> = runtime.block_on(client.get("/v1/agents"))?;
+            match options.output {
+                Format::Json => print::json(&agents)?,
+                Format::Table => print::out(&table(&agents))?,
+            }
+        }
+        Agents::Show { id, output } => {
+            let agent: Agent = runtime.block_on(client.get(&format!("/v1/agents/{}", encode(&id))))?;
+            match output.output {
+                Format::Json => print::json(&agent)?,
+                Format::Table => print::out(&details(&agent))?,
+            }
+        }
+        Agents::Bind { cgroup, policy, name, labels, variables, mode } => {
+            let request = CreateAgent {
+                name,
+                policy: Some(policy),
+                variables: variables.into_iter().collect(),
+                labels: labels.into_iter().collect(),
+                mode,
+                cgroup: Some(cgroup),
+                ..CreateAgent::default()
+            };
+            let agent: Agent = runtime.block_on(client.post("/v1/agents", &request))?;
+            print::out(&format!("bound as agent {}\n", agent.id))?;
+        }
+        Agents::Unbind { id } => {
+            let agent: Agent = runtime.block_on(client.delete(&format!("/v1/agents/{}", encode(&id))))?;
+            print::out(&format!("agent {} is unbound\n", agent.id))?;
+        }
+    }
+    Ok(0)
+}
+
+fn table(agents: &[Agent]) -> String {
+    let rows: Vec<Vec<String>> = agents
+        .iter()
+        .map(|agent| {
+            let counts = &agent.counts;
+            vec![
+                agent.id.clone(),
+                agent.policy.clone(),
+                agent.mode.clone(),
+                agent.origin.clone(),
+                counts.denied.to_string(),
+                counts.audited.to_string(),
+                counts.lost.to_string(),
+                agent.cgroup.clone().unwrap_or_default(),
+            ]
+        })
+        .collect();
+    print::table(&["AGENT", "POLICY", "MODE", "ORIGIN", "DENIED", "AUDITED", "LOST", "CGROUP"], &rows)
+}
+
+fn details(agent: &Agent) -> String {
+    let labels: Vec<String> = agent.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let counts = &agent.counts;
+    let rows = [
+        ("id", agent.id.clone()),
+        ("name", agent.name.clone()),
+        ("cgroup", agent.cgroup.clone().unwrap_or_default()),
+        ("cgroup id", agent.cgroup_id.to_string()),
+        ("policy", format!("{}, generation {}", agent.policy, agent.generation)),
+        ("mode", agent.mode.clone()),
+        ("origin", agent.origin.clone()),
+        ("labels", labels.join(" ")),
+        ("denied", format!("{} ({} recorded, {} lost)", counts.denied, counts.written, counts.lost)),
+        ("audited", counts.audited.to_string()),
+        ("faults", counts.faults.to_string()),
+    ];
+    rows.iter().map(|(key, value)| format!("{}\n", format!("{key:11}{value}").trim_end())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_is_one_line() {
+        let agent = Agent { id: "a-1".into(), policy: "p".into(), cgroup: Some("/x".into()), ..Agent::default() };
+        let text = table(&[agent.clone()]);
+        assert_eq!(text.lines().count(), 2);
+        assert!(text.contains("a-1") && details(&agent).contains("cgroup     /x"), "{text}");
+    }
+}

@@ -1,0 +1,168 @@
+//! `policy check`, `explain`, `test` and `show`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use agent_monitor_common::class::Verdict;
+use agent_monitor_policy::{Compiled, Document, Options, cases, compile, explain, operation};
+use anyhow::{Context, Result, anyhow};
+
+use super::{print, small_runtime};
+use crate::cli::{Format, PolicyCommand};
+use crate::config::Config;
+use crate::control::{api, client::Client, client::encode};
+use crate::daemon::library::{Files, read_document};
+
+/// Something in the files is wrong.
+const WRONG: u8 = 1;
+
+/// Runs a command of `policy`.
+pub fn policy(command: PolicyCommand, config: impl Fn() -> Result<Config>) -> Result<u8> {
+    match command {
+        PolicyCommand::Check { files } => check(&files, &config()?),
+        PolicyCommand::Explain { file, operation, object, new_object, variables } => {
+            explain_one(&file, (&operation, &object, new_object.as_deref()), variables, &config()?)
+        }
+        PolicyCommand::Test { file, cases } => test(&file, &cases, &config()?),
+        PolicyCommand::Show { name, output } => show(&config()?, &name, output.output),
+    }
+}
+
+fn check(files: &[PathBuf], config: &Config) -> Result<u8> {
+    let library = Files::new(&config.policies_dir);
+    let options = Options { allow_unset: true, ..Options::default() };
+    let mut code = 0;
+    for file in files {
+        match read_document(file).and_then(|document| compile(document, &library, &options)) {
+            Ok(Compiled { policy, warnings }) => {
+                if !warnings.is_empty() {
+                    eprintln!("{warnings}");
+                }
+                print::out(&format!("{}: policy {} is valid\n", file.display(), policy.name()))?;
+            }
+            Err(errors) => {
+                eprintln!("{errors}");
+                code = WRONG;
+            }
+        }
+    }
+    Ok(code)
+}
+
+fn explain_one(
+    file: &Path,
+    (words, object, new_object): (&str, &str, Option<&str>),
+    variables: Vec<(String, String)>,
+    config: &Config,
+) -> Result<u8> {
+    let operation =
+        operation::parse(words, object, new_object).map_err(|error| anyhow!("operation {words} {object}: {error}"))?;
+    let options = Options { variables: variables.into_iter().collect::<BTreeMap<_, _>>(), allow_unset: false };
+    let compiled =
+        read_document(file).and_then(|document| compile(document, &Files::new(&config.policies_dir), &options));
+    let policy = match compiled {
+        Ok(compiled) => compiled.policy,
+        Err(errors) => {
+            eprintln!("{errors}");
+            return Ok(WRONG);
+        }
+    };
+    let image = policy.image(0, &[]).with_context(|| format!("policy {}", policy.name()))?;
+    let explanation = explain(image.as_bytes(), &operation);
+    let verdict = if explanation.verdict == Verdict::Allow { "allow" } else { "deny" };
+    let mut text = format!("{verdict} ({})", explanation.reason);
+    if let Some(rule) = explanation.rule {
+        text.push_str(&format!(" by {rule}"));
+    }
+    if let Some(line) = explanation.rule_line {
+        text.push_str(&format!(", line {line}"));
+    }
+    if let Some(reason) = explanation.rule_reason {
+        text.push_str(&format!(": {reason}"));
+    }
+    text.push('\n');
+    if let Some(suggestion) = explanation.suggestion {
+        text.push_str("this rule would allow it:\n");
+        text.push_str(&indented(&suggestion, "  "));
+    }
+    print::out(&text)?;
+    Ok(0)
+}
+
+/// Each line with so much before it, and a line feed after the last.
+pub fn indented(text: &str, before: &str) -> String {
+    text.lines().map(|line| format!("{before}{line}\n")).collect()
+}
+
+fn test(file: &Path, tables: &[PathBuf], config: &Config) -> Result<u8> {
+    let library = Files::new(&config.policies_dir);
+    let policy = match read_document(file) {
+        Ok(policy) => policy,
+        Err(errors) => {
+            eprintln!("{errors}");
+            return Ok(WRONG);
+        }
+    };
+    let (mut passed, mut failed) = (0, 0);
+    let mut text = String::new();
+    let mut code = 0;
+    for table in tables {
+        let outcome = read_document(table)
+            .and_then(|document| cases::parse(&document))
+            .and_then(|cases| cases::run(&cases, &policy, &library, &Options::default()));
+        match outcome {
+            Ok(outcome) => {
+                passed += outcome.passed;
+                failed += outcome.failed.len();
+                for failure in outcome.failed {
+                    text.push_str(&format!("{failure}\n"));
+                }
+            }
+            Err(errors) => {
+                eprintln!("{errors}");
+                code = WRONG;
+            }
+        }
+    }
+    print::out(&format!("{text}{passed} passed, {failed} failed\n"))?;
+    Ok(if failed > 0 { WRONG } else { code })
+}
+
+fn show(config: &Config, name: &str, format: Format) -> Result<u8> {
+    let client = Client::new(&config.socket);
+    let path = format!("/v1/policies/{}", encode(name));
+    let policy: api::Policy = small_runtime()?.block_on(client.get(&path))?;
+    match format {
+        Format::Json => print::json(&policy)?,
+        Format::Table => {
+            let rows = [
+                ("name", policy.name),
+                ("state", policy.state),
+                ("generation", policy.generation.to_string()),
+                ("mode", policy.mode),
+                ("source", policy.source.unwrap_or_default()),
+                ("agents", policy.agents.to_string()),
+                ("image", format!("{} bytes", policy.image_bytes)),
+            ];
+            let mut text: String = rows.iter().map(|(key, value)| format!("{key:11}{value}\n")).collect();
+            text.extend(policy.messages.iter().map(|message| format!("\n{message}\n")));
+            if let Some(document) = policy.document.filter(|document| !document.is_empty()) {
+                text.push_str(&format!("\n{document}"));
+            }
+            print::out(&text)?;
+        }
+    }
+    Ok(0)
+}
+
+/// A document by file or, where no such file is there, by name in the policy directory.
+pub fn find_document(policy: &str, config: &Config) -> Result<Option<Document>> {
+    use agent_monitor_policy::Library as _;
+    if Path::new(policy).exists() || policy.contains('/') {
+        return read_document(Path::new(policy))
+            .map(Some)
+            .map_err(|errors| anyhow!("cannot use the policy:\n{errors}"));
+    }
+    let found = Files::new(&config.policies_dir).find(policy, &config.policies_dir.join("x").display().to_string());
+    found.map_err(|error| anyhow!("cannot look for the policy {policy}: {error}"))
+}

@@ -1,0 +1,151 @@
+//! `run` without a daemon: programs, cgroup and records are ours, and end with us.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+
+use super::child;
+use super::report::Report;
+use super::{Ended, mode_of};
+use crate::bind::{Agent, Origin};
+use crate::cli::Run;
+use crate::cmd::policy::find_document;
+use crate::config::Config;
+use crate::daemon::library::{Files, candidate};
+use crate::daemon::node::{Node, Wanted};
+use crate::daemon::policies::{Candidate, Source};
+use crate::daemon::{self, Notice, Started, random_name};
+use crate::record::Counts;
+use crate::sink::{Options, Stream, Tap};
+
+/// Longest wait for killed processes to be gone.
+const KILL_LIMIT: Duration = Duration::from_secs(30);
+
+/// Runs the command.
+pub async fn run(config: &Config, options: &Run) -> Result<Ended> {
+    let policy = policy(config, options)?;
+    let id = format!("{}-{}", policy.policy.name(), random_name());
+    let report = Arc::new(Mutex::new(Report::default()));
+    let stream_options = Options {
+        file: options.record.clone(),
+        tap: Some(tap(report.clone())),
+        node_name: config.node_name.as_str().into(),
+    };
+    let (stream, thread) = Stream::start(stream_options).with_context(|| {
+        format!("cannot write records to {}", options.record.as_deref().unwrap_or(Path::new("")).display())
+    })?;
+    let more: Vec<&Path> = options.record.as_deref().into_iter().collect();
+    let allow_partial = options.allow_partial || config.allow_partial;
+    let mut started = daemon::start(config, allow_partial, &stream, daemon::protected(config, &more)).await?;
+    let ended = agent(config, options, &mut started, policy, id).await;
+    tokio::task::spawn_blocking(move || {
+        started.pump.stop();
+        drop(started.node);
+    })
+    .await
+    .context("stopping panicked")?;
+    drop(stream);
+    thread.join().map_err(|_| anyhow!("the thread that writes records panicked"))?;
+    let (code, pid, killed, counts) = ended?;
+    let report = std::mem::take(&mut *report.lock().unwrap_or_else(PoisonError::into_inner));
+    Ok(Ended { code, pid, killed, counts, report })
+}
+
+fn tap(report: Arc<Mutex<Report>>) -> Tap {
+    Box::new(move |record| report.lock().unwrap_or_else(PoisonError::into_inner).add(record))
+}
+
+fn policy(config: &Config, options: &Run) -> Result<Candidate> {
+    let found = find_document(&options.policy, config)?;
+    let document = found.with_context(|| {
+        format!("there is no file {0}, and no policy {0} in {1}", options.policy, config.policies_dir.display())
+    })?;
+    let variables = options.variables.iter().cloned().collect();
+    let compiled = candidate(document, &Files::new(&config.policies_dir), &variables);
+    let policy = compiled.map_err(|errors| anyhow!("cannot use the policy:\n{errors}"))?;
+    for message in &policy.messages {
+        eprintln!("{message}");
+    }
+    Ok(policy)
+}
+
+/// Makes the agent, runs the command, and leaves nothing behind, whatever happens.
+async fn agent(
+    config: &Config,
+    options: &Run,
+    started: &mut Started,
+    policy: Candidate,
+    id: String,
+) -> Result<(u8, u32, bool, Counts)> {
+    let node = &mut started.node;
+    let slot = node.load(Source::Agent, policy)?;
+    let wanted = Wanted {
+        id: Some(id.clone()),
+        name: options.name.clone(),
+        labels: options.labels.iter().cloned().collect(),
+        slot,
+        mode: options.mode.as_deref().map(mode_of).transpose()?,
+        origin: Origin::Made,
+    };
+    let agent = node.make(&format!("{}/{id}", config.run_root), wanted)?;
+    let level = crate::bind::Cgroup { path: agent.cgroup.clone(), id: agent.identity.cgroup_id }.level();
+    let rooted =
+        node.programs.set_root(agent.identity.cgroup_id, level).context("cannot tell the kernel the agent's root");
+    let ran = match rooted {
+        Ok(()) => command(options, started, &agent).await,
+        Err(error) => Err(error),
+    };
+    let cleaned = clean(&mut started.node, &agent).await;
+    let (code, pid) = ran?;
+    let (killed, counts) = cleaned?;
+    Ok((code, pid, killed, counts))
+}
+
+async fn command(options: &Run, started: &mut Started, agent: &Agent) -> Result<(u8, u32)> {
+    let directory = started.node.directory.clone();
+    let mut running = child::start(&directory.hierarchy.directory(&agent.cgroup), options)?;
+    let pid = running.pid;
+    let insist = || {
+        if let Err(error) = directory.hierarchy.kill(&agent.cgroup) {
+            tracing::warn!(%error, "cannot kill the agent");
+        }
+    };
+    let wait = running.wait(insist);
+    tokio::pin!(wait);
+    loop {
+        tokio::select! {
+            code = &mut wait => return Ok((code?, pid)),
+            Some(notice) = started.notices.recv() => {
+                if let Notice::BindingLost(cgroup) = notice {
+                    tracing::warn!(cgroup, "a cgroup could not be bound; everything is denied in it");
+                }
+            }
+        }
+    }
+}
+
+/// Kills what is left, waits for the last events, removes the cgroup.
+async fn clean(node: &mut Node, agent: &Agent) -> Result<(bool, Counts)> {
+    let (directory, path) = (node.directory.clone(), agent.cgroup.clone());
+    let emptied = tokio::task::spawn_blocking(move || Node::empty(&directory, &path, KILL_LIMIT));
+    let killed = emptied.await.context("emptying the cgroup panicked")?;
+    let killed = killed.with_context(|| format!("cannot kill what is left in the cgroup {}", agent.cgroup))?;
+    // Before the cgroup goes, because its binding goes with it.
+    node.leave(agent.number, "exited");
+    let mut progress = node.directory.progress();
+    let counts = loop {
+        if let Some((_, counts)) = node.settle().into_iter().find(|(left, _)| left.number == agent.number) {
+            break counts;
+        }
+        // Events wake us; the time is for those that never come, which settling gives up after a limit of its own.
+        let _ = tokio::time::timeout(Duration::from_millis(200), progress.changed()).await;
+    };
+    node.check_losses();
+    node.write().await;
+    node.stream.flush().await;
+    let removed = node.directory.hierarchy.remove(&agent.cgroup);
+    removed.with_context(|| format!("cannot remove the cgroup {}", agent.cgroup))?;
+    Ok((killed, counts))
+}

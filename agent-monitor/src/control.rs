@@ -1,0 +1,13 @@
+//! The control socket and the address for metrics: HTTP. What is asked for is passed on as a [`Request`]; nothing here
+//! knows who answers.
+
+pub mod api;
+pub mod client;
+mod http;
+mod routes;
+mod socket;
+
+pub use api::{Answer, Request};
+pub use http::{Limits, RequestTotals, serve};
+pub use routes::{Health, Readiness, control_router, metrics_router};
+pub use socket::{Listeners, Lock, lock_path};

@@ -1,0 +1,248 @@
+//! What can be asked over the control socket, and the answers: JSON bodies for people and programs of the same node, of
+//! the same version as the daemon. Not a frozen format.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::record::Counts;
+
+/// One request, with the way back for its answer.
+#[derive(Debug)]
+pub enum Request {
+    /// What is enforced now.
+    Status(oneshot::Sender<Status>),
+    /// All agents.
+    Agents(oneshot::Sender<Vec<Agent>>),
+    /// One agent.
+    Agent(String, Answer<Agent>),
+    /// Make an agent, or bind a cgroup that is there.
+    Create(Box<CreateAgent>, Answer<Agent>),
+    /// End an agent: one that was made is killed and its cgroup removed, one that was bound is unbound.
+    Delete(String, Answer<Agent>),
+    /// All policies.
+    Policies(oneshot::Sender<Vec<Policy>>),
+    /// One policy.
+    Policy(String, Answer<Policy>),
+    /// Records from now on.
+    Follow(Follow, Answer<mpsc::Receiver<String>>),
+    /// The text of the metrics.
+    Metrics(oneshot::Sender<String>),
+}
+
+/// The way back for an answer that can be a refusal.
+pub type Answer<T> = oneshot::Sender<Result<T, Refusal>>;
+
+/// Why a request is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The request makes no sense as it is.
+    #[error("{0}")]
+    Invalid(String),
+    /// What it names does not exist.
+    #[error("{0}")]
+    NotFound(String),
+    /// What exists stands against it.
+    #[error("{0}")]
+    Conflict(String),
+    /// There are too many of these.
+    #[error("{0}")]
+    TooMany(String),
+    /// The daemon could not do it.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Body of a request for an agent.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CreateAgent {
+    /// Name for its records.
+    pub name: Option<String>,
+    /// Name of a policy that is loaded.
+    pub policy: Option<String>,
+    /// A policy of its own, instead: the document, and those that it includes.
+    pub documents: Vec<Document>,
+    /// Values for the policy's variables.
+    pub variables: BTreeMap<String, String>,
+    /// Labels for its records.
+    pub labels: BTreeMap<String, String>,
+    /// `enforce` or `audit`; the policy's own where it is not given.
+    pub mode: Option<String>,
+    /// A cgroup that is there and shall be bound; without it a new one is made.
+    pub cgroup: Option<String>,
+}
+
+/// A policy document.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Document {
+    /// The name by which others include it; empty for the first one.
+    pub name: String,
+    /// Where it comes from, for messages.
+    pub path: String,
+    /// The text.
+    pub text: String,
+}
+
+/// Which records to follow.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Follow {
+    /// Denied operations only.
+    pub denied: bool,
+    /// This agent only.
+    pub agent: Option<String>,
+}
+
+/// An agent.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Agent {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Its cgroup.
+    pub cgroup: Option<String>,
+    /// Id of its cgroup.
+    pub cgroup_id: u64,
+    /// Name of its policy.
+    pub policy: String,
+    /// Generation of its policy.
+    pub generation: u64,
+    /// What its verdicts do.
+    pub mode: String,
+    /// How it became an agent: `made`, `bound`, `below-root`, `directory`.
+    pub origin: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// What the kernel counted for it.
+    pub counts: Counts,
+    /// Ending it killed processes that were left.
+    #[serde(default)]
+    pub killed: bool,
+}
+
+/// A policy.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Policy {
+    /// Its name.
+    pub name: String,
+    /// Its generation.
+    pub generation: u64,
+    /// `enforce` or `audit`.
+    pub mode: String,
+    /// `loaded`, `refused`, `removed`.
+    pub state: String,
+    /// Where it comes from.
+    pub source: Option<String>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Agents that it is bound to.
+    pub agents: u64,
+    /// Bytes of its image.
+    pub image_bytes: u64,
+    /// Warnings, or the errors of a refused document.
+    pub messages: Vec<String>,
+    /// The document; given where one policy is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub document: Option<String>,
+}
+
+/// What is enforced on this node now.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of the daemon.
+    pub version: String,
+    /// Release of the kernel.
+    pub kernel: String,
+    /// Name of the node.
+    pub node_name: String,
+    /// Process id of the daemon.
+    pub pid: u32,
+    /// `full`, `partial`, `none`.
+    pub enforcement: String,
+    /// Whether the daemon is ready.
+    pub ready: bool,
+    /// Why it is not ready, or what is degraded.
+    pub reasons: Vec<String>,
+    /// The agents root.
+    pub agents_root: String,
+    /// Each hook.
+    pub hooks: Vec<Hook>,
+    /// Each policy.
+    pub policies: Vec<Policy>,
+    /// How many agents there are.
+    pub agents: u64,
+    /// What is counted by class and verdict.
+    pub operations: Vec<Operations>,
+    /// What was lost, by stage and reason.
+    pub losses: Vec<LossCount>,
+    /// Each map.
+    pub maps: Vec<Map>,
+    /// Number of the last record.
+    pub last_seq: u64,
+}
+
+/// A hook and whether it is attached.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hook {
+    /// Its name.
+    pub name: String,
+    /// `attached`, `missing`, `refused`.
+    pub state: String,
+    /// Why it is not attached.
+    pub detail: String,
+}
+
+/// Operations of one class with one verdict.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Operations {
+    /// The class.
+    pub class: String,
+    /// The verdict.
+    pub verdict: String,
+    /// How many.
+    pub count: u64,
+}
+
+/// How much was lost.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LossCount {
+    /// Where.
+    pub stage: String,
+    /// Why.
+    pub reason: String,
+    /// How many.
+    pub count: u64,
+}
+
+/// How full a map is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Map {
+    /// Its name.
+    pub name: String,
+    /// Entries.
+    pub entries: u64,
+    /// Most entries.
+    pub capacity: u64,
+}
+
+/// Body of every refusal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// What is wrong.
+    pub error: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_field_is_named() {
+        let error = serde_json::from_str::<CreateAgent>(r#"{"polcy":"a"}"#).expect_err("must be refused");
+        assert!(error.to_string().contains("polcy"), "{error}");
+    }
+}

@@ -1,0 +1,192 @@
+//! What everybody in the daemon looks up: agents by number, images by slot and generation. Written by the node, and by the
+//! pump for agents that the kernel announces; read for each event.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use agent_monitor_common::class::{Class, Reason};
+use agent_monitor_policy::ImageView;
+use tokio::sync::watch;
+
+use crate::bind::{Agent, Hierarchy, Origin, Table};
+use crate::event::Observed;
+use crate::record::escape::escape;
+use crate::record::{AgentRef, PolicyRef};
+
+/// Earlier generations of a slot's image that are kept, for events that they decided and that come later.
+const GENERATIONS: usize = 8;
+/// Rules of one image that are remembered by their labels.
+const RULES: usize = 4096;
+
+/// An image as the kernel has it.
+#[derive(Debug)]
+pub struct Loaded {
+    /// Name of the policy.
+    pub name: String,
+    /// Generation of the policy.
+    pub generation: u64,
+    /// The image.
+    pub bytes: Vec<u8>,
+    rules: Mutex<HashMap<RuleKey, Option<Rule>>>,
+}
+
+/// What names a rule in an image.
+type RuleKey = (u8, [u16; 3], u16, u8);
+/// Place of a rule in its document, and what it says about itself.
+type Rule = (String, Option<String>);
+
+impl Loaded {
+    /// An image of this policy.
+    pub fn new(name: &str, generation: u64, bytes: Vec<u8>) -> Self {
+        Self { name: name.to_owned(), generation, bytes, rules: Mutex::default() }
+    }
+
+    /// The policy, without a rule.
+    pub fn reference(&self) -> PolicyRef {
+        PolicyRef { name: self.name.clone(), generation: self.generation, ..PolicyRef::default() }
+    }
+
+    fn rule(&self, event: &Observed) -> Option<Rule> {
+        let header = &event.header;
+        let key = (event.class as u8, header.labels, header.access, event.reason as u8);
+        let mut rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = rules.get(&key) {
+            return known.clone();
+        }
+        let rule = self.look_up(event.class, header.labels, header.access, event.reason);
+        if rules.len() < RULES {
+            rules.insert(key, rule.clone());
+        }
+        rule
+    }
+
+    fn look_up(&self, class: Class, labels: [u16; 3], access: u16, reason: Reason) -> Option<Rule> {
+        let view = ImageView::parse(&self.bytes).ok()?;
+        let rule = view.rule(class, labels, access, reason)?;
+        Some((rule.name.to_owned(), rule.reason.map(str::to_owned)))
+    }
+}
+
+/// What everybody looks up.
+#[derive(Debug)]
+pub struct Directory {
+    /// Where the cgroups are.
+    pub hierarchy: Hierarchy,
+    table: RwLock<Table>,
+    images: RwLock<HashMap<u32, Vec<Arc<Loaded>>>>,
+    progress: watch::Sender<u64>,
+}
+
+impl Directory {
+    /// An empty directory.
+    pub fn new(hierarchy: Hierarchy) -> Self {
+        let (progress, _) = watch::channel(0);
+        Self { hierarchy, table: RwLock::default(), images: RwLock::default(), progress }
+    }
+
+    /// The agents, to read.
+    pub fn table(&self) -> RwLockReadGuard<'_, Table> {
+        self.table.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The agents, to change. Whoever makes a cgroup below the agents root holds this until it has added its agent, so
+    /// that the kernel's announcement of the same cgroup finds it.
+    pub fn table_mut(&self) -> RwLockWriteGuard<'_, Table> {
+        self.table.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says that this image is in a slot from now on.
+    pub fn set_image(&self, slot: u32, loaded: Loaded) {
+        let mut images = self.images.write().unwrap_or_else(PoisonError::into_inner);
+        let generations = images.entry(slot).or_default();
+        generations.push(Arc::new(loaded));
+        if generations.len() > GENERATIONS {
+            generations.remove(0);
+        }
+    }
+
+    /// Forgets the last image of a slot, which the kernel did not take.
+    pub fn take_back(&self, slot: u32) {
+        if let Some(generations) = self.images.write().unwrap_or_else(PoisonError::into_inner).get_mut(&slot) {
+            generations.pop();
+        }
+    }
+
+    /// Forgets the images of a slot.
+    pub fn clear_image(&self, slot: u32) {
+        self.images.write().unwrap_or_else(PoisonError::into_inner).remove(&slot);
+    }
+
+    /// The image that is in a slot now.
+    pub fn image(&self, slot: u32) -> Option<Arc<Loaded>> {
+        self.images.read().unwrap_or_else(PoisonError::into_inner).get(&slot)?.last().cloned()
+    }
+
+    /// The policy that is in a slot now.
+    pub fn policy(&self, slot: u32) -> PolicyRef {
+        self.image(slot).map(|loaded| loaded.reference()).unwrap_or_default()
+    }
+
+    /// The policy and rule that decided an event.
+    pub fn decided_by(&self, event: &Observed) -> PolicyRef {
+        let images = self.images.read().unwrap_or_else(PoisonError::into_inner);
+        let generation = event.header.generation;
+        let mut found = images.get(&event.header.slot).into_iter().flatten();
+        let Some(loaded) = found.find(|loaded| loaded.generation == generation).cloned() else {
+            return PolicyRef { generation, ..PolicyRef::default() };
+        };
+        drop(images);
+        let (rule, rule_reason) = loaded.rule(event).unzip();
+        PolicyRef { rule, rule_reason: rule_reason.flatten(), ..loaded.reference() }
+    }
+
+    /// Adds the agent of a cgroup that the kernel announces, if it has none yet.
+    pub fn announce(&self, event: &Observed, cgroup: u64, parent: u64) -> Option<Agent> {
+        let mut table = self.table_mut();
+        if table.by_cgroup(cgroup).is_some() {
+            return None;
+        }
+        let parent = table.by_cgroup(parent)?;
+        let found = self.hierarchy.children(&parent.cgroup).into_iter().find(|child| child.id == cgroup);
+        let path = found.map(|child| child.path).unwrap_or_default();
+        let name = path.rsplit('/').next().filter(|name| !name.is_empty()).map(str::to_owned);
+        let name = name.unwrap_or_else(|| format!("cgroup-{cgroup}"));
+        let policy = self.policy(event.header.slot).name;
+        let identity = AgentRef {
+            id: free_id(&table, &policy, &name, cgroup),
+            name: escape(name.as_bytes()),
+            cgroup_id: cgroup,
+            cgroup: (!path.is_empty()).then(|| escape(path.as_bytes())),
+            ..AgentRef::default()
+        };
+        let agent = Agent {
+            number: event.header.agent,
+            identity: Arc::new(identity),
+            cgroup: path,
+            origin: Origin::Below,
+            slot: event.header.slot,
+            mode: parent.mode,
+            mode_fixed: parent.mode_fixed,
+            seen: Arc::default(),
+        };
+        table.add(agent.clone());
+        Some(agent)
+    }
+
+    /// Says that events have become records.
+    pub fn progressed(&self) {
+        self.progress.send_modify(|count| *count += 1);
+    }
+
+    /// Changes each time that events have become records.
+    pub fn progress(&self) -> watch::Receiver<u64> {
+        self.progress.subscribe()
+    }
+}
+
+/// The id of an agent: its policy and the name of its cgroup, made different from all others by the cgroup's id.
+pub fn free_id(table: &Table, policy: &str, name: &str, cgroup: u64) -> String {
+    let name = escape(name.as_bytes());
+    let id = if policy.is_empty() || policy == name { name } else { format!("{policy}-{name}") };
+    if table.by_id(&id).is_none() { id } else { format!("{id}-{cgroup}") }
+}

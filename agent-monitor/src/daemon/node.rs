@@ -1,0 +1,442 @@
+//! The node: the programs in the kernel, and what they are told. All changes of bindings and images go through here, so
+//! that the kernel, the directory and the records say the same.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use agent_monitor_common::binding::{Binding, EMPTY_SLOT, flags};
+use agent_monitor_common::class::Mode;
+use agent_monitor_common::counter::AgentCounters;
+use agent_monitor_policy::Policy;
+use anyhow::{Context, Result};
+
+use super::directory::{Directory, Loaded, free_id};
+use super::policies::{Candidate, Policies, Source};
+use crate::bind::{Agent, Cgroup, Origin, Table};
+use crate::bpf::Programs;
+use crate::record::{AgentChange, AgentRef, Body, Counts, Loss, PolicyChange, PolicyRef, Record, clock};
+use crate::sink::Stream;
+
+/// Longest wait until all events of an agent that is gone have become records.
+const SETTLE_LIMIT: Duration = Duration::from_secs(5);
+
+/// The node.
+pub struct Node {
+    /// The programs and their maps.
+    pub programs: Programs,
+    /// What everybody looks up.
+    pub directory: Arc<Directory>,
+    /// The policies that are loaded.
+    pub policies: Policies,
+    /// Takes the records.
+    pub stream: Stream,
+    node_name: Arc<str>,
+    /// Paths that no agent may write to, whatever its policy says.
+    protected: Vec<String>,
+    leaving: Vec<Leaving>,
+    records: Vec<Record>,
+    losses: Losses,
+}
+
+/// An agent that is gone, and whose last events may still be on their way.
+struct Leaving {
+    number: u32,
+    action: &'static str,
+    since: Instant,
+}
+
+/// Losses that have become records.
+#[derive(Clone, Debug, Default)]
+struct Losses {
+    denials: u64,
+    telemetry: u64,
+    by_agent: HashMap<u32, u64>,
+    last_seq: u64,
+}
+
+/// What an agent is bound to, and as what.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// Its id; made from its policy and cgroup where it is not given.
+    pub id: Option<String>,
+    /// Its name; the id where it is not given.
+    pub name: Option<String>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Slot of its policy.
+    pub slot: u32,
+    /// Its mode; the policy's where it is not given.
+    pub mode: Option<Mode>,
+    /// How its cgroup became an agent's.
+    pub origin: Origin,
+}
+
+impl Node {
+    /// A node with the built-in policy in its slot, and no agents.
+    ///
+    /// # Errors
+    /// The kernel refused the image.
+    pub fn new(
+        programs: Programs,
+        directory: Arc<Directory>,
+        stream: Stream,
+        node_name: Arc<str>,
+        protected: Vec<String>,
+    ) -> Result<Self> {
+        let mut node = Self {
+            programs,
+            directory,
+            policies: Policies::default(),
+            stream,
+            node_name,
+            protected,
+            leaving: Vec::new(),
+            records: Vec::new(),
+            losses: Losses::default(),
+        };
+        let empty = Candidate {
+            policy: Policy::empty(),
+            messages: Vec::new(),
+            path: "built in".to_owned(),
+            text: String::new(),
+            variables: BTreeMap::new(),
+        };
+        node.put(EMPTY_SLOT, Source::Builtin, empty)?;
+        Ok(node)
+    }
+
+    /// Puts a policy into a free slot.
+    ///
+    /// # Errors
+    /// All slots are taken, or the kernel refused the image.
+    pub fn load(&mut self, source: Source, candidate: Candidate) -> Result<u32> {
+        let slot = self
+            .policies
+            .free_slot()
+            .context("all slots for policies are taken; remove policies that no agent needs")?;
+        self.put(slot, source, candidate)?;
+        Ok(slot)
+    }
+
+    /// Replaces the policy in a slot. Agents that follow the policy's mode follow its change.
+    ///
+    /// # Errors
+    /// The kernel refused the image; the old one stays.
+    pub fn put(&mut self, slot: u32, source: Source, candidate: Candidate) -> Result<()> {
+        let name = candidate.policy.name().to_owned();
+        let before = self.policies.get(slot).map(|one| one.mode());
+        let generation = self.policies.next_generation(&name);
+        let image = candidate.policy.image(generation, &self.protected);
+        let bytes = image.with_context(|| format!("cannot load the policy {name}"))?.as_bytes().to_vec();
+        // First where events are looked up, then in the kernel: no event comes from an image that nobody knows.
+        self.directory.set_image(slot, Loaded::new(&name, generation, bytes.clone()));
+        if let Err(error) = self.programs.set_image(slot, &bytes) {
+            self.directory.take_back(slot);
+            return Err(error).with_context(|| format!("cannot load the policy {name}"));
+        }
+        let action = if before.is_some() { "replaced" } else { "loaded" };
+        let mode = candidate.policy.mode();
+        let (path, messages) = (candidate.path.clone(), candidate.messages.clone());
+        self.policies.put(slot, generation, source, candidate);
+        self.tell_policy(action, self.directory.policy(slot), Some(path), messages);
+        if before.is_some_and(|before| before != mode) {
+            self.follow_mode(slot, mode)?;
+        }
+        Ok(())
+    }
+
+    /// Takes a policy that no agent has out of its slot.
+    ///
+    /// # Errors
+    /// The kernel refused the write.
+    pub fn unload(&mut self, slot: u32) -> Result<()> {
+        let policy = self.directory.policy(slot);
+        let Some(removed) = self.policies.remove(slot) else { return Ok(()) };
+        self.programs.clear_image(slot).with_context(|| format!("cannot remove the policy {}", policy.name))?;
+        self.directory.clear_image(slot);
+        self.tell_policy("removed", policy, Some(removed.candidate.path), Vec::new());
+        Ok(())
+    }
+
+    fn follow_mode(&mut self, slot: u32, mode: Mode) -> Result<()> {
+        let follows = |agent: &&Agent| agent.slot == slot && !agent.mode_fixed;
+        let numbers: Vec<u32> = self.directory.table().iter().filter(follows).map(|agent| agent.number).collect();
+        for number in numbers {
+            let changed = self.directory.table_mut().change(number, slot, mode);
+            if let Some(agent) = changed {
+                self.write_bindings(&agent)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a cgroup and binds it, before anything can be in it.
+    ///
+    /// # Errors
+    /// The cgroup exists, or the kernel refuses; nothing is left then.
+    pub fn make(&mut self, path: &str, wanted: Wanted) -> Result<Agent> {
+        let directory = self.directory.clone();
+        // Held until the agent is in the table, so that the kernel's announcement of the cgroup finds it there.
+        let mut table = directory.table_mut();
+        let cgroup = directory.hierarchy.make(path).with_context(|| format!("cannot make the cgroup {path}"))?;
+        let bound = self.bind_with(&mut table, &cgroup, wanted);
+        if bound.is_err() {
+            // Nobody could have gone in: only its id was ever known.
+            let _ = directory.hierarchy.remove(&cgroup.path);
+        }
+        bound
+    }
+
+    /// Binds a cgroup that is there, with all below it.
+    ///
+    /// # Errors
+    /// The kernel refuses; nothing is bound then.
+    pub fn bind(&mut self, cgroup: &Cgroup, wanted: Wanted) -> Result<Agent> {
+        let directory = self.directory.clone();
+        let mut table = directory.table_mut();
+        self.bind_with(&mut table, cgroup, wanted)
+    }
+
+    fn bind_with(&mut self, table: &mut Table, cgroup: &Cgroup, wanted: Wanted) -> Result<Agent> {
+        let policy = self.directory.policy(wanted.slot);
+        let number = table.next_number();
+        let name = cgroup.path.rsplit('/').next().unwrap_or_default();
+        let id = wanted.id.unwrap_or_else(|| free_id(table, &policy.name, name, cgroup.id));
+        let instance_mode = self.policies.get(wanted.slot).map_or(Mode::Enforce, |one| one.mode());
+        let identity = AgentRef {
+            name: wanted.name.unwrap_or_else(|| id.clone()),
+            id,
+            cgroup_id: cgroup.id,
+            cgroup: Some(crate::record::escape::escape(cgroup.path.as_bytes())),
+            labels: wanted.labels,
+        };
+        let agent = Agent {
+            number,
+            identity: Arc::new(identity),
+            cgroup: cgroup.path.clone(),
+            origin: wanted.origin,
+            slot: wanted.slot,
+            mode: wanted.mode.unwrap_or(instance_mode),
+            mode_fixed: wanted.mode.is_some(),
+            seen: Arc::default(),
+        };
+        let failed = || format!("cannot bind the cgroup {}", cgroup.path);
+        self.programs.add_agent(number).with_context(failed)?;
+        if let Err(error) = self.write_bindings(&agent) {
+            let _ = self.programs.unbind(cgroup.id);
+            let _ = self.programs.remove_agent(number);
+            return Err(error).with_context(failed);
+        }
+        table.add(agent.clone());
+        let action = if agent.origin == Origin::Made { "started" } else { "bound" };
+        self.tell_agent(action, &agent, None);
+        Ok(agent)
+    }
+
+    /// Writes the binding of an agent's cgroup; for a whole agent also of all cgroups below it.
+    fn write_bindings(&mut self, agent: &Agent) -> Result<()> {
+        let directory = agent.origin == Origin::Directory;
+        let binding = Binding {
+            slot: agent.slot,
+            agent: agent.number,
+            mode: agent.mode as u32,
+            flags: if directory { flags::ANNOUNCE_CHILDREN } else { 0 },
+        };
+        self.programs.bind(agent.identity.cgroup_id, binding)?;
+        if !directory {
+            // After its parent: what is made from now on gets the new binding from the kernel.
+            for below in self.directory.hierarchy.descendants(&agent.cgroup) {
+                self.programs.bind(below.id, binding)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Binds an agent's cgroup to another slot.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn rebind(&mut self, number: u32, slot: u32) -> Result<()> {
+        let mode = self.policies.get(slot).map_or(Mode::Enforce, |one| one.mode());
+        let changed = self.directory.table_mut().change(number, slot, mode);
+        if let Some(agent) = changed {
+            self.write_bindings(&agent)?;
+            self.tell_agent("bound", &agent, None);
+        }
+        Ok(())
+    }
+
+    /// Ends an agent; with the action `unbound` its cgroups are unbound now. Its last record is written once all its
+    /// events are: see [`Self::settle`].
+    pub fn leave(&mut self, number: u32, action: &'static str) {
+        if self.is_leaving(number) {
+            return;
+        }
+        let agent = self.directory.table().get(number).cloned();
+        if let Some(agent) = agent.filter(|_| action == "unbound") {
+            self.unbind(&agent);
+        }
+        self.leaving.push(Leaving { number, action, since: Instant::now() });
+    }
+
+    /// Whether an agent is on its way out.
+    pub fn is_leaving(&self, number: u32) -> bool {
+        self.leaving.iter().any(|leaving| leaving.number == number)
+    }
+
+    /// Takes leave of the agents whose events have all become records, or that have waited too long for it.
+    pub fn settle(&mut self) -> Vec<(Agent, Counts)> {
+        let mut left = Vec::new();
+        for leaving in std::mem::take(&mut self.leaving) {
+            let Some(agent) = self.directory.table().get(leaving.number).cloned() else { continue };
+            let counters = self.programs.agent_counters(leaving.number).unwrap_or_default();
+            let audited: u64 = counters.audited.iter().sum();
+            let settled = agent.seen.denied.load(Ordering::Acquire) >= counters.emitted
+                && agent.seen.audited.load(Ordering::Acquire) + counters.telemetry_lost >= audited;
+            if !settled && leaving.since.elapsed() < SETTLE_LIMIT {
+                self.leaving.push(leaving);
+                continue;
+            }
+            left.push((agent.clone(), self.remove(&agent, leaving.action, &counters)));
+        }
+        left
+    }
+
+    fn remove(&mut self, agent: &Agent, action: &str, counters: &AgentCounters) -> Counts {
+        self.check_losses();
+        let counts = counts(agent, counters);
+        self.tell_agent(action, agent, Some(counts));
+        if let Err(error) = self.programs.remove_agent(agent.number) {
+            tracing::warn!(%error, agent = agent.identity.id, "cannot remove the counters of an agent");
+        }
+        self.directory.table_mut().remove(agent.number);
+        self.losses.by_agent.remove(&agent.number);
+        self.drop_unused(agent.slot);
+        counts
+    }
+
+    /// Takes an agent out of the table without a word: its cgroup is bound anew.
+    pub fn forget(&mut self, number: u32) {
+        self.directory.table_mut().remove(number);
+        if let Err(error) = self.programs.remove_agent(number) {
+            tracing::warn!(%error, "cannot remove counters that no agent needs");
+        }
+    }
+
+    /// Removes a policy that an agent brought, if no agent has it.
+    pub fn drop_unused(&mut self, slot: u32) {
+        let source = self.policies.get(slot).map(|instance| instance.source.clone());
+        let unused = self.directory.table().count(slot) == 0;
+        if unused && matches!(source, Some(Source::Agent | Source::Removed)) {
+            if let Err(error) = self.unload(slot) {
+                tracing::warn!(error = format!("{error:#}"), "cannot remove a policy that no agent needs any more");
+            }
+        }
+    }
+
+    fn unbind(&mut self, agent: &Agent) {
+        let below = self.directory.hierarchy.descendants(&agent.cgroup);
+        let ids = below.iter().map(|cgroup| cgroup.id).chain([agent.identity.cgroup_id]);
+        for id in ids {
+            if let Err(error) = self.programs.unbind(id) {
+                tracing::warn!(%error, agent = agent.identity.id, "cannot unbind a cgroup");
+            }
+        }
+    }
+
+    /// What the kernel and the daemon counted for an agent.
+    pub fn counts(&self, agent: &Agent) -> Counts {
+        counts(agent, &self.programs.agent_counters(agent.number).unwrap_or_default())
+    }
+
+    /// Makes records of what the rings had no room for since the last time.
+    pub fn check_losses(&mut self) {
+        let Ok(counters) = self.programs.counters() else { return };
+        let (denials, telemetry) = (counters.denials_lost(), counters.telemetry_lost());
+        let new_denials = denials.saturating_sub(self.losses.denials);
+        let new_telemetry = telemetry.saturating_sub(self.losses.telemetry);
+        (self.losses.denials, self.losses.telemetry) = (denials, telemetry);
+        let mut left = new_denials;
+        if new_denials > 0 {
+            let agents: Vec<(u32, String)> =
+                self.directory.table().iter().map(|agent| (agent.number, agent.identity.id.clone())).collect();
+            for (number, id) in agents {
+                let lost = self.programs.agent_counters(number).map_or(0, |counters| counters.lost);
+                let before = self.losses.by_agent.insert(number, lost).unwrap_or(0);
+                if lost > before {
+                    left = left.saturating_sub(lost - before);
+                    self.tell_loss("denials_ring_full", lost - before, Some(id));
+                }
+            }
+        }
+        if left > 0 {
+            self.tell_loss("denials_ring_full", left, None);
+        }
+        if new_telemetry > 0 {
+            self.tell_loss("telemetry_ring_full", new_telemetry, None);
+        }
+        self.losses.last_seq = self.stream.totals().last_seq.load(Ordering::Relaxed);
+    }
+
+    fn tell_loss(&mut self, reason: &str, count: u64, agent: Option<String>) {
+        let after_seq = Some(self.losses.last_seq);
+        let (stage, reason) = ("kernel".to_owned(), reason.to_owned());
+        self.tell(Body::Loss(Loss { stage, reason, count, agent, after_seq, before_seq: None }));
+    }
+
+    /// Makes a record about an agent.
+    pub fn tell_agent(&mut self, action: &str, agent: &Agent, counts: Option<Counts>) {
+        if agent.origin == Origin::Test {
+            return;
+        }
+        let change = AgentChange {
+            action: action.to_owned(),
+            mode: agent.mode.name().to_owned(),
+            policy: self.directory.policy(agent.slot),
+            agent: agent.identity.clone(),
+            counts,
+        };
+        self.tell(Body::Agent(Box::new(change)));
+    }
+
+    /// Makes a record about a policy.
+    pub fn tell_policy(&mut self, action: &str, policy: PolicyRef, source: Option<String>, messages: Vec<String>) {
+        self.tell(Body::Policy(PolicyChange { action: action.to_owned(), policy, source, messages }));
+    }
+
+    /// Makes a record.
+    pub fn tell(&mut self, body: Body) {
+        self.records.push(Record { time: clock::now(), seq: None, node_name: self.node_name.clone(), body });
+    }
+
+    /// Hands the records made so far to the stream.
+    pub async fn write(&mut self) {
+        if !self.records.is_empty() {
+            let records = std::mem::take(&mut self.records);
+            self.stream.write(records).await;
+        }
+    }
+
+    /// Empties the cgroup of an agent and waits, blocking the thread, until nothing is left in it. Says whether anything
+    /// was.
+    ///
+    /// # Errors
+    /// Something can't be killed.
+    pub fn empty(directory: &Directory, cgroup: &str, limit: Duration) -> io::Result<bool> {
+        let populated = directory.hierarchy.populated(cgroup)?;
+        if populated {
+            directory.hierarchy.kill(cgroup)?;
+            directory.hierarchy.wait_empty(cgroup, limit)?;
+        }
+        Ok(populated)
+    }
+}
+
+fn counts(agent: &Agent, counters: &AgentCounters) -> Counts {
+    let denied: u64 = counters.denied.iter().sum();
+    let written = agent.seen.denied.load(Ordering::Acquire).min(denied);
+    Counts { denied, audited: counters.audited.iter().sum(), faults: counters.faults, written, lost: denied - written }
+}

@@ -1,0 +1,295 @@
+//! From the rings to the stream of records. Two threads: one does nothing but empty the rings, the other makes records
+//! of what it finds. Between them is a bounded queue; when it is full the rings fill up, and the kernel counts what
+//! finds no room there.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::{self, JoinHandle};
+
+use agent_monitor_common::class::{Verdict, access_words};
+use agent_monitor_common::event::DecodeError;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use tokio::runtime::Runtime;
+use tokio::sync::{mpsc, oneshot};
+
+use super::directory::Directory;
+use crate::bind::{Agent, Origin};
+use crate::bpf::Rings;
+use crate::enrich::{Details, Enricher};
+use crate::event::{Observed, Subject, errno_word};
+use crate::record::clock::Clock;
+use crate::record::{AgentChange, AgentRef, Body, Loss, Object, Operation, Process, Record};
+use crate::sink::Stream;
+
+/// Events between the two threads.
+const QUEUE: usize = 4096;
+/// Events that are put in order of their sequence, and turned into records, at once.
+const BATCH: usize = 1024;
+
+/// What the pump works with.
+pub struct Pump {
+    /// Agents and images.
+    pub directory: Arc<Directory>,
+    /// Describes processes.
+    pub enricher: Enricher,
+    /// Takes the records.
+    pub stream: Stream,
+    /// Takes what the node must know of.
+    pub notices: mpsc::Sender<Notice>,
+    /// Name of the node.
+    pub node_name: Arc<str>,
+    /// How much is enforced, where it is not all.
+    pub enforcement: Option<String>,
+}
+
+/// What the node must know of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// The kernel made counters for an agent, and the agent has another number.
+    Superfluous(u32),
+    /// A bound cgroup is gone.
+    Released(u64),
+    /// A cgroup could not be bound.
+    BindingLost(u64),
+}
+
+/// What could not be decoded.
+#[derive(Debug, Default)]
+pub struct Refused {
+    /// Bytes that are no event.
+    pub events: AtomicU64,
+    /// Events whose operand has no meaning.
+    pub operands: AtomicU64,
+}
+
+/// The running threads.
+pub struct Running {
+    stop: oneshot::Sender<()>,
+    reader: JoinHandle<()>,
+    writer: JoinHandle<()>,
+    /// What could not be decoded.
+    pub refused: Arc<Refused>,
+}
+
+impl Running {
+    /// Empties the rings once more and waits until all of it has been handed to the stream. Blocks the thread.
+    pub fn stop(self) {
+        let _ = self.stop.send(());
+        if self.reader.join().is_err() || self.writer.join().is_err() {
+            tracing::error!("a thread that reads events has panicked");
+        }
+    }
+}
+
+impl Pump {
+    /// Starts the threads. `rings` were taken inside `runtime`, which the reading thread then owns.
+    ///
+    /// # Errors
+    /// No thread can be started.
+    pub fn start(self, rings: Rings, runtime: Runtime) -> io::Result<Running> {
+        let (events, queue) = sync_channel(QUEUE);
+        let (stop, stopped) = oneshot::channel();
+        let refused = Arc::new(Refused::default());
+        let counted = refused.clone();
+        let reader = thread::Builder::new().name("rings".to_owned()).spawn(move || {
+            runtime.block_on(read(rings, &events, stopped));
+        })?;
+        let writer = thread::Builder::new().name("events".to_owned()).spawn(move || {
+            Writer { pump: self, clock: Clock::now(), refused: counted }.run(&queue);
+        })?;
+        Ok(Running { stop, reader, writer, refused })
+    }
+}
+
+type Entry = Result<Observed, DecodeError>;
+
+/// Empties the rings until it is stopped, and then once more.
+async fn read(mut rings: Rings, events: &SyncSender<Entry>, mut stopped: oneshot::Receiver<()>) {
+    let mut batch = Vec::with_capacity(BATCH);
+    loop {
+        let stop = tokio::select! {
+            _ = &mut stopped => true,
+            read = rings.read(|_, bytes| take(&mut batch, bytes, events)) => match read {
+                Ok(()) => false,
+                Err(error) => {
+                    tracing::error!(%error, "cannot wait for events; records end here");
+                    true
+                }
+            },
+        };
+        if stop {
+            rings.drain(|_, bytes| take(&mut batch, bytes, events));
+        }
+        pass(&mut batch, events);
+        if stop {
+            return;
+        }
+    }
+}
+
+fn take(batch: &mut Vec<Entry>, bytes: &[u8], events: &SyncSender<Entry>) {
+    batch.push(Observed::decode(bytes));
+    if batch.len() == BATCH {
+        pass(batch, events);
+    }
+}
+
+/// Passes a batch on in the order in which things happened: the two rings were read one after the other.
+fn pass(batch: &mut Vec<Entry>, events: &SyncSender<Entry>) {
+    batch.sort_by_key(|entry| entry.as_ref().map_or(0, |event| event.header.sequence));
+    for entry in batch.drain(..) {
+        // Blocks while the queue is full; fails only when the other thread is gone, at the end of the process.
+        let _ = events.send(entry);
+    }
+}
+
+struct Writer {
+    pump: Pump,
+    clock: Clock,
+    refused: Arc<Refused>,
+}
+
+impl Writer {
+    fn run(self, queue: &Receiver<Entry>) {
+        while let Ok(first) = queue.recv() {
+            let mut batch = vec![first];
+            batch.extend(queue.try_iter().take(BATCH));
+            self.write(&batch);
+        }
+    }
+
+    fn write(&self, batch: &[Entry]) {
+        // Within a batch a process is looked up once; later it may have executed something else.
+        let mut described = HashMap::new();
+        let mut records = Vec::with_capacity(batch.len());
+        let mut seen = Vec::new();
+        let mut notices = Vec::new();
+        let (mut bad_events, mut bad_operands) = (0, 0);
+        for entry in batch {
+            let Ok(event) = entry else {
+                bad_events += 1;
+                continue;
+            };
+            match event.subject() {
+                Subject::Operation => match self.operation(event, &mut described) {
+                    Some((record, agent)) => {
+                        if agent.as_ref().is_none_or(|agent| agent.origin != Origin::Test) {
+                            records.push(record);
+                        }
+                        seen.push((event.verdict, agent));
+                    }
+                    None => bad_operands += 1,
+                },
+                Subject::CgroupMade { cgroup, parent } => match self.pump.directory.announce(event, cgroup, parent) {
+                    Some(agent) => records.push(self.started(event, &agent)),
+                    None => notices.push(Notice::Superfluous(event.header.agent)),
+                },
+                Subject::CgroupReleased { cgroup } => notices.push(Notice::Released(cgroup)),
+                Subject::BindingLost { cgroup } => notices.push(Notice::BindingLost(cgroup)),
+            }
+        }
+        self.refused.events.fetch_add(bad_events, Ordering::Relaxed);
+        self.refused.operands.fetch_add(bad_operands, Ordering::Relaxed);
+        if bad_events + bad_operands > 0 {
+            records.push(self.loss(bad_events + bad_operands));
+        }
+        self.pump.stream.write_blocking(records);
+        for (verdict, agent) in seen.into_iter().filter_map(|(verdict, agent)| Some((verdict, agent?))) {
+            match verdict {
+                Verdict::Deny => agent.seen.denied.fetch_add(1, Ordering::Release),
+                Verdict::Audit => agent.seen.audited.fetch_add(1, Ordering::Release),
+                Verdict::Allow => 0,
+            };
+        }
+        for notice in notices {
+            let _ = self.pump.notices.blocking_send(notice);
+        }
+        self.pump.directory.progressed();
+    }
+
+    fn operation(
+        &self,
+        event: &Observed,
+        described: &mut HashMap<(u32, u64), Option<Details>>,
+    ) -> Option<(Record, Option<Agent>)> {
+        let header = &event.header;
+        let object = Object::from_operand(event.class, &event.object, &event.new_object, header.value).ok()?;
+        let agent = self.pump.directory.table().get(header.agent).cloned();
+        let identity =
+            agent.as_ref().map_or_else(|| unknown(header.agent, header.cgroup), |agent| agent.identity.clone());
+        let process = (header.pid, header.start_boot_ns);
+        let details = described.entry(process).or_insert_with(|| self.pump.enricher.describe(process.0, process.1));
+        let details = details.clone().unwrap_or_default();
+        let words = access_words(event.class).iter().filter(|(_, bit)| header.access & bit != 0);
+        let operation = Operation {
+            class: event.class.name().to_owned(),
+            operation: event.hook.row().name.to_owned(),
+            access: words.map(|(word, _)| (*word).to_owned()).collect(),
+            verdict: event.verdict.name().to_owned(),
+            reason: event.reason_text.clone(),
+            errno: errno_word(header.errno),
+            mode: agent.as_ref().map_or("enforce", |agent| agent.mode.name()).to_owned(),
+            enforcement: self.pump.enforcement.clone(),
+            object,
+            policy: self.pump.directory.decided_by(event),
+            agent: identity,
+            process: Process {
+                exec_id: self.exec_id(header.start_boot_ns, header.pid),
+                pid: header.pid,
+                tid: header.tid,
+                uid: header.uid,
+                binary: details.binary,
+                arguments: details.arguments,
+                cwd: details.cwd,
+                start_time: self.clock.at(header.start_boot_ns),
+                parent_exec_id: self.exec_id(header.parent_start_boot_ns, header.parent_pid),
+            },
+            pod: None,
+            count: 1,
+        };
+        Some((self.record(header.boot_ns, Body::Operation(Box::new(operation))), agent))
+    }
+
+    fn started(&self, event: &Observed, agent: &Agent) -> Record {
+        let change = AgentChange {
+            action: "started".to_owned(),
+            mode: agent.mode.name().to_owned(),
+            policy: self.pump.directory.policy(agent.slot),
+            agent: agent.identity.clone(),
+            counts: None,
+        };
+        self.record(event.header.boot_ns, Body::Agent(Box::new(change)))
+    }
+
+    fn loss(&self, count: u64) -> Record {
+        let after_seq = Some(self.pump.stream.totals().last_seq.load(Ordering::Relaxed));
+        let loss = Loss {
+            stage: "decode".to_owned(),
+            reason: "not_an_event".to_owned(),
+            count,
+            agent: None,
+            after_seq,
+            before_seq: None,
+        };
+        self.record(crate::record::clock::boot_ns(), Body::Loss(loss))
+    }
+
+    fn record(&self, boot_ns: u64, body: Body) -> Record {
+        Record { time: self.clock.at(boot_ns), seq: None, node_name: self.pump.node_name.clone(), body }
+    }
+
+    /// The same form as Tetragon's, so that the two can be joined.
+    fn exec_id(&self, start_boot_ns: u64, pid: u32) -> String {
+        BASE64.encode(format!("{}:{start_boot_ns}:{pid}", self.pump.node_name))
+    }
+}
+
+/// An agent that left the table before this event came, or was never in it.
+fn unknown(number: u32, cgroup_id: u64) -> Arc<AgentRef> {
+    let id = format!("agent-{number}");
+    Arc::new(AgentRef { name: id.clone(), id, cgroup_id, ..AgentRef::default() })
+}

@@ -1,0 +1,145 @@
+//! Starting: load the programs, start what reads their events, and prove that they decide. `run` and `daemon` both start
+//! here.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use tokio::runtime::Builder;
+use tokio::sync::mpsc;
+
+use super::directory::Directory;
+use super::node::Node;
+use super::pump::{Notice, Pump, Running};
+use super::selftest::{self, Outcome};
+use crate::bind::Hierarchy;
+use crate::bpf::{LoadOptions, Programs, Roots};
+use crate::config::Config;
+use crate::enrich::Enricher;
+use crate::sink::Stream;
+use crate::support::{self, Level};
+
+/// Notices that may wait for the node.
+const NOTICES: usize = 1024;
+
+/// A node that works.
+pub struct Started {
+    /// The node.
+    pub node: Node,
+    /// What reads its events.
+    pub pump: Running,
+    /// What the node must know of.
+    pub notices: mpsc::Receiver<Notice>,
+    /// How much is enforced.
+    pub level: Level,
+    /// What was tested.
+    pub tests: Vec<Outcome>,
+    /// Describes processes.
+    pub enricher: Enricher,
+}
+
+/// Why there is no node.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// This kernel can't enforce what was asked for.
+    #[error("{0}")]
+    Unsupported(String),
+    /// Something else.
+    #[error(transparent)]
+    Other(#[from] anyhow::Error),
+}
+
+/// Starts a node.
+///
+/// # Errors
+/// See [`StartError`]; nothing stays attached then.
+pub async fn start(
+    config: &Config,
+    allow_partial: bool,
+    stream: &Stream,
+    protected: Vec<String>,
+) -> Result<Started, StartError> {
+    let hierarchy = Hierarchy::open(&config.roots.cgroup, &config.roots.proc)
+        .map_err(|error| StartError::Unsupported(format!("cannot use cgroups: {error}")))?;
+    let roots = Roots { sys: config.roots.sys.clone(), cgroup: hierarchy.mount().to_owned() };
+    let attempt = Attempt { config, hierarchy, roots: roots.clone(), stream, protected };
+    let why = match attempt.run(Level::Full).await? {
+        Ok(started) => return Ok(started),
+        Err(why) => why,
+    };
+    if !allow_partial {
+        return Err(StartError::Unsupported(support::refusal(&why, &roots)));
+    }
+    tracing::warn!(why, "this kernel can't enforce everything; going on with the network alone, as asked for");
+    match attempt.run(Level::Partial).await? {
+        Ok(started) => Ok(started),
+        Err(why) => Err(StartError::Unsupported(support::refusal(&why, &roots))),
+    }
+}
+
+struct Attempt<'a> {
+    config: &'a Config,
+    hierarchy: Hierarchy,
+    roots: Roots,
+    stream: &'a Stream,
+    protected: Vec<String>,
+}
+
+impl Attempt<'_> {
+    /// Tries to start with this much; the inner error says why the kernel can't do it.
+    async fn run(&self, level: Level) -> Result<Result<Started, String>> {
+        let partial = level != Level::Full;
+        let options = LoadOptions { partial, bindings: self.config.bindings, roots: self.roots.clone() };
+        let loaded = tokio::task::spawn_blocking(move || Programs::load(&options)).await;
+        let mut programs = match loaded.context("loading the programs panicked")? {
+            Ok(programs) => programs,
+            Err(error) => return Ok(Err(support::reason(&error))),
+        };
+        programs.protect(std::process::id()).context("cannot protect this process from agents")?;
+        // The rings belong to a runtime of their own, so that nothing that the daemon does keeps them from being read.
+        let runtime =
+            Builder::new_current_thread().enable_io().build().context("cannot start a runtime for the rings")?;
+        let rings = {
+            let _inside = runtime.enter();
+            programs.take_rings()
+        };
+        let rings = match rings {
+            Ok(rings) => rings,
+            Err(error) => {
+                runtime.shutdown_background();
+                return Ok(Err(error.to_string()));
+            }
+        };
+        let directory = Arc::new(Directory::new(self.hierarchy.clone()));
+        let enricher =
+            Enricher::start(self.config.roots.proc.clone()).context("cannot start the threads that read /proc")?;
+        let (notice_sender, notices) = mpsc::channel(NOTICES);
+        let node_name: Arc<str> = self.config.node_name.as_str().into();
+        let pump = Pump {
+            directory: directory.clone(),
+            enricher: enricher.clone(),
+            stream: self.stream.clone(),
+            notices: notice_sender,
+            node_name: node_name.clone(),
+            enforcement: partial.then(|| level.name().to_owned()),
+        };
+        let pump = pump.start(rings, runtime).context("cannot start the threads that read events")?;
+        let mut node = Node::new(programs, directory, self.stream.clone(), node_name, self.protected.clone())?;
+        let tests: &[&'static str] = if partial { &["network"] } else { &["file", "exec", "network", "events"] };
+        let outcomes = selftest::run(&mut node, &self.config.run_root, tests).await;
+        let failed = match &outcomes {
+            Ok(outcomes) => outcomes.iter().filter_map(failure).collect::<Vec<_>>().join("\n"),
+            Err(_) => String::new(),
+        };
+        let started = Started { node, pump, notices, level, tests: outcomes?, enricher };
+        if failed.is_empty() {
+            return Ok(Ok(started));
+        }
+        tokio::task::spawn_blocking(move || started.pump.stop()).await.context("stopping panicked")?;
+        Ok(Err(failed))
+    }
+}
+
+fn failure(outcome: &Outcome) -> Option<String> {
+    let failure = outcome.failure.as_ref()?;
+    Some(format!("the programs are attached and do not decide: self-test {}: {failure}", outcome.test))
+}

@@ -1,0 +1,203 @@
+//! What the daemon shows: answers of the control socket and values of the metrics, from what the node knows and counts.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use agent_monitor_common::class::{Class, Fault, Reason, Verdict};
+
+use super::policies::{Instance, Source};
+use super::serve::Daemon;
+use crate::bind::{Agent, Origin};
+use crate::bpf::HookStatus;
+use crate::control::api;
+use crate::sink::metrics::{Snapshot, Values};
+use crate::support::{Level, kernel_release};
+
+/// An agent as the control socket shows it.
+pub fn agent(daemon: &Daemon, agent: &Agent) -> api::Agent {
+    let policy = daemon.node.directory.policy(agent.slot);
+    api::Agent {
+        id: agent.identity.id.clone(),
+        name: agent.identity.name.clone(),
+        cgroup: (!agent.cgroup.is_empty()).then(|| agent.cgroup.clone()),
+        cgroup_id: agent.identity.cgroup_id,
+        policy: policy.name,
+        generation: policy.generation,
+        mode: agent.mode.name().to_owned(),
+        origin: agent.origin.name().to_owned(),
+        labels: agent.identity.labels.clone(),
+        counts: daemon.node.counts(agent),
+        killed: false,
+    }
+}
+
+/// All policies.
+pub fn policies(daemon: &Daemon) -> Vec<api::Policy> {
+    let loaded = daemon.node.policies.iter().map(|instance| policy(daemon, instance));
+    loaded.chain(daemon.catalogue.others()).collect()
+}
+
+fn policy(daemon: &Daemon, instance: &Instance) -> api::Policy {
+    let state = if instance.source == Source::Removed { "removed" } else { "loaded" };
+    let image = daemon.node.directory.image(instance.slot);
+    api::Policy {
+        name: instance.name().to_owned(),
+        generation: instance.generation,
+        mode: instance.mode().name().to_owned(),
+        state: state.to_owned(),
+        source: Some(instance.candidate.path.clone()),
+        labels: instance.candidate.policy.labels().clone(),
+        agents: agents(daemon).filter(|agent| agent.slot == instance.slot).count() as u64,
+        image_bytes: image.map_or(0, |image| image.bytes.len() as u64),
+        messages: instance.candidate.messages.clone(),
+        document: None,
+    }
+}
+
+/// One policy with its document.
+pub fn policy_named(daemon: &Daemon, name: &str) -> Option<api::Policy> {
+    if let Some(found) = daemon.node.policies.named(name) {
+        return Some(api::Policy { document: Some(found.candidate.text.clone()), ..policy(daemon, found) });
+    }
+    policies(daemon).into_iter().find(|policy| policy.name == name)
+}
+
+/// The agents that are more than a place where agents are made.
+fn agents(daemon: &Daemon) -> impl Iterator<Item = Agent> {
+    let table = daemon.node.directory.table();
+    let shown = table.iter().filter(|agent| !matches!(agent.origin, Origin::Directory | Origin::Test));
+    shown.cloned().collect::<Vec<_>>().into_iter()
+}
+
+/// What is enforced now.
+pub fn status(daemon: &Daemon) -> api::Status {
+    let readiness = daemon.readiness.borrow().clone();
+    let counters = daemon.node.programs.counters().ok();
+    let pairs = Class::ALL.iter().flat_map(|class| Verdict::ALL.iter().map(move |verdict| (*class, *verdict)));
+    let operations = pairs.map(|(class, verdict)| api::Operations {
+        class: class.name().to_owned(),
+        verdict: verdict.name().to_owned(),
+        count: counters.as_ref().map_or(0, |counters| counters.operations(class, verdict)),
+    });
+    let losses = losses(daemon).into_iter().map(|(labels, count)| {
+        let [stage, reason] = <[String; 2]>::try_from(labels).unwrap_or_default();
+        api::LossCount { stage, reason, count }
+    });
+    api::Status {
+        version: super::VERSION.to_owned(),
+        kernel: kernel_release(),
+        node_name: daemon.config.node_name.clone(),
+        pid: std::process::id(),
+        enforcement: daemon.level.name().to_owned(),
+        ready: readiness.ready,
+        reasons: readiness.reasons,
+        agents_root: daemon.config.agents_root.clone(),
+        hooks: hooks(daemon),
+        policies: policies(daemon),
+        agents: agents(daemon).count() as u64,
+        operations: operations.collect(),
+        losses: losses.collect(),
+        maps: maps(daemon),
+        last_seq: daemon.node.stream.totals().last_seq.load(Ordering::Relaxed),
+    }
+}
+
+/// Each hook and what became of it.
+pub fn hooks(daemon: &Daemon) -> Vec<api::Hook> {
+    let states = daemon.node.programs.hooks().into_iter();
+    let shown = states.map(|state| {
+        let (word, detail) = match state.status {
+            HookStatus::Attached => ("attached", String::new()),
+            HookStatus::Loaded => ("loaded", String::new()),
+            HookStatus::Missing(why) => ("missing", why),
+            HookStatus::Refused(why) => ("refused", why),
+        };
+        api::Hook { name: state.hook.name.to_owned(), state: word.to_owned(), detail }
+    });
+    shown.collect()
+}
+
+fn maps(daemon: &Daemon) -> Vec<api::Map> {
+    let states = daemon.node.programs.maps().unwrap_or_default().into_iter();
+    states.map(|map| api::Map { name: map.name.to_owned(), entries: map.entries, capacity: map.capacity }).collect()
+}
+
+fn losses(daemon: &Daemon) -> Values {
+    let counters = daemon.node.programs.counters().ok();
+    let kernel = |read: fn(&crate::bpf::Counters) -> u64| counters.as_ref().map_or(0, read);
+    let totals = daemon.node.stream.totals();
+    let count = |stage: &str, reason: &str, count: u64| (vec![stage.to_owned(), reason.to_owned()], count);
+    vec![
+        count("kernel", "denials_ring_full", kernel(crate::bpf::Counters::denials_lost)),
+        count("kernel", "telemetry_ring_full", kernel(crate::bpf::Counters::telemetry_lost)),
+        count("decode", "not_an_event", load(&daemon.refused.events) + load(&daemon.refused.operands)),
+        count("audit", "write_failed", load(&totals.audit_lost)),
+        count("follower", "too_slow", load(&totals.follower_lost)),
+    ]
+}
+
+fn load(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+/// The values of the metrics.
+pub fn snapshot(daemon: &Daemon) -> Snapshot {
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let mut snapshot = Snapshot::default();
+    if let Ok(counters) = daemon.node.programs.counters() {
+        for class in Class::ALL {
+            for verdict in Verdict::ALL {
+                let count = counters.operations(*class, *verdict);
+                snapshot.operations.push((words(&[class.name(), verdict.name()]), count));
+            }
+            for reason in Reason::ALL.iter().filter(|reason| **reason != Reason::AllowRule) {
+                snapshot.denied.push((words(&[class.name(), reason.name()]), counters.denials(*class, *reason)));
+            }
+        }
+        snapshot.faults = Fault::ALL.iter().map(|fault| (words(&[fault.name()]), counters.faults(*fault))).collect();
+    }
+    let mut by_policy: BTreeMap<(String, &str), u64> = BTreeMap::new();
+    for agent in agents(daemon) {
+        *by_policy.entry((daemon.node.directory.policy(agent.slot).name, agent.mode.name())).or_default() += 1;
+    }
+    snapshot.agents = by_policy.into_iter().map(|((policy, mode), count)| (words(&[&policy, mode]), count)).collect();
+    let mut states: BTreeMap<String, u64> =
+        ["loaded", "refused", "removed"].into_iter().map(|state| (state.to_owned(), 0)).collect();
+    let mut generations: BTreeMap<String, u64> = BTreeMap::new();
+    for policy in policies(daemon) {
+        if policy.generation > 0 {
+            let generation = generations.entry(policy.name).or_default();
+            *generation = policy.generation.max(*generation);
+        }
+        *states.entry(policy.state).or_default() += 1;
+    }
+    snapshot.policies = states.into_iter().map(|(state, count)| (vec![state], count)).collect();
+    snapshot.policy_generation = generations.into_iter().map(|(name, generation)| (vec![name], generation)).collect();
+    let hooks = hooks(daemon).into_iter();
+    snapshot.hook_attached = hooks.map(|hook| (vec![hook.name], u64::from(hook.state == "attached"))).collect();
+    let levels = [Level::Full, Level::Partial, Level::None].into_iter();
+    snapshot.enforcement_state =
+        levels.map(|level| (words(&[level.name()]), u64::from(level == daemon.level))).collect();
+    let totals = daemon.node.stream.totals();
+    snapshot.records_written =
+        vec![(words(&["audit"]), load(&totals.audit_written)), (words(&["follower"]), load(&totals.follower_written))];
+    snapshot.events_lost = losses(daemon);
+    for map in maps(daemon) {
+        snapshot.map_entries.push((vec![map.name.clone()], map.entries));
+        snapshot.map_capacity.push((vec![map.name], map.capacity));
+    }
+    let tests = daemon.tests.iter();
+    snapshot.selftest_passed =
+        tests.map(|outcome| (words(&[outcome.test]), u64::from(outcome.failure.is_none()))).collect();
+    snapshot.events_refused =
+        vec![(words(&["event"]), load(&daemon.refused.events)), (words(&["operand"]), load(&daemon.refused.operands))];
+    let failures = daemon.enricher.failures().counts().into_iter();
+    snapshot.enrichment_failures = failures.map(|(reason, count)| (words(&[reason]), count)).collect();
+    let requests = &daemon.request_totals;
+    snapshot.requests_refused = vec![
+        (words(&["invalid"]), load(&requests.invalid)),
+        (words(&["unauthorized"]), load(&requests.unauthorized)),
+        (words(&["too_many_clients"]), load(&requests.too_many)),
+    ];
+    snapshot
+}

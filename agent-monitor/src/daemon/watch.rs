@@ -1,0 +1,101 @@
+//! Watching the policy directory: says that something in it changed, once things have been quiet for a moment.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use tokio::sync::mpsc;
+
+/// How long nothing may change before a change is told: an editor or an update of many files is one change.
+const QUIET: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+/// Longest time that a change waits for things to be quiet.
+const LONGEST: Duration = Duration::from_secs(2);
+
+/// Watches a directory in a thread, until the receiver is gone and something changes, or the process ends.
+///
+/// # Errors
+/// The directory can't be watched.
+pub fn watch(directory: PathBuf, changed: mpsc::Sender<()>) -> io::Result<()> {
+    let watch = Watch::start(&directory)?;
+    let thread = thread::Builder::new().name("policies".to_owned()).spawn(move || {
+        if let Err(error) = watch.run(&changed) {
+            let directory = directory.display();
+            tracing::error!(%error, "cannot watch the policy directory {directory} any more; send SIGHUP to read it again");
+        }
+    });
+    thread.map(drop)
+}
+
+struct Watch {
+    inotify: OwnedFd,
+}
+
+impl Watch {
+    fn start(directory: &Path) -> io::Result<Self> {
+        let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+        let names = WatchFlags::MOVED_FROM | WatchFlags::MOVED_TO | WatchFlags::DELETE | WatchFlags::CREATE;
+        inotify::add_watch(&inotify, directory, names | WatchFlags::CLOSE_WRITE | WatchFlags::ONLYDIR)?;
+        Ok(Self { inotify })
+    }
+
+    fn run(&self, changed: &mpsc::Sender<()>) -> io::Result<()> {
+        loop {
+            self.wait(None)?;
+            let end = Instant::now() + LONGEST;
+            while self.wait(Some(&QUIET))? && Instant::now() < end {}
+            if changed.blocking_send(()).is_err() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits for changes and forgets what they are, because the directory is read again whole. Says whether there were
+    /// any.
+    fn wait(&self, limit: Option<&Timespec>) -> io::Result<bool> {
+        match poll(&mut [PollFd::new(&self.inotify, PollFlags::IN)], limit) {
+            Ok(0) => return Ok(false),
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut reader = inotify::Reader::new(&self.inotify, &mut buffer);
+        loop {
+            match reader.next() {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::AGAIN) => return Ok(true),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_changes_at_once_are_told_once() {
+        let directory = std::env::temp_dir().join(format!("agent-monitor-{}-watch", std::process::id()));
+        std::fs::create_dir_all(&directory).expect("directory can be made");
+        let (changed, mut changes) = mpsc::channel(8);
+        watch(directory.clone(), changed).expect("directory can be watched");
+        for name in ["a.yaml", "b.yaml", "c.yaml"] {
+            std::fs::write(directory.join(name), "x").expect("file can be written");
+        }
+        changes.blocking_recv().expect("the change is told");
+        std::fs::remove_file(directory.join("a.yaml")).expect("file can be removed");
+        changes.blocking_recv().expect("the removal is told");
+        assert!(changes.try_recv().is_err());
+    }
+
+    #[test]
+    fn a_directory_that_is_not_there_is_an_error() {
+        let (changed, _changes) = mpsc::channel(1);
+        assert!(watch("/does/not/exist".into(), changed).is_err());
+    }
+}

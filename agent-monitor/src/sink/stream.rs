@@ -1,0 +1,296 @@
+//! The thread that numbers records and hands them out.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use super::audit::AuditLog;
+use super::follow::Published;
+use crate::record::{Body, Loss, Record, clock};
+
+/// Batches that may wait for the thread; who writes waits when there are more.
+const QUEUE: usize = 64;
+/// Records that a follower may be behind before it loses some.
+const FOLLOWER_RECORDS: usize = 8192;
+
+/// Sees every record in the order of writing, from inside the writing thread.
+pub type Tap = Box<dyn FnMut(&Record) + Send>;
+
+/// Where the stream goes beside its followers.
+#[derive(Default)]
+pub struct Options {
+    /// The audit log.
+    pub file: Option<PathBuf>,
+    /// Sees every record.
+    pub tap: Option<Tap>,
+    /// Name of the node, for the loss records that the stream itself makes.
+    pub node_name: Arc<str>,
+}
+
+/// What the stream has done.
+#[derive(Debug, Default)]
+pub struct Totals {
+    /// Records that are in the audit log.
+    pub audit_written: AtomicU64,
+    /// Records that the audit log could not take.
+    pub audit_lost: AtomicU64,
+    /// Records given to followers, summed over the followers.
+    pub follower_written: AtomicU64,
+    /// Records that followers were too slow for.
+    pub follower_lost: AtomicU64,
+    /// The audit log can't be written now.
+    pub failing: AtomicBool,
+    /// Number of the last record.
+    pub last_seq: AtomicU64,
+}
+
+enum Message {
+    Records(Vec<Record>),
+    Flush(oneshot::Sender<()>),
+    Reopen(oneshot::Sender<io::Result<()>>),
+}
+
+/// The way into the stream. The thread ends when the last clone is dropped.
+#[derive(Clone, Debug)]
+pub struct Stream {
+    messages: mpsc::Sender<Message>,
+    published: broadcast::Sender<Arc<Published>>,
+    totals: Arc<Totals>,
+}
+
+impl Stream {
+    /// Opens the audit log and starts the thread.
+    ///
+    /// # Errors
+    /// The audit log can't be opened, or no thread can be started.
+    pub fn start(options: Options) -> io::Result<(Self, JoinHandle<()>)> {
+        let (log, last) = match &options.file {
+            Some(path) => AuditLog::open(path).map(|(log, last)| (Some(log), last))?,
+            None => (None, 0),
+        };
+        let (messages, queue) = mpsc::channel(QUEUE);
+        let (published, _) = broadcast::channel(FOLLOWER_RECORDS);
+        let totals = Arc::new(Totals::default());
+        totals.last_seq.store(last, Ordering::Relaxed);
+        let writer = Writer {
+            log,
+            tap: options.tap,
+            node_name: options.node_name,
+            published: published.clone(),
+            totals: totals.clone(),
+            seq: last,
+            missing: None,
+        };
+        let thread = thread::Builder::new().name("records".to_owned()).spawn(move || writer.run(queue))?;
+        Ok((Self { messages, published, totals }, thread))
+    }
+
+    /// Hands over records, in order. Waits while the queue is full: the kernel's ring, which counts its losses, is the
+    /// only place where they may be lost for want of time.
+    pub async fn write(&self, records: Vec<Record>) {
+        // Sending fails only when the thread is gone, at the end of the process.
+        let _ = self.messages.send(Message::Records(records)).await;
+    }
+
+    /// As [`Self::write`], blocking the thread.
+    pub fn write_blocking(&self, records: Vec<Record>) {
+        let _ = self.messages.blocking_send(Message::Records(records));
+    }
+
+    /// Waits until everything handed over before is written.
+    pub async fn flush(&self) {
+        let (reply, done) = oneshot::channel();
+        if self.messages.send(Message::Flush(reply)).await.is_ok() {
+            let _ = done.await;
+        }
+    }
+
+    /// Opens the audit log again, after it was moved away.
+    ///
+    /// # Errors
+    /// The new file can't be opened; the old one stays in use.
+    pub async fn reopen(&self) -> io::Result<()> {
+        let (reply, done) = oneshot::channel();
+        if self.messages.send(Message::Reopen(reply)).await.is_err() {
+            return Ok(());
+        }
+        done.await.unwrap_or(Ok(()))
+    }
+
+    /// Every record from now on.
+    pub fn subscribe(&self) -> broadcast::Receiver<Arc<Published>> {
+        self.published.subscribe()
+    }
+
+    /// What it has done.
+    pub fn totals(&self) -> &Arc<Totals> {
+        &self.totals
+    }
+}
+
+/// The thread's own state.
+struct Writer {
+    log: Option<AuditLog>,
+    tap: Option<Tap>,
+    node_name: Arc<str>,
+    published: broadcast::Sender<Arc<Published>>,
+    totals: Arc<Totals>,
+    /// Number of the last record.
+    seq: u64,
+    /// Records that are not in the audit log: first number, last number, how many.
+    missing: Option<(u64, u64, u64)>,
+}
+
+impl Writer {
+    fn run(mut self, mut queue: mpsc::Receiver<Message>) {
+        while let Some(message) = queue.blocking_recv() {
+            match message {
+                Message::Records(records) => self.write(records),
+                Message::Flush(reply) => {
+                    let _ = reply.send(());
+                }
+                Message::Reopen(reply) => {
+                    let _ = reply.send(self.log.as_mut().map_or(Ok(()), AuditLog::reopen));
+                }
+            }
+        }
+        self.write(Vec::new());
+    }
+
+    fn write(&mut self, mut records: Vec<Record>) {
+        if let Some((first, last, count)) = self.missing {
+            records.insert(0, self.loss(first, last, count));
+        }
+        if records.is_empty() {
+            return;
+        }
+        let first = self.seq + 1;
+        let mut lines = Vec::with_capacity(records.len());
+        let mut bytes = Vec::new();
+        for record in &mut records {
+            self.seq += 1;
+            record.seq = Some(self.seq);
+            let line = record.to_line();
+            bytes.extend_from_slice(line.as_bytes());
+            lines.push(line);
+        }
+        self.totals.last_seq.store(self.seq, Ordering::Relaxed);
+        self.log(&bytes, first, records.len() as u64);
+        for (record, line) in records.iter().zip(lines) {
+            if let Some(tap) = &mut self.tap {
+                tap(record);
+            }
+            // An error says only that nobody follows.
+            let _ = self.published.send(Arc::new(Published::new(record, line)));
+        }
+    }
+
+    fn log(&mut self, bytes: &[u8], first: u64, count: u64) {
+        let Some(log) = &mut self.log else { return };
+        match log.add(bytes) {
+            Ok(()) => {
+                self.missing = None;
+                self.totals.audit_written.fetch_add(count, Ordering::Relaxed);
+                self.totals.failing.store(false, Ordering::Relaxed);
+            }
+            Err(error) => {
+                if !self.totals.failing.swap(true, Ordering::Relaxed) {
+                    tracing::error!(%error, "cannot write the audit log; records are lost and counted until it can be written again");
+                }
+                // The loss record at the head of a second try is not counted: what it told of is still told.
+                let again = self.missing.is_some();
+                let (before, lost) = self.missing.map_or((first, 0), |(first, _, lost)| (first, lost));
+                let lost_now = count - u64::from(again);
+                self.missing = Some((before, self.seq, lost + lost_now));
+                self.totals.audit_lost.fetch_add(lost_now, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn loss(&self, first: u64, last: u64, count: u64) -> Record {
+        let loss = Loss {
+            stage: "audit".to_owned(),
+            reason: "write_failed".to_owned(),
+            count,
+            agent: None,
+            after_seq: Some(first.saturating_sub(1)),
+            before_seq: Some(last + 1),
+        };
+        Record { time: clock::now(), seq: None, node_name: self.node_name.clone(), body: Body::Loss(loss) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::MonitorChange;
+    use std::sync::Mutex;
+
+    fn record(text: &str) -> Record {
+        let change = MonitorChange {
+            action: text.to_owned(),
+            version: String::new(),
+            enforcement: String::new(),
+            messages: Vec::new(),
+        };
+        Record { time: clock::now(), seq: None, node_name: "n".into(), body: Body::Monitor(change) }
+    }
+
+    fn seen() -> (Tap, Arc<Mutex<Vec<Record>>>) {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let into = seen.clone();
+        (Box::new(move |record: &Record| into.lock().expect("test lock").push(record.clone())), seen)
+    }
+
+    #[tokio::test]
+    async fn records_are_numbered_without_gaps_in_the_order_of_writing() {
+        let (tap, seen) = seen();
+        let (stream, thread) = Stream::start(Options { tap: Some(tap), ..Options::default() }).expect("stream starts");
+        let mut follower = stream.subscribe();
+        stream.write(vec![record("a"), record("b")]).await;
+        stream.write(vec![record("c")]).await;
+        stream.flush().await;
+        let numbers: Vec<_> = seen.lock().expect("test lock").iter().map(|record| record.seq).collect();
+        assert_eq!(numbers, [Some(1), Some(2), Some(3)]);
+        assert!(follower.recv().await.expect("followed").line().contains("\"seq\":1,"));
+        drop(stream);
+        thread.join().expect("thread ends");
+    }
+
+    #[test]
+    fn what_the_log_could_not_take_is_named_by_the_next_record() {
+        let (tap, seen) = seen();
+        let (published, _) = broadcast::channel(8);
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("/dev/full is there");
+        let path = std::env::temp_dir().join(format!("agent-monitor-{}-full", std::process::id()));
+        let (good, _) = AuditLog::open(&path).expect("log can be made");
+        let mut writer = Writer {
+            log: Some(AuditLog::of(full)),
+            tap: Some(tap),
+            node_name: "n".into(),
+            published,
+            totals: Arc::default(),
+            seq: 10,
+            missing: None,
+        };
+        writer.write(vec![record("a"), record("b")]);
+        writer.write(vec![record("c")]);
+        assert!(writer.totals.failing.load(Ordering::Relaxed));
+        writer.log = Some(good);
+        writer.write(vec![record("d")]);
+        assert!(!writer.totals.failing.load(Ordering::Relaxed));
+        let totals = (&writer.totals.audit_written, &writer.totals.audit_lost);
+        assert_eq!((totals.0.load(Ordering::Relaxed), totals.1.load(Ordering::Relaxed)), (2, 3));
+        let text = std::fs::read_to_string(&path).expect("log is text");
+        let records: Vec<_> = text.lines().map(|line| Record::parse(line).expect("line is a record")).collect();
+        let Some(Body::Loss(loss)) = records.first().map(|record| &record.body) else { panic!("{text}") };
+        assert_eq!((loss.count, loss.after_seq, loss.before_seq), (3, Some(10), Some(15)));
+        assert_eq!(records.first().and_then(|record| record.seq), Some(15));
+        assert_eq!(seen.lock().expect("test lock").len(), 6);
+        let _ = std::fs::remove_file(path);
+    }
+}
