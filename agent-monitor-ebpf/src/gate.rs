@@ -32,11 +32,14 @@ pub fn enter() -> Gate {
 /// Whether some cgroup could not be bound, and the task is in one below the agents root.
 #[inline(always)]
 fn lost(cgroup: u64) -> bool {
-    let Some(settings) = SETTINGS.get(0) else { return false };
+    let Some(settings) = SETTINGS.get(0) else {
+        return false;
+    };
     if settings.bindings_lost == 0 || settings.root_id == 0 {
         return false;
     }
     // SAFETY: the helper takes any number.
     cgroup != settings.root_id
-        && unsafe { bpf_get_current_ancestor_cgroup_id(settings.root_level as i32) } == settings.root_id
+        && unsafe { bpf_get_current_ancestor_cgroup_id(settings.root_level as i32) }
+            == settings.root_id
 }

@@ -1,7 +1,7 @@
 //! Reading images in the kernel, and running operands through their automata.
 
 use crate::maps::{IMAGES_LARGE, IMAGES_MEDIUM, IMAGES_SMALL, SLOTS};
-use crate::scratch::END;
+use crate::scratch::{END, Loop};
 use agent_monitor_common::class::OnFault;
 use agent_monitor_common::decide::Operand;
 use agent_monitor_common::image::{Automaton, ReadImage, at};
@@ -21,9 +21,18 @@ impl Image {
     #[inline(always)]
     pub fn of(slot: u32) -> Option<Self> {
         match *SLOTS.get(slot)? {
-            1 => Some(Self { base: IMAGES_SMALL.get_value(slot, &0)?.as_ptr(), mask: IMAGE_SIZES[0] as u64 - 1 }),
-            2 => Some(Self { base: IMAGES_MEDIUM.get_value(slot, &0)?.as_ptr(), mask: IMAGE_SIZES[1] as u64 - 1 }),
-            3 => Some(Self { base: IMAGES_LARGE.get_value(slot, &0)?.as_ptr(), mask: IMAGE_SIZES[2] as u64 - 1 }),
+            1 => Some(Self {
+                base: IMAGES_SMALL.get_value(slot, &0)?.as_ptr(),
+                mask: IMAGE_SIZES[0] as u64 - 1,
+            }),
+            2 => Some(Self {
+                base: IMAGES_MEDIUM.get_value(slot, &0)?.as_ptr(),
+                mask: IMAGE_SIZES[1] as u64 - 1,
+            }),
+            3 => Some(Self {
+                base: IMAGES_LARGE.get_value(slot, &0)?.as_ptr(),
+                mask: IMAGE_SIZES[2] as u64 - 1,
+            }),
             _ => None,
         }
     }
@@ -50,12 +59,22 @@ impl ReadImage for Image {
     #[inline(always)]
     fn half(&self, offset: u32) -> u16 {
         // SAFETY: masked to the size of the map value, aligned.
-        unsafe { *self.base.add((u64::from(offset) & self.mask & !1) as usize).cast() }
+        unsafe {
+            *self
+                .base
+                .add((u64::from(offset) & self.mask & !1) as usize)
+                .cast()
+        }
     }
     #[inline(always)]
     fn word(&self, offset: u32) -> u32 {
         // SAFETY: masked to the size of the map value, aligned.
-        unsafe { *self.base.add((u64::from(offset) & self.mask & !3) as usize).cast() }
+        unsafe {
+            *self
+                .base
+                .add((u64::from(offset) & self.mask & !3) as usize)
+                .cast()
+        }
     }
 }
 
@@ -66,6 +85,8 @@ pub struct Text {
     pub base: *const u8,
     /// Offset of the first byte.
     pub start: u64,
+    /// Where the state of a loop over it is.
+    pub state: *mut Loop,
 }
 
 impl Text {
@@ -79,7 +100,11 @@ impl Text {
     #[inline(always)]
     pub fn byte(&self, index: u64) -> u8 {
         // SAFETY: masked to less than the size of the buffer.
-        unsafe { *self.base.add((self.start.wrapping_add(index) & (END - 1)) as usize) }
+        unsafe {
+            *self
+                .base
+                .add((self.start.wrapping_add(index) & (END - 1)) as usize)
+        }
     }
 }
 
@@ -91,28 +116,40 @@ struct Walk<'a, I: ?Sized> {
     classes: u64,
     rows: u64,
     stride: u64,
-    state: u64,
-    position: u64,
 }
 
 impl Operand for Text {
     #[inline(always)]
-    fn walk<I: ReadImage + ?Sized>(&self, image: &I, automaton: &Automaton, state: u32, from: u32) -> u32 {
+    fn walk<I: ReadImage + ?Sized>(
+        &self,
+        image: &I,
+        automaton: &Automaton,
+        state: u32,
+        from: u32,
+    ) -> u32 {
         let mut walk = Walk {
             image,
             text: *self,
             classes: automaton.classes.into(),
             rows: automaton.rows.into(),
             stride: automaton.stride.into(),
-            state: state.into(),
-            position: self.start.wrapping_add(from.into()),
         };
+        // SAFETY: the buffer is this program's own.
+        let run = unsafe { &mut *self.state };
+        run.state = state.into();
+        run.position = self.start.wrapping_add(from.into());
         let steps = self.length().wrapping_sub(from.into()) & (END - 1);
         // SAFETY: the callback gets the address of `walk`, which lives until the helper returns.
         unsafe {
-            bpf_loop(steps as u32, step::<I> as *const () as *mut _, (&raw mut walk).cast(), 0);
+            bpf_loop(
+                steps as u32,
+                step::<I> as *const () as *mut _,
+                (&raw mut walk).cast(),
+                0,
+            );
         }
-        walk.state as u32
+        // SAFETY: as above.
+        unsafe { core::ptr::read_volatile(&raw const (*self.state).state) as u32 }
     }
 }
 
@@ -120,8 +157,11 @@ impl Operand for Text {
 extern "C" fn step<I: ReadImage + ?Sized>(_index: u32, walk: *mut Walk<'_, I>) -> i64 {
     // SAFETY: `bpf_loop` passes on what it was given.
     let walk = unsafe { &mut *walk };
+    // SAFETY: the buffer is this program's own.
+    let run = unsafe { &mut *walk.text.state };
+    let position = run.position;
     // SAFETY: masked to less than the size of the buffer.
-    let byte = unsafe { *walk.text.base.add((walk.position & (END - 1)) as usize) };
+    let byte = unsafe { *walk.text.base.add((position & (END - 1)) as usize) };
     let automaton = Automaton {
         classes: walk.classes as u32,
         rows: walk.rows as u32,
@@ -132,7 +172,7 @@ extern "C" fn step<I: ReadImage + ?Sized>(_index: u32, walk: *mut Walk<'_, I>) -
         thread_prefix: 0,
         states: 0,
     };
-    walk.state = walk.image.step(&automaton, walk.state as u32, byte).into();
-    walk.position = walk.position.wrapping_add(1);
+    run.state = walk.image.step(&automaton, run.state as u32, byte).into();
+    run.position = position.wrapping_add(1);
     0
 }

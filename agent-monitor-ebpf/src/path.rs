@@ -8,7 +8,7 @@
 
 use crate::image::Text;
 use crate::kernel::{self, Kernel, address, load, offset, opaque, read};
-use crate::scratch::{END, TEXT_BYTES};
+use crate::scratch::{Buffer, END, Loop, reload};
 use crate::task::current;
 use agent_monitor_common::class::Fault;
 use agent_monitor_common::limit::{NAME_BYTES, PATH_STEPS};
@@ -35,79 +35,88 @@ pub fn place_at(path: u64) -> Place {
 /// The name `dentry` in the directory `directory` (a `struct path`).
 #[inline(always)]
 pub fn place_in(directory: Kernel, dentry: Kernel) -> Place {
-    Place { mount: read(address(directory, &kernel::PATH_MNT)), dentry: dentry as u64 }
+    Place {
+        mount: read(address(directory, &kernel::PATH_MNT)),
+        dentry: dentry as u64,
+    }
 }
 
-/// State of a walk, on the stack of the program.
+/// What stays the same during a walk; on the stack of the program.
 #[repr(C)]
 struct Walk {
     buffer: *mut u8,
-    position: u64,
-    dentry: u64,
-    /// A `struct vfsmount`.
-    mount: u64,
-    /// The top of `mount`.
-    mount_root: u64,
+    state: *mut Loop,
     root: Place,
-    /// A [`Fault`], or 0 once the root is reached.
-    fault: u64,
 }
 
 /// First bytes of a `struct dentry`, which hold all that a step needs; the loader refuses a kernel where they don't.
 pub const DENTRY_BYTES: usize = 64;
 
-/// Writes the path of `place` into `buffer`, so that it ends at [`END`].
+/// Writes the path of `place` into a buffer, so that it ends at [`END`].
 #[inline(always)]
-pub fn walk(buffer: &mut [u8; TEXT_BYTES], place: Place) -> Result<Text, Fault> {
-    let base = buffer.as_mut_ptr();
+pub fn walk(buffer: Buffer, place: Place) -> Result<Text, Fault> {
     let fs: Kernel = load(current(), &kernel::TASK_FS);
     let mut walk = Walk {
-        buffer: base,
-        position: END,
-        dentry: place.dentry,
-        mount: place.mount,
-        mount_root: read(place.mount + offset(&kernel::VFSMOUNT_ROOT) as u64),
+        buffer: buffer.base,
+        state: buffer.state,
         root: place_at(address(fs, &kernel::FS_ROOT)),
-        fault: Fault::PathTooLong as u64,
     };
+    // SAFETY: the buffer is this program's own.
+    let state = unsafe { &mut *buffer.state };
+    state.position = END;
+    state.dentry = place.dentry;
+    state.mount = place.mount;
+    state.mount_root = read(place.mount + offset(&kernel::VFSMOUNT_ROOT) as u64);
+    state.result = Fault::PathTooLong as u64;
     // SAFETY: the callback gets the address of `walk`, which lives until the helper returns.
-    unsafe { bpf_loop(PATH_STEPS, step as *const () as *mut _, (&raw mut walk).cast(), 0) };
-    match walk.fault {
+    unsafe {
+        bpf_loop(
+            PATH_STEPS,
+            step as *const () as *mut _,
+            (&raw mut walk).cast(),
+            0,
+        )
+    };
+    match reload(&state.result) {
         0 => {}
         1 => return Err(Fault::PathTooLong),
         2 => return Err(Fault::PathUnreachable),
         _ => return Err(Fault::PathUnreadable),
     }
-    let mut start = walk.position & (2 * END - 1);
+    let mut start = reload(&state.position);
     if start >= END {
         // The root itself.
         start = END - 1;
         // SAFETY: END - 1 is in the buffer.
-        unsafe { *base.add(END as usize - 1) = b'/' };
+        unsafe { *buffer.base.add(END as usize - 1) = b'/' };
     }
-    Ok(Text { base, start })
+    Ok(buffer.text(start))
 }
 
 /// One level up: 0 goes on, 1 ends the loop.
 #[inline(never)]
 extern "C" fn step(_index: u32, walk: *mut Walk) -> i64 {
-    // SAFETY: `bpf_loop` passes on what it was given.
-    let walk = unsafe { &mut *walk };
-    if walk.dentry == walk.root.dentry && walk.mount == walk.root.mount {
-        walk.fault = 0;
+    // SAFETY: `bpf_loop` passes on what it was given, and the buffer is this program's own.
+    let (walk, state) = unsafe { (&*walk, &mut *(*walk).state) };
+    if state.dentry == walk.root.dentry && state.mount == walk.root.mount {
+        state.result = 0;
         return 1;
     }
-    let fault = if walk.dentry == walk.mount_root { leave_mount(walk) } else { take_name(walk) };
+    let fault = if state.dentry == state.mount_root {
+        leave_mount(state)
+    } else {
+        take_name(walk.buffer, state)
+    };
     if fault == 0 {
         return 0;
     }
-    walk.fault = fault;
+    state.result = fault;
     1
 }
 
 /// Goes from the top of a mount to the name that it is mounted on. Gives the fault, or 0.
 #[inline(always)]
-fn leave_mount(walk: &mut Walk) -> u64 {
+fn leave_mount(walk: &mut Loop) -> u64 {
     let mount = walk.mount.wrapping_sub(offset(&kernel::MOUNT_MNT) as u64);
     let parent: u64 = read(mount + offset(&kernel::MOUNT_PARENT) as u64);
     let mountpoint: u64 = read(mount + offset(&kernel::MOUNT_MOUNTPOINT) as u64);
@@ -126,7 +135,7 @@ fn leave_mount(walk: &mut Walk) -> u64 {
 /// Writes `/` and the name in front of what is there, and goes to the directory. Gives the fault, or 0. Nothing changes
 /// where the name was being renamed: the next step tries again.
 #[inline(always)]
-fn take_name(walk: &mut Walk) -> u64 {
+fn take_name(buffer: *mut u8, walk: &mut Loop) -> u64 {
     let dentry: [u64; DENTRY_BYTES / 8] = read(walk.dentry);
     let head = (&raw const dentry).cast::<u8>();
     let parent: u64 = field(head, offset(&kernel::DENTRY_PARENT));
@@ -148,8 +157,13 @@ fn take_name(walk: &mut Walk) -> u64 {
     let length = opaque(length) & NAME_BYTES as u64;
     let position = opaque(walk.position - length) & (END - 1);
     // SAFETY: position < END and length <= NAME_BYTES, so the name ends inside of the buffer.
-    let failed =
-        unsafe { bpf_probe_read_kernel(walk.buffer.add(position as usize).cast(), length as u32, name as *const _) };
+    let failed = unsafe {
+        bpf_probe_read_kernel(
+            buffer.add(position as usize).cast(),
+            length as u32,
+            name as *const _,
+        )
+    };
     if failed != 0 {
         return Fault::PathUnreadable as u64;
     }
@@ -159,7 +173,7 @@ fn take_name(walk: &mut Walk) -> u64 {
     }
     let position = opaque(position - 1) & (END - 1);
     // SAFETY: position < END.
-    unsafe { *walk.buffer.add(position as usize) = b'/' };
+    unsafe { *buffer.add(position as usize) = b'/' };
     walk.position = position;
     walk.dentry = parent;
     0
@@ -186,7 +200,7 @@ pub enum Named {
 
 /// Writes the operand of an object that has no path.
 #[inline(always)]
-pub fn nameless_text(buffer: &mut [u8; TEXT_BYTES], named: Named) -> Text {
+pub fn nameless_text(buffer: Buffer, named: Named) -> Text {
     match named {
         Named::Memfd => word(buffer, anonymous::MEMFD),
         Named::Deleted => word(buffer, anonymous::DELETED),
@@ -197,14 +211,14 @@ pub fn nameless_text(buffer: &mut [u8; TEXT_BYTES], named: Named) -> Text {
 }
 
 #[inline(always)]
-fn word(buffer: &mut [u8; TEXT_BYTES], word: &'static str) -> Text {
+fn word(buffer: Buffer, word: &'static str) -> Text {
     let start = END as usize - word.len();
     let mut i = 0;
     while i < word.len() {
-        buffer[start + i] = word.as_bytes()[i];
+        buffer.put(start + i, word.as_bytes()[i]);
         i += 1;
     }
-    Text { base: buffer.as_ptr(), start: start as u64 }
+    buffer.text(start as u64)
 }
 
 /// Whether the file behind an inode and a dentry, whose `struct vfsmount` is at `mount`, has a path. File systems that the kernel mounts for itself and users mount too (tracefs, securityfs) have
@@ -227,7 +241,11 @@ pub fn nameless(inode: Kernel, dentry: Kernel, mount: u64) -> Named {
             _ => Named::Other,
         };
     }
-    if removed(dentry) { Named::Deleted } else { Named::Path }
+    if removed(dentry) {
+        Named::Deleted
+    } else {
+        Named::Path
+    }
 }
 
 /// Whether a mount is in no namespace: `mnt_ns` is NULL or `MNT_NS_INTERNAL`, an error pointer (`fs/mount.h`).
@@ -244,20 +262,21 @@ pub fn internal(mount: u64) -> bool {
 pub fn removed(dentry: Kernel) -> bool {
     // struct hlist_bl_node { next, pprev }: not hashed if pprev is NULL.
     // SAFETY: a load through a pointer that the verifier tracks.
-    let pprev: u64 =
-        unsafe { core::ptr::read_volatile(dentry.byte_add(offset(&kernel::DENTRY_HASH) + 8).cast()) };
+    let pprev: u64 = unsafe {
+        core::ptr::read_volatile(dentry.byte_add(offset(&kernel::DENTRY_HASH) + 8).cast())
+    };
     let parent: Kernel = load(dentry, &kernel::DENTRY_PARENT);
     pprev == 0 && parent as u64 != dentry as u64
 }
 
 /// Writes an operand of a few bytes.
 #[inline(always)]
-pub fn operand<const N: usize>(buffer: &mut [u8; TEXT_BYTES], bytes: [u8; N]) -> Text {
+pub fn operand<const N: usize>(buffer: Buffer, bytes: [u8; N]) -> Text {
     let start = END as usize - N;
     let mut i = 0;
     while i < N {
-        buffer[start + i] = bytes[i];
+        buffer.put(start + i, bytes[i]);
         i += 1;
     }
-    Text { base: buffer.as_ptr(), start: start as u64 }
+    buffer.text(start as u64)
 }

@@ -1,6 +1,7 @@
 //! Scratch buffers. Programs can be preempted in the middle of a decision, and another task may run one on the same CPU,
 //! so a CPU has several buffers, each taken by an atomic exchange and given back on every way out.
 
+use crate::image::Text;
 use crate::maps::SCRATCH;
 use agent_monitor_common::event::EventHeader;
 use agent_monitor_common::limit::{NAME_BYTES, PATH_BYTES, SCRATCH_PER_CPU};
@@ -11,6 +12,27 @@ use core::intrinsics::{AtomicOrdering, atomic_xchg};
 pub const END: u64 = PATH_BYTES as u64 + 1;
 /// Bytes of an operand's buffer: a name of [`NAME_BYTES`] may be written at any offset below [`END`].
 pub const TEXT_BYTES: usize = PATH_BYTES + 1 + NAME_BYTES + 1;
+
+/// What a callback of `bpf_loop` changes.
+// VERIFIER: before 6.7 it takes a callback to run exactly once, and derives from that what a number on the stack can be
+// after the loop: it then removes code that does run. Numbers in a map value it knows nothing about, so all that a
+// callback changes is here, and on the stack there is only what stays the same.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Loop {
+    /// Where in the buffer the loop is.
+    pub position: u64,
+    /// The automaton's state; the value of a number.
+    pub state: u64,
+    /// The fault of a path walk, or 0 once the root is reached; not 0 once a number is whole.
+    pub result: u64,
+    /// Path walk: the `struct dentry`.
+    pub dentry: u64,
+    /// Path walk: the `struct vfsmount`.
+    pub mount: u64,
+    /// Path walk: the top of `mount`.
+    pub mount_root: u64,
+}
 
 /// One buffer.
 #[repr(C)]
@@ -33,6 +55,8 @@ pub struct Scratch {
     pub own_thread: u64,
     /// Not 0 where the kernel only looked whether it would be granted: neither counted nor told.
     pub silent: u64,
+    /// State of the loop that runs, if one does.
+    pub state: Loop,
     /// The operand.
     pub object: [u8; TEXT_BYTES],
     /// The second operand of a rename or link.
@@ -41,6 +65,54 @@ pub struct Scratch {
     pub header: EventHeader,
     /// The objects of the event.
     pub body: [u8; 2 * (PATH_BYTES + 1)],
+}
+
+/// The buffer of one operand, and the state of loops over it.
+#[derive(Clone, Copy)]
+pub struct Buffer {
+    /// Its first byte.
+    pub base: *mut u8,
+    /// State of a loop.
+    pub state: *mut Loop,
+}
+
+impl Buffer {
+    /// The operand from `start` to [`END`].
+    #[inline(always)]
+    pub fn text(self, start: u64) -> Text {
+        Text {
+            base: self.base,
+            start,
+            state: self.state,
+        }
+    }
+
+    /// Writes a byte.
+    #[inline(always)]
+    pub fn put(self, at: usize, byte: u8) {
+        // SAFETY: the verifier checks that `at` is in the buffer.
+        unsafe { *self.base.add(at) = byte };
+    }
+}
+
+impl Scratch {
+    /// The object's buffer.
+    #[inline(always)]
+    pub fn object(&mut self) -> Buffer {
+        Buffer {
+            base: (&raw mut self.object).cast(),
+            state: &raw mut self.state,
+        }
+    }
+
+    /// The new object's buffer.
+    #[inline(always)]
+    pub fn new_object(&mut self) -> Buffer {
+        Buffer {
+            base: (&raw mut self.new_object).cast(),
+            state: &raw mut self.state,
+        }
+    }
 }
 
 /// A buffer of this CPU that nobody has; `None` where all are taken.
@@ -53,7 +125,8 @@ pub fn take() -> Option<&'static mut Scratch> {
         if let Some(scratch) = SCRATCH.get_ptr_mut(cpu * SCRATCH_PER_CPU + i) {
             // SAFETY: the pointer is to a map value; whoever reads 0 from `busy` is the only one that has the buffer.
             unsafe {
-                if atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(&raw mut (*scratch).busy, 1) == 0 {
+                if atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(&raw mut (*scratch).busy, 1) == 0
+                {
                     return Some(&mut *scratch);
                 }
             }

@@ -4,7 +4,7 @@ use crate::image::Text;
 use crate::kernel::{self, Kernel, address, load, offset, opaque, read};
 use crate::operation::Operation;
 use crate::path::{place_at, walk};
-use crate::scratch::{END, TEXT_BYTES};
+use crate::scratch::{Buffer, END};
 use agent_monitor_common::class::{Class, Fault, network};
 use agent_monitor_common::decide::OwnEntry;
 use agent_monitor_common::limit::ABSTRACT_NAME_BYTES;
@@ -42,14 +42,24 @@ impl Endpoint {
     /// An IPv4 endpoint.
     #[inline(always)]
     pub fn v4(protocol: u32, address: u32, port: u16) -> Self {
-        Self { protocol: protocol_byte(protocol), port, address: [0, 0, MAPPED, address], v4: true }
+        Self {
+            protocol: protocol_byte(protocol),
+            port,
+            address: [0, 0, MAPPED, address],
+            v4: true,
+        }
     }
 
     /// An IPv6 endpoint; a mapped address is the IPv4 address.
     #[inline(always)]
     pub fn v6(protocol: u32, address: [u32; 4], port: u16) -> Self {
         let v4 = address[0] == 0 && address[1] == 0 && address[2] == MAPPED;
-        Self { protocol: protocol_byte(protocol), port, address, v4 }
+        Self {
+            protocol: protocol_byte(protocol),
+            port,
+            address,
+            v4,
+        }
     }
 
     /// The same as a destination: the unspecified address is the loopback address.
@@ -69,7 +79,13 @@ impl Endpoint {
     /// `unspecified` is the family that `AF_UNSPEC` stands for.
     // VERIFIER: results come in `found`, see `operation.rs`.
     #[inline(always)]
-    pub fn of_sockaddr(name: u64, length: u32, protocol: u32, unspecified: u16, found: &mut Self) -> Found {
+    pub fn of_sockaddr(
+        name: u64,
+        length: u32,
+        protocol: u32,
+        unspecified: u16,
+        found: &mut Self,
+    ) -> Found {
         const V4_BYTES: u32 = 8;
         const V6_BYTES: u32 = 24;
         if length < 2 {
@@ -107,25 +123,38 @@ impl Endpoint {
         let protocol: u16 = load(sk, &kernel::SOCK_PROTOCOL);
         let port: u16 = load(sk, &kernel::SOCK_LOCAL_PORT);
         if family == AF_INET {
-            Self::v4(protocol.into(), load(sk, &kernel::SOCK_LOCAL_V4), port.to_be())
+            Self::v4(
+                protocol.into(),
+                load(sk, &kernel::SOCK_LOCAL_V4),
+                port.to_be(),
+            )
         } else {
-            Self::v6(protocol.into(), read(address(sk, &kernel::SOCK_LOCAL_V6)), port.to_be())
+            Self::v6(
+                protocol.into(),
+                read(address(sk, &kernel::SOCK_LOCAL_V6)),
+                port.to_be(),
+            )
         }
     }
 
     /// No endpoint yet.
-    pub const NONE: Self = Self { protocol: 0, port: 0, address: [0; 4], v4: false };
+    pub const NONE: Self = Self {
+        protocol: 0,
+        port: 0,
+        address: [0; 4],
+        v4: false,
+    };
 
     /// Writes the operand.
     #[inline(always)]
-    pub fn text(&self, buffer: &mut [u8; TEXT_BYTES]) -> Text {
+    pub fn text(&self, buffer: Buffer) -> Text {
         let length = if self.v4 { IPV4_BYTES } else { IPV6_BYTES };
         let start = END as usize - length;
         let port = self.port.to_ne_bytes();
-        buffer[start] = if self.v4 { IPV4 } else { IPV6 };
-        buffer[start + 1] = self.protocol;
-        buffer[start + 2] = port[0];
-        buffer[start + 3] = port[1];
+        buffer.put(start, if self.v4 { IPV4 } else { IPV6 });
+        buffer.put(start + 1, self.protocol);
+        buffer.put(start + 2, port[0]);
+        buffer.put(start + 3, port[1]);
         if self.v4 {
             put(buffer, start + 4, self.address[3]);
         } else {
@@ -134,17 +163,17 @@ impl Endpoint {
             put(buffer, start + 12, self.address[2]);
             put(buffer, start + 16, self.address[3]);
         }
-        Text { base: buffer.as_ptr(), start: start as u64 }
+        buffer.text(start as u64)
     }
 }
 
 #[inline(always)]
-fn put(buffer: &mut [u8; TEXT_BYTES], at: usize, word: u32) {
+fn put(buffer: Buffer, at: usize, word: u32) {
     let bytes = word.to_ne_bytes();
-    buffer[at] = bytes[0];
-    buffer[at + 1] = bytes[1];
-    buffer[at + 2] = bytes[2];
-    buffer[at + 3] = bytes[3];
+    buffer.put(at, bytes[0]);
+    buffer.put(at + 1, bytes[1]);
+    buffer.put(at + 2, bytes[2]);
+    buffer.put(at + 3, bytes[3]);
 }
 
 /// What a socket address turned out to be.
@@ -163,7 +192,7 @@ impl Operation<'_> {
     /// Judges `access` to an endpoint.
     #[inline(always)]
     pub fn judge_endpoint(&mut self, endpoint: Endpoint, access: u16) {
-        let object = endpoint.text(&mut self.scratch.object);
+        let object = endpoint.text(self.scratch.object());
         let object = self.set_object(object);
         self.judge(Class::Network, object, OwnEntry::default(), access);
     }
@@ -171,14 +200,28 @@ impl Operation<'_> {
     /// Judges `access` to the endpoint in a `struct sockaddr` of the kernel; `false` for a family that is not judged by
     /// address. `unspecified` is the family that `AF_UNSPEC` stands for.
     #[inline(always)]
-    pub fn judge_sockaddr(&mut self, name: u64, length: u32, protocol: u32, unspecified: u16, access: u16) -> bool {
+    pub fn judge_sockaddr(
+        &mut self,
+        name: u64,
+        length: u32,
+        protocol: u32,
+        unspecified: u16,
+        access: u16,
+    ) -> bool {
         let mut endpoint = Endpoint::NONE;
         match Endpoint::of_sockaddr(name, length, protocol, unspecified, &mut endpoint) {
             Found::OtherFamily => return false,
             Found::Short => self.fault(Class::Network, access, Fault::AddressUnreadable),
             Found::Endpoint => {
                 let listen = access == network::LISTEN;
-                self.judge_endpoint(if listen { endpoint } else { endpoint.destination() }, access);
+                self.judge_endpoint(
+                    if listen {
+                        endpoint
+                    } else {
+                        endpoint.destination()
+                    },
+                    access,
+                );
             }
         }
         true
@@ -190,14 +233,22 @@ impl Operation<'_> {
         let place = place_at(address(sk, &kernel::UNIX_SOCK_PATH));
         let named: u64 = read(address(sk, &kernel::UNIX_SOCK_ADDRESS));
         let object = if place.dentry != 0 {
-            walk(&mut self.scratch.object, place).and_then(|path| prefix(&mut self.scratch.object, path.start))
+            walk(self.scratch.object(), place)
+                .and_then(|path| prefix(self.scratch.object(), path.start))
         } else if named != 0 {
             let length: u32 = read(named + offset(&kernel::UNIX_ADDRESS_LENGTH) as u64);
-            abstract_name(&mut self.scratch.object, named + offset(&kernel::UNIX_ADDRESS_NAME) as u64, length)
+            abstract_name(
+                self.scratch.object(),
+                named + offset(&kernel::UNIX_ADDRESS_NAME) as u64,
+                length,
+            )
         } else {
             return false;
         };
-        let found = object.map(#[inline(always)] |object| self.set_object(object));
+        let found = object.map(
+            #[inline(always)]
+            |object| self.set_object(object),
+        );
         self.judge_found(Class::Network, found, access);
         true
     }
@@ -205,7 +256,7 @@ impl Operation<'_> {
 
 /// The operand of the abstract name in a `struct sockaddr_un` of `length` bytes: `u@` and the name without its NUL.
 #[inline(always)]
-pub fn abstract_name(buffer: &mut [u8; TEXT_BYTES], sockaddr: u64, length: u32) -> Result<Text, Fault> {
+pub fn abstract_name(buffer: Buffer, sockaddr: u64, length: u32) -> Result<Text, Fault> {
     const FAMILY_AND_NUL: u32 = 3;
     if length < FAMILY_AND_NUL || length > FAMILY_AND_NUL + ABSTRACT_NAME_BYTES as u32 {
         return Err(Fault::AddressUnreadable);
@@ -216,7 +267,7 @@ pub fn abstract_name(buffer: &mut [u8; TEXT_BYTES], sockaddr: u64, length: u32) 
         // SAFETY: start + length is END, which is inside of the buffer.
         let failed = unsafe {
             bpf_probe_read_kernel(
-                buffer.as_mut_ptr().add((opaque(start) & (END - 1)) as usize).cast(),
+                buffer.base.add((opaque(start) & (END - 1)) as usize).cast(),
                 length as u32,
                 (sockaddr + u64::from(FAMILY_AND_NUL)) as *const _,
             )
@@ -226,17 +277,17 @@ pub fn abstract_name(buffer: &mut [u8; TEXT_BYTES], sockaddr: u64, length: u32) 
         }
     }
     let start = opaque(start - 1) & (END - 1);
-    buffer[start as usize] = b'@';
+    buffer.put(start as usize, b'@');
     prefix(buffer, start)
 }
 
 /// Puts [`UNIX`] before the operand at `start`.
 #[inline(always)]
-fn prefix(buffer: &mut [u8; TEXT_BYTES], start: u64) -> Result<Text, Fault> {
+fn prefix(buffer: Buffer, start: u64) -> Result<Text, Fault> {
     if start <= 1 {
         return Err(Fault::PathTooLong);
     }
     let start = opaque(start - 1) & (END - 1);
-    buffer[start as usize] = UNIX;
-    Ok(Text { base: buffer.as_ptr(), start })
+    buffer.put(start as usize, UNIX);
+    Ok(buffer.text(start))
 }

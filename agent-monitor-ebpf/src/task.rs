@@ -79,13 +79,26 @@ pub fn own_entry(path: Text, scratch: &mut Scratch) -> OwnEntry {
     if at(&path, 0, b"/proc/") {
         let task = current();
         let leader: Kernel = load(task, &kernel::TASK_GROUP_LEADER);
-        skip_number(&path, 6, id_in_own_namespace(leader), &mut scratch.own_process);
+        skip_number(
+            &path,
+            6,
+            id_in_own_namespace(leader),
+            &mut scratch.own_process,
+        );
         let process = reload(&scratch.own_process);
         if process != 0 && at(&path, process, b"/task/") {
-            skip_number(&path, process + 6, id_in_own_namespace(task), &mut scratch.own_thread);
+            skip_number(
+                &path,
+                process + 6,
+                id_in_own_namespace(task),
+                &mut scratch.own_thread,
+            );
         }
     }
-    OwnEntry { process: reload(&scratch.own_process) as u32, thread: reload(&scratch.own_thread) as u32 }
+    OwnEntry {
+        process: reload(&scratch.own_process) as u32,
+        thread: reload(&scratch.own_thread) as u32,
+    }
 }
 
 /// Whether `word` stands at `index`.
@@ -104,40 +117,42 @@ fn at(path: &Text, index: u64, word: &[u8; 6]) -> bool {
 #[inline(always)]
 fn skip_number(path: &Text, index: u64, number: u32, end: &mut u64) {
     const DIGITS: u32 = 11;
-    let mut digits = Digits { base: path.base, position: path.start + index, value: 0, whole: 0 };
+    let mut digits = *path;
+    // SAFETY: the buffer is this program's own.
+    let state = unsafe { &mut *path.state };
+    state.position = path.start + index;
+    state.state = 0;
+    state.result = 0;
     // SAFETY: the callback gets the address of `digits`, which lives until the helper returns.
-    unsafe { bpf_loop(DIGITS, digit as *const () as *mut _, (&raw mut digits).cast(), 0) };
-    if digits.whole != 0 && digits.value == u64::from(number) {
-        *end = digits.position - path.start;
+    unsafe {
+        bpf_loop(
+            DIGITS,
+            digit as *const () as *mut _,
+            (&raw mut digits).cast(),
+            0,
+        )
+    };
+    if reload(&state.result) != 0 && reload(&state.state) == u64::from(number) {
+        *end = reload(&state.position) - path.start;
     }
-}
-
-/// A number that is being read, on the stack of the program.
-#[repr(C)]
-struct Digits {
-    base: *const u8,
-    position: u64,
-    value: u64,
-    /// Not 0 once the name ended, with nothing but digits in it.
-    whole: u64,
 }
 
 /// One digit: 0 goes on, 1 ends the loop.
 #[inline(never)]
-extern "C" fn digit(index: u32, digits: *mut Digits) -> i64 {
-    // SAFETY: `bpf_loop` passes on what it was given.
-    let digits = unsafe { &mut *digits };
-    let ended = digits.position >= END;
+extern "C" fn digit(index: u32, digits: *mut Text) -> i64 {
+    // SAFETY: `bpf_loop` passes on what it was given, and the buffer is this program's own.
+    let (text, state) = unsafe { (&*digits, &mut *(*digits).state) };
+    let position = state.position;
     // SAFETY: masked to less than the size of the buffer.
-    let byte = unsafe { *digits.base.add((opaque(digits.position) & (END - 1)) as usize) };
-    if ended || byte == b'/' {
-        digits.whole = (index != 0).into();
+    let byte = unsafe { *text.base.add((opaque(position) & (END - 1)) as usize) };
+    if position >= END || byte == b'/' {
+        state.result = (index != 0).into();
         return 1;
     }
     if !byte.is_ascii_digit() {
         return 1;
     }
-    digits.value = digits.value * 10 + u64::from(byte - b'0');
-    digits.position += 1;
+    state.state = state.state * 10 + u64::from(byte - b'0');
+    state.position = position + 1;
     0
 }

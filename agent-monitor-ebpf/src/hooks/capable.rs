@@ -18,7 +18,7 @@ fn capable(ctx: LsmContext) -> i32 {
         #[inline(always)]
         |operation| {
             let capability: u32 = ctx.arg(2);
-            let object = operand(&mut operation.scratch.object, [capability as u8]);
+            let object = operand(operation.scratch.object(), [capability as u8]);
             let object = operation.set_object(object);
             operation.scratch.silent = (options & CAP_OPT_NOAUDIT).into();
             operation.judge(Class::Capability, object, OwnEntry::default(), USE);

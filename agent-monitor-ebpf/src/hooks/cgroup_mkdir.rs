@@ -20,7 +20,9 @@ fn cgroup_mkdir(ctx: BtfTracePointContext) -> i32 {
     let state: Kernel = load(cgroup, &kernel::CGROUP_PARENT);
     let parent = cgroup_id(load(state, &kernel::CSS_CGROUP));
     // SAFETY: the value is copied at once.
-    let Some(mut binding) = (unsafe { BINDINGS.get(parent).copied() }) else { return 0 };
+    let Some(mut binding) = (unsafe { BINDINGS.get(parent).copied() }) else {
+        return 0;
+    };
     let announce = binding.flags & flags::ANNOUNCE_CHILDREN != 0;
     if announce {
         binding.agent = FIRST_KERNEL_AGENT | next(1) as u32;
@@ -33,7 +35,16 @@ fn cgroup_mkdir(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     let mut event = EMPTY;
-    fill(&mut event, HookId::CgroupMkdir as u16, if made { kind::CGROUP_MADE } else { kind::BINDING_LOST }, id);
+    fill(
+        &mut event,
+        HookId::CgroupMkdir as u16,
+        if made {
+            kind::CGROUP_MADE
+        } else {
+            kind::BINDING_LOST
+        },
+        id,
+    );
     event.agent = binding.agent;
     event.slot = binding.slot;
     event.value = parent;
@@ -44,12 +55,28 @@ fn cgroup_mkdir(ctx: BtfTracePointContext) -> i32 {
         event.detail = Fault::BindingNotCopied as u8;
         if let Some(settings) = SETTINGS.get_ptr_mut(0) {
             // SAFETY: the pointer is to a map value.
-            unsafe { atomic_xadd::<u32, u32, { AtomicOrdering::SeqCst }>(&raw mut (*settings).bindings_lost, 1) };
+            unsafe {
+                atomic_xadd::<u32, u32, { AtomicOrdering::SeqCst }>(
+                    &raw mut (*settings).bindings_lost,
+                    1,
+                )
+            };
         }
     }
-    send((&raw mut event).cast(), HEADER_BYTES as u64, binding.agent, !made);
+    send(
+        (&raw mut event).cast(),
+        HEADER_BYTES as u64,
+        binding.agent,
+        !made,
+    );
     0
 }
 
-static NO_COUNTS: AgentCounters =
-    AgentCounters { denied: [0; 6], audited: [0; 6], emitted: 0, lost: 0, telemetry_lost: 0, faults: 0 };
+static NO_COUNTS: AgentCounters = AgentCounters {
+    denied: [0; 6],
+    audited: [0; 6],
+    emitted: 0,
+    lost: 0,
+    telemetry_lost: 0,
+    faults: 0,
+};

@@ -14,13 +14,25 @@ fn cgroup_release(ctx: BtfTracePointContext) -> i32 {
     let cgroup: Kernel = ctx.arg(0);
     let id = cgroup_id(cgroup);
     // SAFETY: the value is copied at once.
-    let Some(binding) = (unsafe { BINDINGS.get(id).copied() }) else { return 0 };
+    let Some(binding) = (unsafe { BINDINGS.get(id).copied() }) else {
+        return 0;
+    };
     // Nothing else removes it meanwhile but the daemon, which does the same.
     let _ = BINDINGS.remove(id);
     let mut event = EMPTY;
-    fill(&mut event, HookId::CgroupRelease as u16, kind::CGROUP_RELEASED, id);
+    fill(
+        &mut event,
+        HookId::CgroupRelease as u16,
+        kind::CGROUP_RELEASED,
+        id,
+    );
     event.agent = binding.agent;
     event.slot = binding.slot;
-    send((&raw mut event).cast(), HEADER_BYTES as u64, binding.agent, false);
+    send(
+        (&raw mut event).cast(),
+        HEADER_BYTES as u64,
+        binding.agent,
+        false,
+    );
     0
 }

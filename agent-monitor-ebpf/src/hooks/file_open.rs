@@ -4,8 +4,8 @@ use super::on_file_system;
 use crate::image::Text;
 use crate::kernel::{self, Kernel, address, load, offset};
 use crate::operation::{Operation, guard};
-use crate::scratch::reload;
 use crate::path::{Named, nameless, nameless_text, place_at, walk};
+use crate::scratch::reload;
 use agent_monitor_common::class::{Class, Fault, Reason, USE, file};
 use agent_monitor_common::hook::HookId;
 use aya_ebpf::macros::lsm;
@@ -21,7 +21,13 @@ const SB_KERNMOUNT: u64 = 1 << 22;
 
 #[lsm(hook = "file_open")]
 fn file_open(ctx: LsmContext) -> i32 {
-    guard(HookId::FileOpen, Class::File, ctx.arg(1), #[inline(always)] |operation| judge(operation, ctx.arg(0)))
+    guard(
+        HookId::FileOpen,
+        Class::File,
+        ctx.arg(1),
+        #[inline(always)]
+        |operation| judge(operation, ctx.arg(0)),
+    )
 }
 
 #[inline(always)]
@@ -61,19 +67,25 @@ fn judge(operation: &mut Operation<'_>, open: Kernel) -> bool {
 
 /// The operand of an open file, as the object: its path, or the word for what it is without one.
 #[inline(always)]
-pub fn file_text(operation: &mut Operation<'_>, open: Kernel, inode: Kernel) -> Result<Text, Fault> {
+pub fn file_text(
+    operation: &mut Operation<'_>,
+    open: Kernel,
+    inode: Kernel,
+) -> Result<Text, Fault> {
     let place = place_at(address(open, &kernel::FILE_F_PATH));
     // SAFETY: a load through a pointer that the verifier tracks.
     let dentry: Kernel = unsafe {
         core::ptr::read_volatile(
-            open.byte_add(offset(&kernel::FILE_F_PATH)).byte_add(offset(&kernel::PATH_DENTRY)).cast(),
+            open.byte_add(offset(&kernel::FILE_F_PATH))
+                .byte_add(offset(&kernel::PATH_DENTRY))
+                .cast(),
         )
     };
     let named = nameless(inode, dentry, place.mount);
     let object = if matches!(named, Named::Path) {
-        walk(&mut operation.scratch.object, place)?
+        walk(operation.scratch.object(), place)?
     } else {
-        nameless_text(&mut operation.scratch.object, named)
+        nameless_text(operation.scratch.object(), named)
     };
     Ok(operation.set_object(object))
 }

@@ -4,8 +4,8 @@ use super::file_open::file_text;
 use crate::image::Text;
 use crate::kernel::{self, Kernel, load, read};
 use crate::operation::{Operation, earlier, guard};
-use crate::scratch::reload;
 use crate::path::{Named, nameless_text};
+use crate::scratch::reload;
 use agent_monitor_common::class::{Class, Fault, Reason, USE, file};
 use agent_monitor_common::hook::HookId;
 use aya_ebpf::EbpfContext;
@@ -45,7 +45,7 @@ fn mmap_file(ctx: LsmContext) -> i32 {
 /// The operand of anonymous memory, as the object.
 #[inline(always)]
 pub fn memory(operation: &mut Operation<'_>) -> Text {
-    let object = nameless_text(&mut operation.scratch.object, Named::Other);
+    let object = nameless_text(operation.scratch.object(), Named::Other);
     operation.set_object(object)
 }
 
@@ -68,6 +68,10 @@ pub fn judge(operation: &mut Operation<'_>, object: Result<Text, Fault>) {
     let labels = operation.scratch.header.labels;
     let executable = operation.judge_path(Class::Exec, object, USE);
     operation.scratch.header.labels = labels;
-    let reason = if executable { Reason::AllowRule } else { Reason::NoRule };
+    let reason = if executable {
+        Reason::AllowRule
+    } else {
+        Reason::NoRule
+    };
     operation.note(Class::File, file::MAP_EXEC, reason, 0);
 }

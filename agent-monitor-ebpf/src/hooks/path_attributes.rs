@@ -41,7 +41,7 @@ fn at(ctx: &LsmContext, hook: HookId, previous: i32, access: u16) -> i32 {
             if matches!(named, Named::Path) {
                 operation.judge_place(place, access);
             } else {
-                let object = nameless_text(&mut operation.scratch.object, named);
+                let object = nameless_text(operation.scratch.object(), named);
                 let object = operation.set_object(object);
                 operation.judge(Class::File, object, OwnEntry::default(), access);
             }

@@ -32,16 +32,27 @@ fn path_link(ctx: LsmContext) -> i32 {
 }
 
 #[inline(always)]
-fn judge(operation: &mut Operation<'_>, old: Kernel, directory: Kernel, new: Kernel) -> Result<(), Fault> {
+fn judge(
+    operation: &mut Operation<'_>,
+    old: Kernel,
+    directory: Kernel,
+    new: Kernel,
+) -> Result<(), Fault> {
     let from = if removed(old) {
-        nameless_text(&mut operation.scratch.object, Named::Deleted)
+        nameless_text(operation.scratch.object(), Named::Deleted)
     } else {
         // A link never crosses mounts, so the old name is in the mount of the new one.
         let mount = read(address(directory, &kernel::PATH_MNT));
-        walk(&mut operation.scratch.object, Place { mount, dentry: old as u64 })?
+        walk(
+            operation.scratch.object(),
+            Place {
+                mount,
+                dentry: old as u64,
+            },
+        )?
     };
     let from = operation.set_object(from);
-    let to = walk(&mut operation.scratch.new_object, place_in(directory, new))?;
+    let to = walk(operation.scratch.new_object(), place_in(directory, new))?;
     let to = operation.set_new_object(to);
     if operation.judge(Class::File, from, OwnEntry::default(), file::LINK)
         && operation.judge(Class::File, to, OwnEntry::default(), ACCESS)

@@ -34,7 +34,7 @@ fn judge(operation: &mut Operation<'_>, sk: Kernel, name: u64, length: u32) -> b
         if length <= FAMILY || read::<u8>(name + u64::from(FAMILY)) != 0 {
             return false;
         }
-        match abstract_name(&mut operation.scratch.object, name, length) {
+        match abstract_name(operation.scratch.object(), name, length) {
             Ok(object) => {
                 let object = operation.set_object(object);
                 operation.judge(Class::Network, object, OwnEntry::default(), network::LISTEN);
@@ -44,6 +44,10 @@ fn judge(operation: &mut Operation<'_>, sk: Kernel, name: u64, length: u32) -> b
         return true;
     }
     let protocol: u16 = load(sk, &kernel::SOCK_PROTOCOL);
-    let unspecified = if family == AF_INET { AF_INET } else { AF_UNSPEC };
+    let unspecified = if family == AF_INET {
+        AF_INET
+    } else {
+        AF_UNSPEC
+    };
     operation.judge_sockaddr(name, length, protocol.into(), unspecified, network::LISTEN)
 }

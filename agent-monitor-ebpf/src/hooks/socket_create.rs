@@ -22,7 +22,7 @@ fn socket_create(ctx: LsmContext) -> i32 {
         #[inline(always)]
         |operation| {
             let kind = socket_kind(ctx.arg(0), ctx.arg(1), ctx.arg(2));
-            let object = operand(&mut operation.scratch.object, [SOCKET, kind]);
+            let object = operand(operation.scratch.object(), [SOCKET, kind]);
             let object = operation.set_object(object);
             operation.judge(Class::Network, object, OwnEntry::default(), network::CREATE);
             true

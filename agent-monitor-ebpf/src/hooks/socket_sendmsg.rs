@@ -19,32 +19,42 @@ fn socket_sendmsg(ctx: LsmContext) -> i32 {
     if name == 0 {
         return earlier(ctx.arg(3));
     }
-    guard(HookId::SocketSendmsg, Class::Network, ctx.arg(3), #[inline(always)] |operation| {
-        let socket: Kernel = ctx.arg(0);
-        let sk: Kernel = load(socket, &kernel::SOCKET_SK);
-        if sk.is_null() {
-            return false;
-        }
-        let family: u16 = load(sk, &kernel::SOCK_FAMILY);
-        if family != AF_INET && family != AF_INET6 {
-            return false;
-        }
-        let protocol: u16 = load(sk, &kernel::SOCK_PROTOCOL);
-        let mut access = network::SEND;
-        if protocol_byte(protocol.into()) == TCP {
-            // TCP ignores the name, but for a fast open, which connects.
-            let flags: u32 = load(message, &kernel::MSGHDR_FLAGS);
-            if flags & MSG_FASTOPEN == 0 {
+    guard(
+        HookId::SocketSendmsg,
+        Class::Network,
+        ctx.arg(3),
+        #[inline(always)]
+        |operation| {
+            let socket: Kernel = ctx.arg(0);
+            let sk: Kernel = load(socket, &kernel::SOCKET_SK);
+            if sk.is_null() {
                 return false;
             }
-            access = network::CONNECT;
-        }
-        let length: u32 = load(message, &kernel::MSGHDR_NAME_LENGTH);
-        if length == 0 {
-            return false;
-        }
-        // udp_sendmsg() and raw_sendmsg() take AF_UNSPEC for AF_INET; udpv6_sendmsg() ignores such a name.
-        let unspecified = if family == AF_INET { AF_INET } else { AF_UNSPEC };
-        operation.judge_sockaddr(name, length, protocol.into(), unspecified, access)
-    })
+            let family: u16 = load(sk, &kernel::SOCK_FAMILY);
+            if family != AF_INET && family != AF_INET6 {
+                return false;
+            }
+            let protocol: u16 = load(sk, &kernel::SOCK_PROTOCOL);
+            let mut access = network::SEND;
+            if protocol_byte(protocol.into()) == TCP {
+                // TCP ignores the name, but for a fast open, which connects.
+                let flags: u32 = load(message, &kernel::MSGHDR_FLAGS);
+                if flags & MSG_FASTOPEN == 0 {
+                    return false;
+                }
+                access = network::CONNECT;
+            }
+            let length: u32 = load(message, &kernel::MSGHDR_NAME_LENGTH);
+            if length == 0 {
+                return false;
+            }
+            // udp_sendmsg() and raw_sendmsg() take AF_UNSPEC for AF_INET; udpv6_sendmsg() ignores such a name.
+            let unspecified = if family == AF_INET {
+                AF_INET
+            } else {
+                AF_UNSPEC
+            };
+            operation.judge_sockaddr(name, length, protocol.into(), unspecified, access)
+        },
+    )
 }
