@@ -143,7 +143,7 @@ struct Built<'r> {
 fn unite(head: Option<&Source>, parts: &[Part]) -> (Option<Policy>, Diagnostics) {
     let mut reports: Vec<Report<'_>> =
         parts.iter().map(|part| Report::new(&part.document.path, &part.document.text)).collect();
-    let policy = Uniter { reports: &mut reports, budget: Budget(Budget::POLICY) }.policy(head, parts);
+    let policy = Uniter { reports: &mut reports, budget: Budget(Budget::POLICY), told: false }.policy(head, parts);
     let mut found = Diagnostics::default();
     // The outermost document first, as it was read.
     reports.into_iter().rev().for_each(|report| found.append(report.finish()));
@@ -153,6 +153,8 @@ fn unite(head: Option<&Source>, parts: &[Part]) -> (Option<Policy>, Diagnostics)
 struct Uniter<'a, 'r> {
     reports: &'a mut [Report<'r>],
     budget: Budget,
+    /// Whether it was said that the budget is spent.
+    told: bool,
 }
 
 impl Uniter<'_, '_> {
@@ -194,6 +196,10 @@ impl Uniter<'_, '_> {
         let mut machines = Vec::new();
         let mut runs = 1;
         for object in &rule.objects {
+            if self.budget.is_spent() {
+                self.exhausted(object.place, part);
+                return None;
+            }
             let label = Label::of_rule(rule.allow, number, object.access);
             let Ok(machine) = leaf(&object.graph, object.language, label, &mut self.budget) else {
                 let message = format!("pattern needs a larger automaton than the limit of {STATES} states");
@@ -221,6 +227,16 @@ impl Uniter<'_, '_> {
                 );
                 None
             }
+        }
+    }
+
+    /// Says once that no more is tried.
+    fn exhausted(&mut self, place: Place, part: usize) {
+        if !std::mem::replace(&mut self.told, true) {
+            let help = "simplify the patterns before this one, with fewer `*` and `**`";
+            let message =
+                "policy needs more work to compile than the limit: nothing is known of the rules from here on";
+            self.reports[part].error(place, message, Some(help.to_owned()));
         }
     }
 

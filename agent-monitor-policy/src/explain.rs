@@ -4,7 +4,8 @@ use crate::operation::Operation;
 use crate::suggest;
 use crate::view::{ImageView, RuleRef};
 use agent_monitor_common::class::{Builtin, Class, Fault, OnFault, Reason, USE, Verdict, file};
-use agent_monitor_common::decide::{OwnEntry, Rights, more_rights, rights};
+use agent_monitor_common::decide::{Operand, OwnEntry, Rights, more_rights, rights};
+use agent_monitor_common::image::ReadImage;
 use agent_monitor_common::limit::PATH_BYTES;
 
 /// What is decided about an operation, and why.
@@ -81,9 +82,7 @@ impl ImageView<'_> {
             return self.by_rule(Verdict::Deny, Reason::DenyRule, &found);
         }
         if found.iter().any(|found| found.reason == Reason::NoRule) {
-            let mut missing = vec![(found[0].missing, object)];
-            missing.extend(new.map(|(new, _)| (found[1].missing, new.as_slice())));
-            let suggestion = suggest::rules(operation.class, &missing, operation.own);
+            let suggestion = self.suggestion(operation, &found);
             let reason = Reason::NoRule.name().to_owned();
             return Explanation { suggestion, ..Explanation::without_rule(Verdict::Deny, reason) };
         }
@@ -93,6 +92,36 @@ impl ImageView<'_> {
             }
             _ => self.by_rule(Verdict::Allow, Reason::AllowRule, &found),
         }
+    }
+
+    /// The rules that would let pass what no rule allows.
+    fn suggestion(&self, operation: &Operation, found: &[Found]) -> Option<String> {
+        let (object, own) = (operation.object.as_slice(), operation.own);
+        let Some((new, access)) = &operation.new_object else {
+            return suggest::rules(operation.class, &[(found[0].missing, object)], own);
+        };
+        if !self.may_be_given(object, new, operation.directory) {
+            return None;
+        }
+        // The old name needs what the new one has: a name may not be changed to one with more rights.
+        let image = self.as_bytes();
+        let has = |path: &[u8]| rights(image, Class::File, path, OwnEntry::default()).effective();
+        let needed = operation.access | access | has(new);
+        suggest::rules(Class::File, &[(needed & !has(object), object), (access & !has(new), new)], own)
+    }
+
+    /// Whether rules for two files are enough for a rename: neither the right to execute or connect, nor what is below a
+    /// directory, stands in its way.
+    fn may_be_given(&self, old: &[u8], new: &[u8], directory: bool) -> bool {
+        let image = self.as_bytes();
+        [Class::File, Class::Exec, Class::Network].into_iter().all(|class| {
+            let automaton = image.automaton(class);
+            let start = if class == Class::Network { automaton.prefix } else { automaton.start };
+            let [old, new] = [old, new].map(|path| path.walk(image, &automaton, start, 0));
+            let has = |state| image.label_word(image.label(&automaton, state)) as u16 & 0x7fff;
+            let below = |state| image.rights_class(&automaton, image.step(&automaton, state, b'/'));
+            (class == Class::File || has(new) & !has(old) == 0) && (!directory || below(old) == below(new))
+        })
     }
 
     /// Names the first rule in document order of those that gave `reason`.

@@ -54,7 +54,7 @@ pub fn check_pattern(text: &str) -> Result<usize, String> {
         }
     }
     let graph = pattern::parse_path(text, &Nothing).map_err(|error| error.message)?;
-    let mut budget = machine::Budget(8 << 20);
+    let mut budget = machine::Budget(64 << 20);
     machine::leaf(&graph, machine::Language::Path, machine::Label::BUILTIN, &mut budget)
         .map(|machine| machine.states())
         .map_err(|machine::TooLarge| "too large".to_owned())

@@ -109,11 +109,17 @@ const CELLS: usize = 16 << 20;
 
 impl Budget {
     /// For one policy.
-    pub(crate) const POLICY: u64 = 64 << 20;
+    pub(crate) const POLICY: u64 = 256 << 20;
+
+    pub(crate) fn is_spent(&self) -> bool {
+        self.0 == 0
+    }
 
     pub(crate) fn spend(&mut self, cells: usize) -> Result<(), TooLarge> {
-        self.0 = self.0.checked_sub(cells as u64).ok_or(TooLarge)?;
-        Ok(())
+        let rest = self.0.checked_sub(cells as u64);
+        // What is spent stays spent: after the first refusal nothing more is tried.
+        self.0 = rest.unwrap_or(0);
+        rest.map(|_| ()).ok_or(TooLarge)
     }
 }
 

@@ -142,6 +142,11 @@ impl Graph {
         self.steps.iter().filter(|step| matches!(step, Step::Any(next) if *next != 0)).count()
     }
 
+    /// How many `*` and `**` there are.
+    pub(crate) fn stars(&self) -> usize {
+        self.steps.iter().filter(|step| matches!(step, Step::Any(_) | Step::Name(_))).count()
+    }
+
     /// Number of nodes.
     pub(crate) fn len(&self) -> usize {
         self.steps.len()

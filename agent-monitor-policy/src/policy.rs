@@ -91,11 +91,13 @@ fn protected_machine(paths: &[String], budget: &mut Budget) -> Result<Machine, I
     let mut machines = Vec::new();
     for path in paths {
         let invalid = || ImageError::Protected { path: path.clone() };
+        // All of the root is the tree of the empty name.
         let trimmed = path.strip_suffix('/').unwrap_or(path);
         let graph = Graph::of_tree(trimmed.as_bytes());
         let machine = leaf(&graph, Language::Path, Label::BUILTIN, budget).map_err(|TooLarge| invalid())?;
-        // A path that is not resolved matches nothing, or (the root) everything.
-        if machine.label(machine.walk(trimmed.as_bytes())) != Label::BUILTIN {
+        // A path that is not resolved matches nothing.
+        let name = if path == "/" { path } else { trimmed };
+        if machine.label(machine.walk(name.as_bytes())) != Label::BUILTIN {
             return Err(invalid());
         }
         machines.push(machine);

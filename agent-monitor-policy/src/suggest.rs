@@ -2,7 +2,7 @@
 
 use crate::object::{ObjectText, describe_object};
 use crate::pattern::quote;
-use agent_monitor_common::class::{Class, access_words, file, network};
+use agent_monitor_common::class::{Class, access_words, network};
 use agent_monitor_common::decide::OwnEntry;
 use agent_monitor_common::name::{PROTOCOLS, SOCKET_KINDS};
 
@@ -16,8 +16,8 @@ pub fn suggest(class: Class, access: u16, object: &[u8], new_object: &[u8]) -> O
     if new_object.is_empty() {
         return rules(class, &[(access, object)], own);
     }
-    let old_access = access & (file::RENAME | file::LINK);
-    rules(class, &[(old_access, object), (access, new_object)], own)
+    // The old name needs what the new one has: a name may not be changed to one with more rights.
+    rules(class, &[(access, object), (access, new_object)], own)
 }
 
 /// The own entry that `object` begins with, if it is one of a process.

@@ -35,7 +35,7 @@ fn a_thousand_rules_compile_in_seconds() {
             2 => format!("/home/user{i}/work/**"),
             _ => format!("/srv/team{}/shared/**/cache{i}.db", i % 5),
         };
-        writeln!(rules, "    - {effect}\n      paths: [\"{path}\"]").unwrap();
+        writeln!(rules, "    - {effect}\n      paths: [\"{path}\"]").expect("a string");
     }
     let policy = timed("a thousand rules", policy(&rules), 8).unwrap_or_else(|error| panic!("{error}"));
     assert!(policy.image(1, &["/run/agent-monitor".to_owned()]).is_ok());
@@ -58,7 +58,7 @@ fn a_pattern_set_that_is_too_large_is_refused_with_the_rules_that_make_it_so() {
             "    - allow: [{}]\n      paths: [\"**/a{i}/**/b/**\", \"/x{i}\"]",
             ["read", "write", "create", "delete", "rename", "link", "set-attributes", "map-exec"][i % 8]
         )
-        .unwrap();
+        .expect("a string");
     }
     let error = timed("exploding rules", policy(&rules), 30).expect_err("too large").to_string();
     assert!(error.contains("needs a larger automaton for files than the limit of 65535 states"), "{error}");
@@ -86,9 +86,19 @@ fn many_hostile_patterns_are_refused_in_bounded_time() {
     let pattern = |i: usize| format!("\"/*{i}{}\"", "?".repeat(12));
     let mut rules = String::new();
     for i in 0..2000 {
-        writeln!(rules, "    - allow: [read]\n      paths: [{}]", pattern(i)).unwrap();
+        writeln!(rules, "    - allow: [read]\n      paths: [{}]", pattern(i)).expect("a string");
     }
     timed("hostile patterns", policy(&rules), 30).expect_err("too large");
+}
+
+#[test]
+fn patterns_that_are_each_too_large_are_refused_in_bounded_time() {
+    let pattern = "/***b*/*/*/*a/? (*/*/*??/*/*/*/*,  ?/*/*/*/*";
+    let rules: String = (0..200).map(|i| format!("    - allow: [read]\n      paths: [\"{pattern}{i}\"]\n")).collect();
+    let error = timed("patterns too large", policy(&rules), 30).expect_err("too large");
+    assert!(error.len() > 5, "{error}");
+    let last = error.iter().last().expect("an error").to_string();
+    assert!(last.contains("policy needs more work to compile than the limit"), "{last}");
 }
 
 #[test]

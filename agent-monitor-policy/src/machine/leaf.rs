@@ -21,11 +21,16 @@ pub(crate) enum Language {
 
 /// Most memory of a graph's NFA, of its determinization and of the resulting DFA. A pattern that needs more needs more
 /// states than an image has.
-const MEMORY: usize = 16 << 20;
+const MEMORY: usize = 4 << 20;
 
-/// What a leaf costs besides its transitions, and what each of its states does: determinizing is dear.
+/// What a leaf costs besides its transitions.
 const OVERHEAD: usize = 512;
+/// What each state of a leaf costs, and that again for each star that it can be in: determinizing is dear.
 const STATE: usize = 64;
+/// What each state of a leaf with stars costs for each node that it can be in.
+const NODE: usize = 16;
+/// What a leaf costs that turns out too large.
+const FAILURE: usize = 32 << 20;
 
 /// The machine of `graph`: `label` for each string of `language` that it matches.
 pub(crate) fn leaf(graph: &Graph, language: Language, label: Label, budget: &mut Budget) -> Result<Machine, TooLarge> {
@@ -37,8 +42,13 @@ pub(crate) fn leaf(graph: &Graph, language: Language, label: Label, budget: &mut
         .accelerate(false)
         .dfa_size_limit(Some(MEMORY))
         .determinize_size_limit(Some(MEMORY));
-    let dfa = dense::Builder::new().configure(config).build_from_nfa(&nfa).map_err(|_| TooLarge)?;
-    extract(&dfa, language, label, budget)
+    let Ok(dfa) = dense::Builder::new().configure(config).build_from_nfa(&nfa) else {
+        budget.spend(FAILURE)?;
+        return Err(TooLarge);
+    };
+    let stars = graph.stars();
+    let cost = STATE * (1 + stars) + if stars > 0 { NODE * graph.len() } else { 0 };
+    extract(&dfa, language, label, cost, budget)
 }
 
 /// Follows the DFA and the language together.
@@ -46,6 +56,7 @@ fn extract(
     dfa: &dense::DFA<Vec<u32>>,
     language: Language,
     label: Label,
+    cost: usize,
     budget: &mut Budget,
 ) -> Result<Machine, TooLarge> {
     let start = start::Config::new().anchored(Anchored::Yes);
@@ -68,7 +79,7 @@ fn extract(
     let mut at = 0;
     while at < list.len() {
         let (state, place) = list[at];
-        budget.spend(STATE + bytes.len())?;
+        budget.spend(cost + bytes.len())?;
         let ends = language == Language::Bytes || place.is_path();
         let matches = ends && dfa.is_match_state(dfa.next_eoi_state(state));
         labels.push(if matches { label } else { Label::NONE });

@@ -1,0 +1,44 @@
+//! The documentation says what the tables say.
+
+use agent_monitor_common::name::{PRIVILEGES_NOT_YET, Privilege};
+use agent_monitor_policy::{Document, Options, compile};
+use std::path::Path;
+
+fn page() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/policy.md");
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+#[test]
+fn every_privilege_is_documented_with_its_state() {
+    let mut table = String::from("| privilege | |\n| --- | --- |\n");
+    for privilege in Privilege::ALL {
+        table += &format!("| `{}` | supported |\n", privilege.name());
+    }
+    for name in PRIVILEGES_NOT_YET {
+        table += &format!("| `{name}` | not yet |\n");
+    }
+    let page = page();
+    let documented = page.split_once("by a test -->\n").and_then(|(_, rest)| rest.split_once("<!-- end -->"));
+    assert_eq!(documented.map(|(table, _)| table), Some(table.as_str()));
+}
+
+#[test]
+fn the_example_of_the_page_compiles() {
+    let page = page();
+    let text = page.split_once("```yaml\n").and_then(|(_, rest)| rest.split_once("```")).expect("an example").0;
+    let base = |name: &str| -> Result<Option<Document>, String> {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../policies/{name}.yaml"));
+        let text = std::fs::read_to_string(&path).map_err(|error| error.to_string())?;
+        Ok(Some(Document { path: format!("{name}.yaml"), text }))
+    };
+    struct Shipped<F>(F);
+    impl<F: Fn(&str) -> Result<Option<Document>, String>> agent_monitor_policy::Library for Shipped<F> {
+        fn find(&self, name: &str, _beside: &str) -> Result<Option<Document>, String> {
+            (self.0)(name)
+        }
+    }
+    let document = Document { path: "docs/policy.md".to_owned(), text: text.to_owned() };
+    let compiled = compile(document, &Shipped(base), &Options::default()).unwrap_or_else(|error| panic!("{error}"));
+    assert!(compiled.warnings.is_empty(), "{}", compiled.warnings);
+}
