@@ -1,0 +1,39 @@
+//! docs/hooks.md is made from the hook table and kept true by this test: `UPDATE_DOCS=1 cargo test -p agent-monitor-common`
+//! writes it anew.
+
+use agent_monitor_common::hook::{Attach, HOOKS};
+use std::fmt::Write as _;
+
+#[test]
+fn the_page_about_hooks_says_what_the_table_says() {
+    let mut page = String::from(
+        "# Hooks\n\nWhere the kernel programs sit. Made from the table in `agent-monitor-common/src/hook.rs`; a test keeps it so.\n\n\
+         | hook | kind | class | what it sees |\n| --- | --- | --- | --- |\n",
+    );
+    for hook in HOOKS {
+        let kind = match hook.attach {
+            Attach::Lsm(_) => "LSM",
+            Attach::CgroupSockAddr => "cgroup",
+            Attach::Tracepoint(_) => "tracepoint",
+        };
+        let class = hook.class.map_or("identity", |class| class.name());
+        writeln!(page, "| `{}` | {kind} | {class} | {} |", hook.name, hook.purpose).expect("a string takes all");
+    }
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/hooks.md");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(path, &page).expect("write docs/hooks.md");
+    }
+    let written = std::fs::read_to_string(path).expect("read docs/hooks.md");
+    assert!(written == page, "docs/hooks.md is old: run UPDATE_DOCS=1 cargo test -p agent-monitor-common");
+}
+
+#[test]
+fn numbers_and_names_of_hooks_are_unique() {
+    for (index, hook) in HOOKS.iter().enumerate() {
+        for other in &HOOKS[index + 1..] {
+            assert_ne!(hook.id, other.id);
+            assert_ne!(hook.name, other.name);
+        }
+        assert_eq!(hook.id.row().name, hook.name);
+    }
+}
