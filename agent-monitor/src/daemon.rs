@@ -2,6 +2,7 @@
 //! are joined by bounded queues.
 
 mod catalogue;
+mod charge;
 pub mod directory;
 pub mod library;
 pub mod node;

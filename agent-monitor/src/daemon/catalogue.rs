@@ -3,12 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use agent_monitor_policy::{Diagnostics, Document, Options, compile};
-use anyhow::Result;
 
-use super::library::{Files, candidate, policy_files, read_document};
+use super::library::{Compiler, policy_files, read_document};
 use super::node::Node;
 use super::policies::{Candidate, Source};
 use crate::control::api;
@@ -28,20 +28,26 @@ pub struct Catalogue {
 /// What reading the directory gave.
 #[derive(Debug, Default)]
 pub struct Read {
-    policies: Vec<Candidate>,
+    policies: Vec<Arc<Candidate>>,
     /// Documents that need values; the name of the policy with each.
     waiting: Vec<(String, Document)>,
     refused: Vec<(String, Vec<String>)>,
-    /// The policies of agents with values of their own, compiled anew; by slot.
-    again: Vec<(u32, Result<Candidate, Vec<String>>)>,
+    /// The policies of agents with values of their own, by slot.
+    again: Vec<(u32, Result<Arc<Candidate>, Vec<String>>)>,
     began: Option<Instant>,
 }
 
-/// A policy of an agent with values of its own.
-pub type Again = (u32, String, BTreeMap<String, String>);
+/// What is loaded from the directory when it is read again: nothing that has not changed is compiled again.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// The policies of its files.
+    pub policies: Vec<Arc<Candidate>>,
+    /// The policies of agents with values of their own, by slot.
+    pub again: Vec<(u32, Arc<Candidate>)>,
+}
 
 /// Reads and compiles the whole directory. Blocks the thread.
-pub fn read(directory: &Path, again: Vec<Again>) -> Read {
+pub fn read(directory: &Path, compiler: &Compiler, known: &Known) -> Read {
     let mut read = Read { began: Some(Instant::now()), ..Read::default() };
     let files = match policy_files(directory) {
         Ok(files) => files,
@@ -52,48 +58,56 @@ pub fn read(directory: &Path, again: Vec<Again>) -> Read {
             return read;
         }
     };
-    let library = Files::new(directory);
     let mut names: BTreeMap<String, PathBuf> = BTreeMap::new();
     for file in files {
         let shown = file.display().to_string();
-        match compile_one(&file, &library) {
+        match compile_one(&file, compiler, known) {
+            // Removed after the directory was listed: that is told as a change of its own.
+            Err(_) if !file.exists() => {}
+            Err(errors) => read.refused.push((shown, messages(&errors))),
             Ok((name, compiled)) => {
                 if let Some(first) = names.get(&name) {
-                    let message = format!(
-                        "{shown}: a policy {name} is already in {}; give one of them another name",
-                        first.display()
-                    );
+                    let first = first.display();
+                    let message =
+                        format!("{shown}: a policy {name} is already in {first}; give one of them another name");
                     read.refused.push((shown, vec![message]));
                     continue;
                 }
                 names.insert(name.clone(), file);
                 match compiled {
-                    Compiled::Policy(policy) => read.policies.push(*policy),
+                    Compiled::Policy(policy) => read.policies.push(policy),
                     Compiled::NeedsValues(document) => read.waiting.push((name, document)),
                 }
             }
-            Err(errors) => read.refused.push((shown, messages(&errors))),
         }
     }
-    for (slot, path, variables) in again {
-        let compiled = read_document(Path::new(&path)).and_then(|document| candidate(document, &library, &variables));
-        read.again.push((slot, compiled.map_err(|errors| messages(&errors))));
+    for (slot, candidate) in &known.again {
+        let compiled = read_document(Path::new(&candidate.path)).and_then(|document| {
+            if compiler.is_current(candidate, &document) {
+                return Ok(candidate.clone());
+            }
+            compiler.compile(document, &compiler.files, &candidate.variables).map(Arc::new)
+        });
+        read.again.push((*slot, compiled.map_err(|errors| messages(&errors))));
     }
     read
 }
 
 enum Compiled {
-    Policy(Box<Candidate>),
+    Policy(Arc<Candidate>),
     NeedsValues(Document),
 }
 
-fn compile_one(file: &Path, library: &Files) -> Result<(String, Compiled), Diagnostics> {
+fn compile_one(file: &Path, compiler: &Compiler, known: &Known) -> Result<(String, Compiled), Diagnostics> {
     let document = read_document(file)?;
-    match candidate(document.clone(), library, &BTreeMap::new()) {
-        Ok(candidate) => Ok((candidate.policy.name().to_owned(), Compiled::Policy(Box::new(candidate)))),
+    if let Some(current) = known.policies.iter().find(|one| compiler.is_current(one, &document)) {
+        return Ok((current.name.clone(), Compiled::Policy(current.clone())));
+    }
+    match compiler.compile(document.clone(), &compiler.files, &BTreeMap::new()) {
+        Ok(candidate) => Ok((candidate.name.clone(), Compiled::Policy(Arc::new(candidate)))),
         Err(errors) => {
             let options = Options { allow_unset: true, ..Options::default() };
-            let unset = compile(document.clone(), library, &options).map_err(|_| errors)?;
+            let unset = compile(document.clone(), &compiler.files, &options).map_err(|_| errors)?;
             Ok((unset.policy.name().to_owned(), Compiled::NeedsValues(document)))
         }
     }
@@ -133,14 +147,17 @@ impl Catalogue {
             here.insert(name, document);
         }
         for candidate in read.policies {
-            let name = candidate.policy.name().to_owned();
+            let name = candidate.name.clone();
             here.insert(name.clone(), Document { path: candidate.path.clone(), text: candidate.text.clone() });
             let known = node.policies.named(&name).map(|one| (one.slot, one.source.clone()));
             let done = match known {
                 Some((_, Source::Builtin)) => {
                     Err(anyhow::anyhow!("the name {name} is a built-in policy's; use another"))
                 }
-                Some((slot, _)) if node.policies.unchanged(slot, &candidate) => continue,
+                Some((slot, _)) if node.policies.unchanged(slot, &candidate) => {
+                    node.policies.renew(slot, candidate);
+                    continue;
+                }
                 Some((slot, _)) => node.put(slot, Source::Directory, candidate),
                 None => node.load(Source::Directory, candidate).map(drop),
             };
@@ -152,7 +169,7 @@ impl Catalogue {
         for (slot, compiled) in read.again {
             let Some(source) = node.policies.get(slot).map(|one| one.source.clone()) else { continue };
             match compiled {
-                Ok(candidate) if node.policies.unchanged(slot, &candidate) => {}
+                Ok(candidate) if node.policies.unchanged(slot, &candidate) => node.policies.renew(slot, candidate),
                 Ok(candidate) => match node.put(slot, source, candidate) {
                     Ok(()) => swaps.push(began.elapsed().as_secs_f64()),
                     Err(error) => tracing::error!("{error:#}"),

@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use agent_monitor_policy::{Compiled, Diagnostics, Document, Library, Options, compile};
+use agent_monitor_policy::{Compiled, Diagnostics, Document, ImageError, Library, Options, compile};
 
 use super::policies::Candidate;
 use crate::control::api;
@@ -57,49 +57,77 @@ impl Library for Sent<'_> {
     }
 }
 
-/// A library that remembers what was found in it, so that it can be sent along.
-#[derive(Debug)]
-pub struct Remembering<L> {
-    inner: L,
-    found: RefCell<BTreeMap<String, Document>>,
+/// A library that remembers what was found in it, so that it can be sent along and compared later.
+struct Remembering<'a> {
+    inner: &'a dyn Library,
+    found: RefCell<Vec<Included>>,
 }
 
-impl<L> Remembering<L> {
-    /// Remembers what `inner` finds.
-    pub fn new(inner: L) -> Self {
-        Self { inner, found: RefCell::default() }
-    }
-
-    /// What was found, by name.
-    pub fn found(&self) -> BTreeMap<String, Document> {
-        self.found.borrow().clone()
-    }
+/// A document that another one includes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Included {
+    /// The name by which it is included.
+    pub name: String,
+    /// The document that includes it.
+    pub beside: String,
+    /// The document.
+    pub document: Document,
 }
 
-impl<L: Library> Library for Remembering<L> {
+impl Library for Remembering<'_> {
     fn find(&self, name: &str, beside: &str) -> Result<Option<Document>, String> {
         let found = self.inner.find(name, beside)?;
         if let Some(document) = &found {
-            self.found.borrow_mut().insert(name.to_owned(), document.clone());
+            let (name, beside) = (name.to_owned(), beside.to_owned());
+            self.found.borrow_mut().push(Included { name, beside, document: document.clone() });
         }
         Ok(found)
     }
 }
 
-/// Compiles a document.
-///
-/// # Errors
-/// All that is wrong in it.
-pub fn candidate(
-    document: Document,
-    library: &dyn Library,
-    variables: &BTreeMap<String, String>,
-) -> Result<Candidate, Diagnostics> {
-    let (path, text) = (document.path.clone(), document.text.clone());
-    let options = Options { variables: variables.clone(), allow_unset: false };
-    let Compiled { policy, warnings } = compile(document, library, &options)?;
-    let messages = warnings.iter().map(ToString::to_string).collect();
-    Ok(Candidate { policy, messages, path, text, variables: variables.clone() })
+/// Compiles documents to images that protect the monitor's own paths.
+#[derive(Clone, Debug)]
+pub struct Compiler {
+    /// Where included documents are found.
+    pub files: Files,
+    /// Paths that no agent may touch, whatever its policy says.
+    pub protected: Vec<String>,
+}
+
+impl Compiler {
+    /// Compiles a document; what it includes is found in `library`.
+    ///
+    /// # Errors
+    /// All that is wrong in it.
+    pub fn compile(
+        &self,
+        document: Document,
+        library: &dyn Library,
+        variables: &BTreeMap<String, String>,
+    ) -> Result<Candidate, Diagnostics> {
+        let (path, text) = (document.path.clone(), document.text.clone());
+        let options = Options { variables: variables.clone(), allow_unset: false };
+        let library = Remembering { inner: library, found: RefCell::default() };
+        let Compiled { policy, warnings } = compile(document, &library, &options)?;
+        let messages = warnings.iter().map(|warning| warning.to_string().trim_end().to_owned()).collect();
+        let included = library.found.take();
+        let refuse = |error: ImageError| Diagnostics::of_document(&path, error.to_string(), None);
+        let mut candidate = Candidate::new(&policy, &self.protected).map_err(refuse)?;
+        candidate.messages = messages;
+        candidate.variables.clone_from(variables);
+        candidate.included = included;
+        (candidate.path, candidate.text) = (path, text);
+        Ok(candidate)
+    }
+
+    /// Whether compiling again would give the same: neither the document nor what it includes has changed.
+    pub fn is_current(&self, known: &Candidate, document: &Document) -> bool {
+        let same = |one: &Included| {
+            let found = self.files.find(&one.name, &one.beside);
+            found.is_ok_and(|found| found.as_ref() == Some(&one.document))
+        };
+        known.path == document.path && known.text == document.text && known.included.iter().all(same)
+    }
 }
 
 /// Reads a document; a file that is larger than any document may be is not read whole.
@@ -115,8 +143,8 @@ pub fn read_document(path: &Path) -> Result<Document, Diagnostics> {
     Document::from_bytes(&shown, bytes)
 }
 
-/// The policy files directly in a directory, in the order of their names. Hidden ones are left out: editors and mounted
-/// config maps keep their own there.
+/// The policy files directly in a directory, in the order of their names. Hidden ones are left out (editors and mounted
+/// config maps keep their own there), and so are tables of cases, `*.cases.yaml`, which lie beside their policies.
 ///
 /// # Errors
 /// The directory can't be read.
@@ -126,7 +154,8 @@ pub fn policy_files(directory: &Path) -> io::Result<Vec<PathBuf>> {
         let path = entry?.path();
         let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
         let yaml = path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
-        if yaml && !hidden && path.is_file() {
+        let cases = path.file_stem().is_some_and(|stem| stem.as_encoded_bytes().ends_with(b".cases"));
+        if yaml && !hidden && !cases && path.is_file() {
             files.push(path);
         }
     }
@@ -173,6 +202,31 @@ fn name_field(text: &str) -> Option<&str> {
 mod tests {
     use super::*;
 
+    const HEAD: &str = "apiVersion: agent-monitor.dev/v1alpha1\nkind: AgentPolicy\n";
+
+    #[test]
+    fn a_policy_is_current_until_it_or_what_it_includes_changes() {
+        let root = std::env::temp_dir().join(format!("agent-monitor-{}-current", std::process::id()));
+        fs::create_dir_all(&root).expect("directory can be made");
+        let write = |name: &str, spec: &str| {
+            let text = format!("{HEAD}metadata: {{name: {name}}}\nspec: {{{spec}}}\n");
+            fs::write(root.join(format!("{name}.yaml")), text).expect("file can be written");
+        };
+        write("base", "");
+        write("main", "include: [base]");
+        let compiler = Compiler { files: Files::new(&root), protected: vec!["/run/x".to_owned()] };
+        let read = || read_document(&root.join("main.yaml")).expect("file can be read");
+        let known = compiler.compile(read(), &compiler.files, &BTreeMap::new()).expect("is valid");
+        assert_eq!(known.included.len(), 1);
+        assert!(compiler.is_current(&known, &read()));
+        write("base", "exec: [{allow: [/bin/ls]}]");
+        assert!(!compiler.is_current(&known, &read()));
+        write("base", "");
+        assert!(compiler.is_current(&known, &read()));
+        write("main", "");
+        assert!(!compiler.is_current(&known, &read()));
+    }
+
     #[test]
     fn names_are_found_in_block_and_flow_style() {
         assert_eq!(name_of("kind: X\nmetadata:\n  labels: {name: no}\n  name: base # it\nspec:\n"), Some("base"));
@@ -194,12 +248,13 @@ mod tests {
         write("policies/both.yaml", "both");
         write("policies/other.yml", "only");
         write("policies/.hidden.yaml", "hidden");
+        write("policies/only.cases.yaml", "cases");
         let files = Files::new(&root.join("policies"));
         let beside = root.join("beside/main.yaml").display().to_string();
         let find =
             |name: &str| files.find(name, &beside).expect("directories can be read").map(|document| document.path);
         assert!(find("both").is_some_and(|path| path.ends_with("beside/x.yaml")));
         assert!(find("only").is_some_and(|path| path.ends_with("policies/other.yml")));
-        assert_eq!(find("hidden"), None);
+        assert_eq!((find("hidden"), find("cases")), (None, None));
     }
 }

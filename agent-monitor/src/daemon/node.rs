@@ -14,6 +14,7 @@ use agent_monitor_policy::Policy;
 use anyhow::{Context, Result};
 
 use super::directory::{Directory, Loaded, free_id};
+use super::library::Compiler;
 use super::policies::{Candidate, Policies, Source};
 use crate::bind::{Agent, Cgroup, Origin, Table};
 use crate::bpf::Programs;
@@ -34,8 +35,8 @@ pub struct Node {
     /// Takes the records.
     pub stream: Stream,
     node_name: Arc<str>,
-    /// Paths that no agent may write to, whatever its policy says.
-    protected: Vec<String>,
+    /// Compiles policies for this node.
+    pub compiler: Compiler,
     leaving: Vec<Leaving>,
     records: Vec<Record>,
     losses: Losses,
@@ -84,7 +85,7 @@ impl Node {
         directory: Arc<Directory>,
         stream: Stream,
         node_name: Arc<str>,
-        protected: Vec<String>,
+        compiler: Compiler,
     ) -> Result<Self> {
         let mut node = Self {
             programs,
@@ -92,19 +93,14 @@ impl Node {
             policies: Policies::default(),
             stream,
             node_name,
-            protected,
+            compiler,
             leaving: Vec::new(),
             records: Vec::new(),
             losses: Losses::default(),
         };
-        let empty = Candidate {
-            policy: Policy::empty(),
-            messages: Vec::new(),
-            path: "built in".to_owned(),
-            text: String::new(),
-            variables: BTreeMap::new(),
-        };
-        node.put(EMPTY_SLOT, Source::Builtin, empty)?;
+        let empty =
+            Candidate::new(&Policy::empty(), &node.compiler.protected).context("the built-in policy has no image")?;
+        node.put(EMPTY_SLOT, Source::Builtin, Arc::new(empty))?;
         Ok(node)
     }
 
@@ -112,7 +108,7 @@ impl Node {
     ///
     /// # Errors
     /// All slots are taken, or the kernel refused the image.
-    pub fn load(&mut self, source: Source, candidate: Candidate) -> Result<u32> {
+    pub fn load(&mut self, source: Source, candidate: Arc<Candidate>) -> Result<u32> {
         let slot = self
             .policies
             .free_slot()
@@ -125,12 +121,11 @@ impl Node {
     ///
     /// # Errors
     /// The kernel refused the image; the old one stays.
-    pub fn put(&mut self, slot: u32, source: Source, candidate: Candidate) -> Result<()> {
-        let name = candidate.policy.name().to_owned();
+    pub fn put(&mut self, slot: u32, source: Source, candidate: Arc<Candidate>) -> Result<()> {
+        let name = candidate.name.clone();
         let before = self.policies.get(slot).map(|one| one.mode());
         let generation = self.policies.next_generation(&name);
-        let image = candidate.policy.image(generation, &self.protected);
-        let bytes = image.with_context(|| format!("cannot load the policy {name}"))?.as_bytes().to_vec();
+        let bytes = candidate.image(generation);
         // First where events are looked up, then in the kernel: no event comes from an image that nobody knows.
         self.directory.set_image(slot, Loaded::new(&name, generation, bytes.clone()));
         if let Err(error) = self.programs.set_image(slot, &bytes) {
@@ -138,7 +133,7 @@ impl Node {
             return Err(error).with_context(|| format!("cannot load the policy {name}"));
         }
         let action = if before.is_some() { "replaced" } else { "loaded" };
-        let mode = candidate.policy.mode();
+        let mode = candidate.mode;
         let (path, messages) = (candidate.path.clone(), candidate.messages.clone());
         self.policies.put(slot, generation, source, candidate);
         self.tell_policy(action, self.directory.policy(slot), Some(path), messages);
@@ -157,7 +152,7 @@ impl Node {
         let Some(removed) = self.policies.remove(slot) else { return Ok(()) };
         self.programs.clear_image(slot).with_context(|| format!("cannot remove the policy {}", policy.name))?;
         self.directory.clear_image(slot);
-        self.tell_policy("removed", policy, Some(removed.candidate.path), Vec::new());
+        self.tell_policy("removed", policy, Some(removed.candidate.path.clone()), Vec::new());
         Ok(())
     }
 

@@ -3,11 +3,15 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
 use agent_monitor_common::binding::EMPTY_SLOT;
 use agent_monitor_common::class::Mode;
+use agent_monitor_common::image::at;
 use agent_monitor_common::limit::POLICIES;
-use agent_monitor_policy::Policy;
+use agent_monitor_policy::{ImageError, Policy};
+
+use super::library::Included;
 
 /// Where a policy comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,8 +29,16 @@ pub enum Source {
 /// A policy as it was compiled, before it has a slot.
 #[derive(Clone, Debug)]
 pub struct Candidate {
-    /// The policy.
-    pub policy: Policy,
+    /// Name of the policy.
+    pub name: String,
+    /// Labels of the policy.
+    pub labels: BTreeMap<String, String>,
+    /// What the verdicts of its agents do, where they do not ask for something else.
+    pub mode: Mode,
+    /// Its image, of generation 0.
+    image: Vec<u8>,
+    /// Tells images apart.
+    fingerprint: u64,
     /// Warnings.
     pub messages: Vec<String>,
     /// Where its document comes from.
@@ -35,6 +47,45 @@ pub struct Candidate {
     pub text: String,
     /// Values given for its variables.
     pub variables: BTreeMap<String, String>,
+    /// What its document includes.
+    pub included: Vec<Included>,
+}
+
+impl Candidate {
+    /// A policy without a document.
+    ///
+    /// # Errors
+    /// It has no image: it is too large, or a protected path is no path.
+    pub fn new(policy: &Policy, protected: &[String]) -> Result<Self, ImageError> {
+        let image = policy.image(0, protected)?.as_bytes().to_vec();
+        let mut hasher = DefaultHasher::new();
+        image.hash(&mut hasher);
+        Ok(Self {
+            name: policy.name().to_owned(),
+            labels: policy.labels().clone(),
+            mode: policy.mode(),
+            image,
+            fingerprint: hasher.finish(),
+            messages: Vec::new(),
+            path: "built in".to_owned(),
+            text: String::new(),
+            variables: BTreeMap::new(),
+            included: Vec::new(),
+        })
+    }
+
+    /// The image with its generation.
+    pub fn image(&self, generation: u64) -> Vec<u8> {
+        let mut image = self.image.clone();
+        let at = at::GENERATION as usize;
+        let place = image.get_mut(at..at + size_of::<u64>()).expect("an image is longer than its header");
+        place.copy_from_slice(&generation.to_le_bytes());
+        image
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        self.fingerprint == other.fingerprint && self.mode == other.mode && self.name == other.name
+    }
 }
 
 /// A policy in a slot.
@@ -47,19 +98,18 @@ pub struct Instance {
     /// Where it comes from.
     pub source: Source,
     /// The policy.
-    pub candidate: Candidate,
-    fingerprint: u64,
+    pub candidate: Arc<Candidate>,
 }
 
 impl Instance {
     /// Name of the policy.
     pub fn name(&self) -> &str {
-        self.candidate.policy.name()
+        &self.candidate.name
     }
 
     /// What the verdicts of its agents do, where they do not ask for something else.
     pub fn mode(&self) -> Mode {
-        self.candidate.policy.mode()
+        self.candidate.mode
     }
 }
 
@@ -90,21 +140,18 @@ impl Policies {
 
     /// A policy that differs in nothing from this one, from the same kind of source.
     pub fn same(&self, candidate: &Candidate, source: &Source) -> Option<&Instance> {
-        let wanted = fingerprint(&candidate.policy);
         self.iter().find(|one| {
+            let known = &one.candidate;
             one.source == *source
-                && one.fingerprint == wanted
-                && one.candidate.path == candidate.path
-                && one.candidate.variables == candidate.variables
-                && one.name() == candidate.policy.name()
+                && known.is_same(candidate)
+                && known.path == candidate.path
+                && known.variables == candidate.variables
         })
     }
 
     /// Whether a policy is what the slot has already.
     pub fn unchanged(&self, slot: u32, candidate: &Candidate) -> bool {
-        self.get(slot).is_some_and(|one| {
-            one.fingerprint == fingerprint(&candidate.policy) && one.mode() == candidate.policy.mode()
-        })
+        self.get(slot).is_some_and(|one| one.candidate.is_same(candidate))
     }
 
     /// A slot that no policy has: the one that was freed longest ago, so that late events of an earlier policy are not
@@ -127,9 +174,15 @@ impl Policies {
     }
 
     /// Says that a policy is in a slot now.
-    pub fn put(&mut self, slot: u32, generation: u64, source: Source, candidate: Candidate) {
-        let fingerprint = fingerprint(&candidate.policy);
-        self.instances.insert(slot, Instance { slot, generation, source, candidate, fingerprint });
+    pub fn put(&mut self, slot: u32, generation: u64, source: Source, candidate: Arc<Candidate>) {
+        self.instances.insert(slot, Instance { slot, generation, source, candidate });
+    }
+
+    /// Takes a newer document of a policy that means the same: its text, and where its parts are.
+    pub fn renew(&mut self, slot: u32, candidate: Arc<Candidate>) {
+        if let Some(one) = self.instances.get_mut(&slot) {
+            one.candidate = candidate;
+        }
     }
 
     /// Says where the policy in a slot comes from now.
@@ -145,10 +198,54 @@ impl Policies {
     }
 }
 
-/// Tells a changed policy from an unchanged one.
-fn fingerprint(policy: &Policy) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    // One that gives no image is refused where it is loaded; what it differs in does not matter.
-    policy.image(0, &[]).map(|image| image.as_bytes().to_vec()).unwrap_or_default().hash(&mut hasher);
-    hasher.finish()
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use agent_monitor_policy::ImageView;
+
+    fn empty() -> Candidate {
+        Candidate::new(&Policy::empty(), &[]).expect("the empty policy has an image")
+    }
+
+    #[test]
+    fn an_image_is_given_its_generation() {
+        let image = empty().image(7);
+        assert_eq!(ImageView::parse(&image).expect("is an image").generation(), 7);
+    }
+
+    #[test]
+    fn slots_are_used_again_as_late_as_possible() {
+        let mut policies = Policies::default();
+        let first = policies.free_slot().expect("all are free");
+        assert_ne!(first, EMPTY_SLOT);
+        policies.put(first, 1, Source::Agent, Arc::new(empty()));
+        policies.remove(first);
+        let second = policies.free_slot().expect("all are free");
+        assert_ne!(first, second);
+        for _ in 0..2 * POLICIES {
+            let slot = policies.free_slot().expect("all are free");
+            assert_ne!(slot, EMPTY_SLOT);
+        }
+    }
+
+    #[test]
+    fn generations_count_by_name_and_outlive_the_policy() {
+        let mut policies = Policies::default();
+        assert_eq!(
+            (policies.next_generation("a"), policies.next_generation("a"), policies.next_generation("b")),
+            (1, 2, 1)
+        );
+    }
+
+    #[test]
+    fn a_policy_is_told_from_one_that_protects_other_paths() {
+        let mut policies = Policies::default();
+        policies.put(3, 1, Source::Directory, Arc::new(empty()));
+        assert!(policies.unchanged(3, &empty()));
+        let other = Candidate::new(&Policy::empty(), &["/run/x".to_owned()]).expect("has an image");
+        assert!(!policies.unchanged(3, &other) && !policies.unchanged(4, &empty()));
+        assert!(
+            policies.same(&empty(), &Source::Directory).is_some() && policies.same(&empty(), &Source::Agent).is_none()
+        );
+    }
 }

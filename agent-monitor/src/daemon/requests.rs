@@ -1,13 +1,14 @@
 //! Answers to the requests of the control socket.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use agent_monitor_common::class::Mode;
 use agent_monitor_policy::Document;
 use tokio::sync::mpsc;
 
-use super::library::{Files, Sent, candidate};
+use super::library::{Compiler, Sent};
 use super::node::{Node, Wanted};
 use super::policies::{Candidate, Source};
 use super::serve::{Background, Daemon, can_end};
@@ -23,7 +24,7 @@ const KILL_LIMIT: Duration = Duration::from_secs(20);
 const FOLLOWER_LINES: usize = 256;
 
 /// Answers a request. Who asked may be gone: that is no error.
-pub async fn answer(daemon: &mut Daemon, request: Request) {
+pub fn answer(daemon: &mut Daemon, request: Request) {
     match request {
         Request::Status(answer) => drop(answer.send(view::status(daemon))),
         Request::Agents(answer) => {
@@ -35,15 +36,7 @@ pub async fn answer(daemon: &mut Daemon, request: Request) {
             let found = daemon.node.directory.table().by_id(&id).cloned();
             drop(answer.send(found.map(|agent| view::agent(daemon, &agent)).ok_or_else(|| no_agent(&id))));
         }
-        Request::Create(request, answer) => {
-            let created = create(daemon, *request).await;
-            let created = created.map(|agent| view::agent(daemon, &agent));
-            daemon.node.write().await;
-            if let Err(Ok(agent)) = answer.send(created) {
-                // Nobody would ever end it.
-                end(daemon, &agent.id, None);
-            }
-        }
+        Request::Create(request, answer) => start_creating(daemon, *request, answer),
         Request::Delete(id, answer) => end(daemon, &id, Some(answer)),
         Request::Policies(answer) => drop(answer.send(view::policies(daemon))),
         Request::Policy(name, answer) => {
@@ -76,15 +69,79 @@ fn start_following(daemon: &Daemon, filter: api::Follow, answer: Answer<mpsc::Re
     drop(answer.send(Ok(follower)));
 }
 
-/// Makes an agent, or binds a cgroup.
+/// What is known of the policy that a request names or brings.
+enum Found {
+    /// It is in this slot.
+    Loaded(u32),
+    /// It must be compiled.
+    Document(Document),
+}
+
+/// Makes an agent, once its policy is compiled.
+fn start_creating(daemon: &mut Daemon, request: CreateAgent, answer: Answer<api::Agent>) {
+    match find(daemon, &request) {
+        Ok(Found::Loaded(slot)) => finish_creating(daemon, request, Ok(Compiled::Loaded(slot)), answer),
+        Ok(Found::Document(document)) => {
+            let (compiler, background) = (daemon.node.compiler.clone(), daemon.background.clone());
+            tokio::spawn(async move {
+                let compiled = compile(compiler, document, &request).await.map(Compiled::New);
+                let _ = background.send(Background::Compiled(Box::new((request, compiled, answer)))).await;
+            });
+        }
+        Err(refusal) => drop(answer.send(Err(refusal))),
+    }
+}
+
+/// The policy of a request, when it is there to be bound.
+pub enum Compiled {
+    /// It is in this slot.
+    Loaded(u32),
+    /// It was compiled for the request.
+    New(Arc<Candidate>),
+}
+
+/// Makes an agent whose policy is compiled, and answers.
+pub fn finish_creating(
+    daemon: &mut Daemon,
+    request: CreateAgent,
+    policy: Result<Compiled, Refusal>,
+    answer: Answer<api::Agent>,
+) {
+    let created = policy.and_then(|policy| create(daemon, request, policy)).map(|agent| view::agent(daemon, &agent));
+    if let Err(Ok(agent)) = answer.send(created) {
+        // Who asked is gone: nobody would ever end it.
+        end(daemon, &agent.id, None);
+    }
+}
+
+/// Makes an agent, or binds a cgroup, and waits for its policy to be compiled.
 ///
 /// # Errors
 /// What stands against it.
-pub async fn create(daemon: &mut Daemon, request: CreateAgent) -> Result<Agent, Refusal> {
+pub async fn create_now(daemon: &mut Daemon, request: CreateAgent) -> Result<Agent, Refusal> {
+    let policy = match find(daemon, &request)? {
+        Found::Loaded(slot) => Compiled::Loaded(slot),
+        Found::Document(document) => Compiled::New(compile(daemon.node.compiler.clone(), document, &request).await?),
+    };
+    create(daemon, request, policy)
+}
+
+fn create(daemon: &mut Daemon, request: CreateAgent, policy: Compiled) -> Result<Agent, Refusal> {
     let mode = request.mode.as_deref().map(mode).transpose()?;
     check_texts(&request)?;
     let cgroup = request.cgroup.as_deref().map(|path| bindable(daemon, path)).transpose()?;
-    let (slot, name) = slot(daemon, &request).await?;
+    let failed = |error: anyhow::Error| Refusal::Failed(format!("{error:#}"));
+    let slot = match policy {
+        Compiled::Loaded(slot) => slot,
+        Compiled::New(candidate) => match daemon.node.policies.same(&candidate, &Source::Agent) {
+            Some(same) => same.slot,
+            None => daemon.node.load(Source::Agent, candidate).map_err(failed)?,
+        },
+    };
+    // It was there when the request came, and may have been removed while another policy was compiled.
+    let Some(name) = daemon.node.policies.get(slot).map(|one| one.name().to_owned()) else {
+        return Err(Refusal::NotFound("the policy was removed meanwhile".to_owned()));
+    };
     let wanted = Wanted {
         id: None,
         name: request.name,
@@ -105,54 +162,43 @@ pub async fn create(daemon: &mut Daemon, request: CreateAgent) -> Result<Agent, 
     };
     made.map_err(|error| {
         daemon.node.drop_unused(slot);
-        Refusal::Failed(format!("{error:#}"))
+        failed(error)
     })
 }
 
-/// The slot of the policy that a request names or brings, and the policy's name.
-async fn slot(daemon: &mut Daemon, request: &CreateAgent) -> Result<(u32, String), Refusal> {
-    let document = match (&request.policy, request.documents.first()) {
-        (Some(_), Some(_)) => return Err(Refusal::Invalid("give either policy or documents, not both".to_owned())),
-        (None, None) => {
-            return Err(Refusal::Invalid("policy is missing: give the name of one that is loaded".to_owned()));
-        }
+fn find(daemon: &Daemon, request: &CreateAgent) -> Result<Found, Refusal> {
+    match (&request.policy, request.documents.first()) {
+        (Some(_), Some(_)) => Err(Refusal::Invalid("give either policy or documents, not both".to_owned())),
+        (None, None) => Err(Refusal::Invalid("policy is missing: give the name of one that is loaded".to_owned())),
+        (None, Some(first)) => Ok(Found::Document(Document { path: first.path.clone(), text: first.text.clone() })),
         (Some(name), None) => {
             if let Some(known) = daemon.node.policies.named(name).filter(|_| request.variables.is_empty()) {
-                return Ok((known.slot, name.clone()));
+                return Ok(Found::Loaded(known.slot));
             }
-            let found = daemon.catalogue.document(name).cloned();
-            let found = found.ok_or_else(|| {
-                let directory = daemon.config.policies_dir.display();
-                Refusal::NotFound(format!(
-                    "there is no policy {name}: put it into {directory}, or see agent-monitor status"
-                ))
-            })?;
+            let directory = daemon.config.policies_dir.display();
+            let Some(found) = daemon.catalogue.document(name) else {
+                let message =
+                    format!("there is no policy {name}: put it into {directory}, or see agent-monitor status");
+                return Err(Refusal::NotFound(message));
+            };
             if request.variables.is_empty() && daemon.catalogue.needs_values(name) {
-                return Err(Refusal::Invalid(format!(
-                    "policy {name} has variables without a value: give them with --var NAME=VALUE"
-                )));
+                let message = format!("policy {name} has variables without a value: give them with --var NAME=VALUE");
+                return Err(Refusal::Invalid(message));
             }
-            found
+            Ok(Found::Document(found.clone()))
         }
-        (None, Some(first)) => Document { path: first.path.clone(), text: first.text.clone() },
-    };
-    let candidate = compile(daemon, document, request).await?;
-    let name = candidate.policy.name().to_owned();
-    if let Some(same) = daemon.node.policies.same(&candidate, &Source::Agent) {
-        return Ok((same.slot, name));
     }
-    let slot = daemon.node.load(Source::Agent, candidate).map_err(|error| Refusal::Failed(format!("{error:#}")))?;
-    Ok((slot, name))
 }
 
-async fn compile(daemon: &Daemon, document: Document, request: &CreateAgent) -> Result<Candidate, Refusal> {
+async fn compile(compiler: Compiler, document: Document, request: &CreateAgent) -> Result<Arc<Candidate>, Refusal> {
     let (documents, variables) = (request.documents.clone(), request.variables.clone());
-    let files = Files::new(&daemon.config.policies_dir);
     let compiled = tokio::task::spawn_blocking(move || {
-        candidate(document, &Sent { documents: &documents, files }, &variables).map_err(|errors| errors.to_string())
+        let library = Sent { documents: &documents, files: compiler.files.clone() };
+        compiler.compile(document, &library, &variables).map_err(|errors| errors.to_string())
     });
     match compiled.await {
-        Ok(compiled) => compiled.map_err(|errors| Refusal::Invalid(format!("the policy is refused:\n{errors}"))),
+        Ok(Ok(compiled)) => Ok(Arc::new(compiled)),
+        Ok(Err(errors)) => Err(Refusal::Invalid(format!("the policy is refused:\n{errors}"))),
         Err(error) => Err(Refusal::Failed(format!("compiling the policy panicked: {error}"))),
     }
 }

@@ -9,13 +9,12 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use agent_monitor_common::class::Mode;
-use agent_monitor_policy::{Document, NoLibrary, Policy};
+use agent_monitor_policy::{Document, NoLibrary, Options, Policy, compile};
 use anyhow::{Context, Result, bail};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use super::directory::Loaded;
-use super::library::candidate;
 use super::node::{Node, Wanted};
 use crate::bind::{Agent, Origin};
 
@@ -52,7 +51,7 @@ pub struct Outcome {
 pub async fn run(node: &mut Node, parent: &str, tests: &[&'static str]) -> Result<Vec<Outcome>> {
     let slot = node.policies.free_slot().context("no slot is free for the policy of the self-test")?;
     let document = Document { path: "built in".to_owned(), text: POLICY.to_owned() };
-    let open = candidate(document, &NoLibrary, &BTreeMap::new());
+    let open = compile(document, &NoLibrary, &Options::default());
     let open = open.map_err(|errors| anyhow::anyhow!("the policy of the self-test is refused: {errors}"))?.policy;
     set(node, slot, 1, &open)?;
     let wanted =

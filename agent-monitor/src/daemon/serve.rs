@@ -2,26 +2,24 @@
 //! elsewhere and comes back as a message.
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use agent_monitor_common::binding::EMPTY_SLOT;
 use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::catalogue::{self, Catalogue};
-use super::node::{Node, Wanted};
+use super::catalogue::{Catalogue, Read};
+use super::library::{Compiler, Files};
+use super::node::Node;
 use super::notify::notify;
-use super::policies::Source;
 use super::pump::{Notice, Refused};
 use super::selftest::Outcome;
 use super::start::{StartError, Started, start};
 use super::{VERSION, requests, watch::watch as watch_directory};
-use crate::bind::{Agent, Cgroup, Origin};
+use crate::bind::{Agent, Origin};
 use crate::bpf::HookStatus;
 use crate::config::Config;
 use crate::control::{
@@ -70,14 +68,23 @@ pub struct Daemon {
     /// Comes back from what takes long.
     pub background: mpsc::Sender<Background>,
     /// What stays wrong until the daemon is started again.
-    lasting: BTreeSet<String>,
-    started: bool,
+    pub lasting: BTreeSet<String>,
+    /// Everything is bound that must be bound before the daemon is ready.
+    pub started: bool,
+    /// The policy directory is being read.
+    pub reading: bool,
+    /// It changed meanwhile.
+    pub read_again: bool,
 }
 
 /// What took long and is done.
 pub enum Background {
     /// An agent's cgroup is empty, and whether processes were killed for it.
     Emptied(u32, Result<bool, String>),
+    /// The policy directory was read.
+    Read(Result<Box<Read>, String>),
+    /// The policy of a request is compiled.
+    Compiled(Box<(api::CreateAgent, Result<requests::Compiled, api::Refusal>, Answer<api::Agent>)>),
 }
 
 /// Runs the daemon until it is told to stop.
@@ -129,7 +136,8 @@ async fn guarded(
     request_totals: Arc<RequestTotals>,
     requests: mpsc::Receiver<Request>,
 ) -> Result<(), StartError> {
-    let started = start(config, allow_partial || config.allow_partial, &stream, super::protected(config, &[])).await?;
+    let compiler = Compiler { files: Files::new(&config.policies_dir), protected: super::protected(config, &[]) };
+    let started = start(config, allow_partial || config.allow_partial, &stream, &compiler).await?;
     let Started { node, pump, notices, level, tests, enricher } = started;
     let (background, done) = mpsc::channel(REQUESTS);
     let mut daemon = Daemon {
@@ -148,6 +156,8 @@ async fn guarded(
         background,
         lasting: BTreeSet::new(),
         started: false,
+        reading: false,
+        read_again: false,
     };
     daemon.tell("started", Vec::new());
     let result = match daemon.take_charge().await {
@@ -159,138 +169,6 @@ async fn guarded(
 }
 
 impl Daemon {
-    /// Binds everything that must be bound before the daemon is ready.
-    async fn take_charge(&mut self) -> Result<()> {
-        let path = self.config.agents_root.clone();
-        let root = self.node.directory.hierarchy.make_or_look_up(&path);
-        let root = root.with_context(|| format!("cannot make the agents root {path}"))?;
-        self.node.programs.set_root(root.id, root.level()).context("cannot tell the kernel the agents root")?;
-        // The root first: what is made in it from now on is bound by the kernel.
-        let wanted = wanted(EMPTY_SLOT, Origin::Directory);
-        self.node.bind(&root, Wanted { id: Some("agents-root".to_owned()), ..wanted })?;
-        self.reload().await;
-        for child in self.node.directory.hierarchy.children(&root.path) {
-            self.adopt(&child, EMPTY_SLOT);
-        }
-        for agent in self.config.agents.clone() {
-            let cgroup = agent.cgroup.clone();
-            let request = api::CreateAgent {
-                name: agent.name,
-                policy: Some(agent.policy),
-                variables: agent.variables,
-                labels: agent.labels,
-                mode: agent.mode,
-                cgroup: Some(agent.cgroup),
-                ..api::CreateAgent::default()
-            };
-            let bound = requests::create(self, request).await;
-            bound.map_err(|refusal| {
-                anyhow::anyhow!("cannot bind the cgroup {cgroup} of the configuration: {refusal}")
-            })?;
-        }
-        self.node.write().await;
-        self.refresh();
-        self.started = true;
-        self.refresh();
-        self.node.write().await;
-        let (version, level) = (VERSION, self.level.name());
-        tracing::info!(version, enforcement = level, agents = self.node.directory.table().len(), "ready");
-        notify("READY=1");
-        Ok(())
-    }
-
-    /// Binds a cgroup that is there already and that the kernel should have bound, had we been there.
-    fn adopt(&mut self, cgroup: &Cgroup, slot: u32) {
-        if self.node.directory.table().by_cgroup(cgroup.id).is_some() {
-            return;
-        }
-        if let Err(error) = self.node.bind(cgroup, wanted(slot, Origin::Below)) {
-            self.lasting.insert(format!("cgroup {} is not bound", cgroup.path));
-            tracing::error!("{error:#}");
-        }
-    }
-
-    /// Reads the policy directory again, and makes the policies' cgroups below the agents root.
-    async fn reload(&mut self) {
-        let directory = self.config.policies_dir.clone();
-        let instances = self.node.policies.iter();
-        let again = instances
-            .filter(|one| one.source == Source::Agent && Path::new(&one.candidate.path).starts_with(&directory));
-        let again = again.map(|one| (one.slot, one.candidate.path.clone(), one.candidate.variables.clone())).collect();
-        let reading = directory.clone();
-        let read = match tokio::task::spawn_blocking(move || catalogue::read(&reading, again)).await {
-            Ok(read) => read,
-            Err(error) => {
-                tracing::error!(%error, "reading the policy directory panicked; what was in force stays");
-                return;
-            }
-        };
-        for seconds in self.catalogue.apply(&mut self.node, &directory, read) {
-            self.metrics.policy_swap_seconds.observe(seconds);
-        }
-        self.make_directories();
-        self.refresh();
-        self.node.write().await;
-    }
-
-    /// For each policy of the directory the cgroup `<agents root>/<policy>`, bound to it; that of a policy that is gone is
-    /// bound to `empty`, while the agents in it keep what they have.
-    fn make_directories(&mut self) {
-        let root = self.config.agents_root.trim_matches('/').to_owned();
-        let policies: Vec<(u32, String)> = self
-            .node
-            .policies
-            .iter()
-            .filter(|one| one.source == Source::Directory)
-            .map(|one| (one.slot, one.name().to_owned()))
-            .collect();
-        for (slot, name) in policies {
-            if let Err(error) = self.make_directory(&format!("{root}/{name}"), slot) {
-                self.lasting.insert(format!("the cgroup of policy {name} is not bound"));
-                tracing::error!("policy {name}: {error:#}");
-            }
-        }
-        let removed: Vec<u32> =
-            self.node.policies.iter().filter(|one| one.source == Source::Removed).map(|one| one.slot).collect();
-        for slot in removed {
-            let directories: Vec<u32> = {
-                let table = self.node.directory.table();
-                let here = table.iter().filter(|agent| agent.slot == slot && agent.origin == Origin::Directory);
-                here.map(|agent| agent.number).collect()
-            };
-            for number in directories {
-                if let Err(error) = self.node.rebind(number, EMPTY_SLOT) {
-                    tracing::error!("{error:#}");
-                }
-            }
-            let unused = self.node.directory.table().count(slot) == 0;
-            if unused {
-                if let Err(error) = self.node.unload(slot) {
-                    tracing::error!("{error:#}");
-                }
-            }
-        }
-    }
-
-    fn make_directory(&mut self, path: &str, slot: u32) -> Result<()> {
-        let cgroup = self.node.directory.hierarchy.make_or_look_up(path);
-        let cgroup = cgroup.with_context(|| format!("cannot make the cgroup {path}"))?;
-        let known =
-            self.node.directory.table().by_cgroup(cgroup.id).map(|agent| (agent.number, agent.slot, agent.origin));
-        match known {
-            Some((_, bound, Origin::Directory)) if bound == slot => return Ok(()),
-            Some((number, _, Origin::Directory)) => return self.node.rebind(number, slot),
-            // The kernel announced it: it was made in the agents root. It is a directory, and no agent.
-            Some((number, _, _)) => self.node.forget(number),
-            None => {}
-        }
-        self.node.bind(&cgroup, wanted(slot, Origin::Directory))?;
-        for child in self.node.directory.hierarchy.children(&cgroup.path) {
-            self.adopt(&child, slot);
-        }
-        Ok(())
-    }
-
     async fn work(
         &mut self,
         mut requests: mpsc::Receiver<Request>,
@@ -312,14 +190,21 @@ impl Daemon {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                Some(request) = requests.recv() => requests::answer(self, request).await,
+                Some(request) = requests.recv() => requests::answer(self, request),
                 Some(notice) = notices.recv() => self.notice(notice),
-                Some(Background::Emptied(number, killed)) = done.recv() => self.emptied(number, killed),
-                Some(()) = changes.recv() => self.reload().await,
+                Some(done) = done.recv() => match done {
+                    Background::Emptied(number, killed) => self.emptied(number, killed),
+                    Background::Read(read) => self.take_read(read),
+                    Background::Compiled(compiled) => {
+                        let (request, policy, answer) = *compiled;
+                        requests::finish_creating(self, request, policy, answer);
+                    }
+                },
+                Some(()) = changes.recv() => self.reload(),
                 Ok(()) = progress.changed() => {}
                 _ = tick.tick() => self.tick().await,
                 _ = hangup.recv() => {
-                    self.reload().await;
+                    self.reload();
                     if let Err(error) = self.node.stream.reopen().await {
                         tracing::error!(%error, "cannot open the audit log again; the old one stays in use");
                     }
@@ -456,11 +341,6 @@ impl Daemon {
             tracing::error!("stopped before all records were written: more than {limit:?} would have been needed");
         }
     }
-}
-
-/// Something bound to this slot, with nothing given for it.
-pub fn wanted(slot: u32, origin: Origin) -> Wanted {
-    Wanted { id: None, name: None, labels: std::collections::BTreeMap::new(), slot, mode: None, origin }
 }
 
 /// Whether an agent can be ended by request.

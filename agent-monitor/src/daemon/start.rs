@@ -8,6 +8,7 @@ use tokio::runtime::Builder;
 use tokio::sync::mpsc;
 
 use super::directory::Directory;
+use super::library::Compiler;
 use super::node::Node;
 use super::pump::{Notice, Pump, Running};
 use super::selftest::{self, Outcome};
@@ -56,12 +57,12 @@ pub async fn start(
     config: &Config,
     allow_partial: bool,
     stream: &Stream,
-    protected: Vec<String>,
+    compiler: &Compiler,
 ) -> Result<Started, StartError> {
     let hierarchy = Hierarchy::open(&config.roots.cgroup, &config.roots.proc)
         .map_err(|error| StartError::Unsupported(format!("cannot use cgroups: {error}")))?;
     let roots = Roots { sys: config.roots.sys.clone(), cgroup: hierarchy.mount().to_owned() };
-    let attempt = Attempt { config, hierarchy, roots: roots.clone(), stream, protected };
+    let attempt = Attempt { config, hierarchy, roots: roots.clone(), stream, compiler };
     let why = match attempt.run(Level::Full).await? {
         Ok(started) => return Ok(started),
         Err(why) => why,
@@ -69,7 +70,7 @@ pub async fn start(
     if !allow_partial {
         return Err(StartError::Unsupported(support::refusal(&why, &roots)));
     }
-    tracing::warn!(why, "this kernel can't enforce everything; going on with the network alone, as asked for");
+    tracing::warn!("this kernel can't enforce everything; going on with the network alone, as asked for: {why}");
     match attempt.run(Level::Partial).await? {
         Ok(started) => Ok(started),
         Err(why) => Err(StartError::Unsupported(support::refusal(&why, &roots))),
@@ -81,7 +82,7 @@ struct Attempt<'a> {
     hierarchy: Hierarchy,
     roots: Roots,
     stream: &'a Stream,
-    protected: Vec<String>,
+    compiler: &'a Compiler,
 }
 
 impl Attempt<'_> {
@@ -123,7 +124,7 @@ impl Attempt<'_> {
             enforcement: partial.then(|| level.name().to_owned()),
         };
         let pump = pump.start(rings, runtime).context("cannot start the threads that read events")?;
-        let mut node = Node::new(programs, directory, self.stream.clone(), node_name, self.protected.clone())?;
+        let mut node = Node::new(programs, directory, self.stream.clone(), node_name, self.compiler.clone())?;
         let tests: &[&'static str] = if partial { &["network"] } else { &["file", "exec", "network", "events"] };
         let outcomes = selftest::run(&mut node, &self.config.run_root, tests).await;
         let failed = match &outcomes {

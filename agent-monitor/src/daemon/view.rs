@@ -46,7 +46,7 @@ fn policy(daemon: &Daemon, instance: &Instance) -> api::Policy {
         mode: instance.mode().name().to_owned(),
         state: state.to_owned(),
         source: Some(instance.candidate.path.clone()),
-        labels: instance.candidate.policy.labels().clone(),
+        labels: instance.candidate.labels.clone(),
         agents: agents(daemon).filter(|agent| agent.slot == instance.slot).count() as u64,
         image_bytes: image.map_or(0, |image| image.bytes.len() as u64),
         messages: instance.candidate.messages.clone(),
@@ -63,7 +63,7 @@ pub fn policy_named(daemon: &Daemon, name: &str) -> Option<api::Policy> {
 }
 
 /// The agents that are more than a place where agents are made.
-fn agents(daemon: &Daemon) -> impl Iterator<Item = Agent> {
+pub fn agents(daemon: &Daemon) -> impl Iterator<Item = Agent> {
     let table = daemon.node.directory.table();
     let shown = table.iter().filter(|agent| !matches!(agent.origin, Origin::Directory | Origin::Test));
     shown.cloned().collect::<Vec<_>>().into_iter()

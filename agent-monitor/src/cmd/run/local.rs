@@ -13,7 +13,7 @@ use crate::bind::{Agent, Origin};
 use crate::cli::Run;
 use crate::cmd::policy::find_document;
 use crate::config::Config;
-use crate::daemon::library::{Files, candidate};
+use crate::daemon::library::{Compiler, Files};
 use crate::daemon::node::{Node, Wanted};
 use crate::daemon::policies::{Candidate, Source};
 use crate::daemon::{self, Notice, Started, random_name};
@@ -25,8 +25,11 @@ const KILL_LIMIT: Duration = Duration::from_secs(30);
 
 /// Runs the command.
 pub async fn run(config: &Config, options: &Run) -> Result<Ended> {
-    let policy = policy(config, options)?;
-    let id = format!("{}-{}", policy.policy.name(), random_name());
+    let more: Vec<&Path> = options.record.as_deref().into_iter().collect();
+    let files = Files::new(&config.policies_dir);
+    let compiler = Compiler { files, protected: daemon::protected(config, &more) };
+    let policy = policy(config, options, &compiler)?;
+    let id = format!("{}-{}", policy.name, random_name());
     let report = Arc::new(Mutex::new(Report::default()));
     let stream_options = Options {
         file: options.record.clone(),
@@ -36,9 +39,8 @@ pub async fn run(config: &Config, options: &Run) -> Result<Ended> {
     let (stream, thread) = Stream::start(stream_options).with_context(|| {
         format!("cannot write records to {}", options.record.as_deref().unwrap_or(Path::new("")).display())
     })?;
-    let more: Vec<&Path> = options.record.as_deref().into_iter().collect();
     let allow_partial = options.allow_partial || config.allow_partial;
-    let mut started = daemon::start(config, allow_partial, &stream, daemon::protected(config, &more)).await?;
+    let mut started = daemon::start(config, allow_partial, &stream, &compiler).await?;
     let ended = agent(config, options, &mut started, policy, id).await;
     tokio::task::spawn_blocking(move || {
         started.pump.stop();
@@ -57,13 +59,13 @@ fn tap(report: Arc<Mutex<Report>>) -> Tap {
     Box::new(move |record| report.lock().unwrap_or_else(PoisonError::into_inner).add(record))
 }
 
-fn policy(config: &Config, options: &Run) -> Result<Candidate> {
+fn policy(config: &Config, options: &Run, compiler: &Compiler) -> Result<Candidate> {
     let found = find_document(&options.policy, config)?;
     let document = found.with_context(|| {
         format!("there is no file {0}, and no policy {0} in {1}", options.policy, config.policies_dir.display())
     })?;
     let variables = options.variables.iter().cloned().collect();
-    let compiled = candidate(document, &Files::new(&config.policies_dir), &variables);
+    let compiled = compiler.compile(document, &compiler.files, &variables);
     let policy = compiled.map_err(|errors| anyhow!("cannot use the policy:\n{errors}"))?;
     for message in &policy.messages {
         eprintln!("{message}");
@@ -80,7 +82,7 @@ async fn agent(
     id: String,
 ) -> Result<(u8, u32, bool, Counts)> {
     let node = &mut started.node;
-    let slot = node.load(Source::Agent, policy)?;
+    let slot = node.load(Source::Agent, Arc::new(policy))?;
     let wanted = Wanted {
         id: Some(id.clone()),
         name: options.name.clone(),
@@ -93,6 +95,7 @@ async fn agent(
     let level = crate::bind::Cgroup { path: agent.cgroup.clone(), id: agent.identity.cgroup_id }.level();
     let rooted =
         node.programs.set_root(agent.identity.cgroup_id, level).context("cannot tell the kernel the agent's root");
+    node.write().await;
     let ran = match rooted {
         Ok(()) => command(options, started, &agent).await,
         Err(error) => Err(error),

@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::control::api::{Agent, CreateAgent, Document, Status};
 use crate::control::client::{Client, Lines, encode};
 use crate::daemon::StartError;
-use crate::daemon::library::{Files, Remembering, candidate, read_document};
+use crate::daemon::library::{Compiler, Files, Included, read_document};
 use crate::record::{Body, Record};
 use crate::support::Level;
 
@@ -92,17 +92,17 @@ fn request(config: &Config, options: &Run) -> Result<CreateAgent> {
         return Ok(request);
     }
     // Compiled here too: what is wrong is shown with its place, and what it includes is found beside the file.
-    let library = Remembering::new(Files::new(&config.policies_dir));
-    let main = read_document(&file).and_then(|document| {
-        candidate(document.clone(), &library, &request.variables).map(|candidate| (document, candidate))
-    });
-    let (main, candidate) = main.map_err(|errors| anyhow!("cannot use the policy:\n{errors}"))?;
-    for message in &candidate.messages {
+    let compiler = Compiler { files: Files::new(&config.policies_dir), protected: Vec::new() };
+    let compiled = read_document(&file)
+        .and_then(|document| compiler.compile(document, &compiler.files, &request.variables))
+        .map_err(|errors| anyhow!("cannot use the policy:\n{errors}"))?;
+    for message in &compiled.messages {
         eprintln!("{message}");
     }
-    request.documents.push(Document { name: String::new(), path: main.path, text: main.text });
-    let included = library.found().into_iter();
-    request.documents.extend(included.map(|(name, found)| Document { name, path: found.path, text: found.text }));
+    request.documents.push(Document { name: String::new(), path: compiled.path, text: compiled.text });
+    for Included { name, document, .. } in compiled.included {
+        request.documents.push(Document { name, path: document.path, text: document.text });
+    }
     Ok(request)
 }
 

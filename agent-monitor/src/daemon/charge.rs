@@ -1,0 +1,186 @@
+//! Taking charge of the node, at start and whenever the policy directory changes: the agents root, the policies' cgroups
+//! below it, and what is in them already.
+
+use std::path::{Path, PathBuf};
+
+use agent_monitor_common::binding::EMPTY_SLOT;
+use anyhow::{Context, Result};
+
+use super::catalogue::{self, Known, Read};
+use super::library::Compiler;
+use super::node::Wanted;
+use super::notify::notify;
+use super::policies::Source;
+use super::serve::{Background, Daemon};
+use super::{VERSION, requests};
+use crate::bind::{Cgroup, Origin};
+use crate::control::api;
+
+impl Daemon {
+    /// Binds everything that must be bound before the daemon is ready.
+    pub async fn take_charge(&mut self) -> Result<()> {
+        let path = self.config.agents_root.clone();
+        let root = self.node.directory.hierarchy.make_or_look_up(&path);
+        let root = root.with_context(|| format!("cannot make the agents root {path}"))?;
+        self.node.programs.set_root(root.id, root.level()).context("cannot tell the kernel the agents root")?;
+        // The root first: what is made in it from now on is bound by the kernel.
+        let wanted = wanted(EMPTY_SLOT, Origin::Directory);
+        self.node.bind(&root, Wanted { id: Some("agents-root".to_owned()), ..wanted })?;
+        let (directory, compiler, known) = self.to_read();
+        let read = tokio::task::spawn_blocking(move || catalogue::read(&directory, &compiler, &known)).await;
+        self.apply(read.context("reading the policy directory panicked")?);
+        for child in self.node.directory.hierarchy.children(&root.path) {
+            self.adopt(&child, EMPTY_SLOT);
+        }
+        for agent in self.config.agents.clone() {
+            let cgroup = agent.cgroup.clone();
+            let request = api::CreateAgent {
+                name: agent.name,
+                policy: Some(agent.policy),
+                variables: agent.variables,
+                labels: agent.labels,
+                mode: agent.mode,
+                cgroup: Some(agent.cgroup),
+                ..api::CreateAgent::default()
+            };
+            let bound = requests::create_now(self, request).await;
+            bound.map_err(|refusal| {
+                anyhow::anyhow!("cannot bind the cgroup {cgroup} of the configuration: {refusal}")
+            })?;
+        }
+        self.node.write().await;
+        self.refresh();
+        self.started = true;
+        self.refresh();
+        self.node.write().await;
+        let (version, level) = (VERSION, self.level.name());
+        tracing::info!(version, enforcement = level, agents = super::view::agents(self).count(), "ready");
+        notify("READY=1");
+        Ok(())
+    }
+
+    /// Binds a cgroup that is there already and that the kernel should have bound, had we been there.
+    fn adopt(&mut self, cgroup: &Cgroup, slot: u32) {
+        if self.node.directory.table().by_cgroup(cgroup.id).is_some() {
+            return;
+        }
+        if let Err(error) = self.node.bind(cgroup, wanted(slot, Origin::Below)) {
+            self.lasting.insert(format!("cgroup {} is not bound", cgroup.path));
+            tracing::error!("{error:#}");
+        }
+    }
+
+    /// Reads the policy directory again elsewhere; [`Self::take_read`] goes on with it. A change meanwhile is read after.
+    pub fn reload(&mut self) {
+        if self.reading {
+            self.read_again = true;
+            return;
+        }
+        self.reading = true;
+        let (directory, compiler, known) = self.to_read();
+        let background = self.background.clone();
+        tokio::spawn(async move {
+            let read = tokio::task::spawn_blocking(move || catalogue::read(&directory, &compiler, &known)).await;
+            let _ = background.send(Background::Read(read.map(Box::new).map_err(|error| error.to_string()))).await;
+        });
+    }
+
+    /// Puts in force what was read.
+    pub fn take_read(&mut self, read: Result<Box<Read>, String>) {
+        self.reading = false;
+        match read {
+            Ok(read) => self.apply(*read),
+            Err(error) => tracing::error!(error, "reading the policy directory panicked; what was in force stays"),
+        }
+        if std::mem::take(&mut self.read_again) {
+            self.reload();
+        }
+    }
+
+    fn to_read(&self) -> (PathBuf, Compiler, Known) {
+        let directory = self.config.policies_dir.clone();
+        let mut known = Known::default();
+        for one in self.node.policies.iter() {
+            match one.source {
+                Source::Directory => known.policies.push(one.candidate.clone()),
+                Source::Agent if Path::new(&one.candidate.path).starts_with(&directory) => {
+                    known.again.push((one.slot, one.candidate.clone()));
+                }
+                _ => {}
+            }
+        }
+        (directory, self.node.compiler.clone(), known)
+    }
+
+    fn apply(&mut self, read: Read) {
+        let directory = self.config.policies_dir.clone();
+        for seconds in self.catalogue.apply(&mut self.node, &directory, read) {
+            self.metrics.policy_swap_seconds.observe(seconds);
+        }
+        self.make_directories();
+        self.refresh();
+    }
+
+    /// For each policy of the directory the cgroup `<agents root>/<policy>`, bound to it; that of a policy that is gone is
+    /// bound to `empty`, while the agents in it keep what they have.
+    fn make_directories(&mut self) {
+        let root = self.config.agents_root.trim_matches('/').to_owned();
+        let policies: Vec<(u32, String)> = self
+            .node
+            .policies
+            .iter()
+            .filter(|one| one.source == Source::Directory)
+            .map(|one| (one.slot, one.name().to_owned()))
+            .collect();
+        for (slot, name) in policies {
+            if let Err(error) = self.make_directory(&format!("{root}/{name}"), slot) {
+                self.lasting.insert(format!("the cgroup of policy {name} is not bound"));
+                tracing::error!("policy {name}: {error:#}");
+            }
+        }
+        let removed: Vec<u32> =
+            self.node.policies.iter().filter(|one| one.source == Source::Removed).map(|one| one.slot).collect();
+        for slot in removed {
+            let directories: Vec<u32> = {
+                let table = self.node.directory.table();
+                let here = table.iter().filter(|agent| agent.slot == slot && agent.origin == Origin::Directory);
+                here.map(|agent| agent.number).collect()
+            };
+            for number in directories {
+                if let Err(error) = self.node.rebind(number, EMPTY_SLOT) {
+                    tracing::error!("{error:#}");
+                }
+            }
+            let unused = self.node.directory.table().count(slot) == 0;
+            if unused {
+                if let Err(error) = self.node.unload(slot) {
+                    tracing::error!("{error:#}");
+                }
+            }
+        }
+    }
+
+    fn make_directory(&mut self, path: &str, slot: u32) -> Result<()> {
+        let cgroup = self.node.directory.hierarchy.make_or_look_up(path);
+        let cgroup = cgroup.with_context(|| format!("cannot make the cgroup {path}"))?;
+        let known =
+            self.node.directory.table().by_cgroup(cgroup.id).map(|agent| (agent.number, agent.slot, agent.origin));
+        match known {
+            Some((_, bound, Origin::Directory)) if bound == slot => return Ok(()),
+            Some((number, _, Origin::Directory)) => return self.node.rebind(number, slot),
+            // The kernel announced it: it was made in the agents root. It is a directory, and no agent.
+            Some((number, _, _)) => self.node.forget(number),
+            None => {}
+        }
+        self.node.bind(&cgroup, wanted(slot, Origin::Directory))?;
+        for child in self.node.directory.hierarchy.children(&cgroup.path) {
+            self.adopt(&child, slot);
+        }
+        Ok(())
+    }
+}
+
+/// Something bound to this slot, with nothing given for it.
+fn wanted(slot: u32, origin: Origin) -> Wanted {
+    Wanted { id: None, name: None, labels: std::collections::BTreeMap::new(), slot, mode: None, origin }
+}
