@@ -118,6 +118,8 @@ byte_enum! {
         Monitor = 4, "monitor";
         /// Tracing or reading a process that is not the same agent's.
         OtherAgent = 5, "other-agent";
+        /// Acting with credentials that are not the task's own.
+        OtherCredentials = 6, "other-credentials";
     }
 }
 

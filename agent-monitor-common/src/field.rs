@@ -57,6 +57,8 @@ macro_rules! kernel_fields {
             TASK_PARENT, "task_struct", "real_parent", "the parent process";
             TASK_START, "task_struct", "start_boottime", "the start of a task";
             TASK_THREAD_PID, "task_struct", "thread_pid", "ids in the namespaces of a task";
+            TASK_CRED, "task_struct", "cred", "the credentials that a task acts with";
+            TASK_REAL_CRED, "task_struct", "real_cred", "a task's own credentials";
             TASK_CGROUPS, "task_struct", "cgroups", "the cgroups of a task";
             FS_ROOT, "fs_struct", "root", "the root of a task";
             PID_LEVEL, "pid", "level", "the depth of a pid namespace";

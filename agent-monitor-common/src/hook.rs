@@ -32,6 +32,14 @@ pub struct Hook {
     pub purpose: &'static str,
 }
 
+impl Hook {
+    /// Whether a kernel may lack the hook because it was built without what the hook guards (io_uring).
+    #[must_use]
+    pub const fn optional(&self) -> bool {
+        matches!(self.id, HookId::UringOverrideCreds)
+    }
+}
+
 macro_rules! hooks {
     ($($(#[$doc:meta])* $id:ident = $number:literal, $name:literal, $attach:expr, $class:expr, $purpose:literal;)+) => {
         /// The number of a hook in events. Numbers are never used again for another hook.
@@ -95,6 +103,7 @@ hooks! {
     TaskKill = 41, "task_kill", Lsm(4), Some(Privilege), "sending of signals";
     Capable = 42, "capable", Lsm(4), Some(Capability), "use of a capability, in any user namespace";
     TaskAlloc = 43, "task_alloc", Lsm(2), Some(Privilege), "creation of a process: not in another cgroup";
+    UringOverrideCreds = 44, "uring_override_creds", Lsm(1), Some(Privilege), "io_uring operations with other credentials than the task's own";
     CgroupMkdir = 60, "cgroup_mkdir", Tracepoint(2), None, "a new cgroup gets the binding of the one that it was made in";
     CgroupRelease = 61, "cgroup_release", Tracepoint(2), None, "the binding of a cgroup ends with it";
 }

@@ -22,6 +22,7 @@ mod socket_sendmsg;
 mod task_alloc;
 mod task_kill;
 mod unix_peer;
+mod uring_override_creds;
 
 use crate::kernel::{self, Kernel, load};
 use crate::operation::Operation;

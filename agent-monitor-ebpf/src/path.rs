@@ -248,13 +248,13 @@ pub fn nameless(inode: Kernel, dentry: Kernel, mount: u64) -> Named {
     }
 }
 
-/// Whether a mount is in no namespace: `mnt_ns` is NULL or `MNT_NS_INTERNAL`, an error pointer (`fs/mount.h`).
+/// Whether a mount is the kernel's own: `mnt_ns` is `MNT_NS_INTERNAL`, an error pointer (`fs/mount.h`). A mount that was
+/// unmounted while somebody was in it has NULL there and is none of these.
 #[inline(always)]
 pub fn internal(mount: u64) -> bool {
     const LOWEST_ERROR: u64 = 4095u64.wrapping_neg();
     let mount = mount.wrapping_sub(offset(&kernel::MOUNT_MNT) as u64);
-    let namespace: u64 = read(mount + offset(&kernel::MOUNT_NS) as u64);
-    namespace == 0 || namespace >= LOWEST_ERROR
+    read::<u64>(mount + offset(&kernel::MOUNT_NS) as u64) >= LOWEST_ERROR
 }
 
 /// Whether a name is gone (or never was, as with O_TMPFILE): `d_unlinked()` in `include/linux/dcache.h`.

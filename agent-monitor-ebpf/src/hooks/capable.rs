@@ -1,7 +1,9 @@
 //! Use of a capability, in any user namespace.
 
+use crate::kernel::{self, load};
 use crate::operation::guard;
 use crate::path::operand;
+use crate::task::current;
 use agent_monitor_common::class::{Class, USE};
 use agent_monitor_common::decide::OwnEntry;
 use agent_monitor_common::hook::HookId;
@@ -17,6 +19,16 @@ fn capable(ctx: LsmContext) -> i32 {
         ctx.arg(4),
         #[inline(always)]
         |operation| {
+            let task = current();
+            let acting: u64 = load(task, &kernel::TASK_CRED);
+            let own: u64 = load(task, &kernel::TASK_REAL_CRED);
+            let asked: u64 = ctx.arg(0);
+            if acting != own && asked == acting {
+                // The kernel acts with other credentials on the task's behalf, as overlayfs does with those of whoever
+                // mounted it. A task can't bring that about by itself: access(2) only gives up rights, and io_uring's way
+                // is denied in `uring_override_creds`.
+                return false;
+            }
             let capability: u32 = ctx.arg(2);
             let object = operand(operation.scratch.object(), [capability as u8]);
             let object = operation.set_object(object);

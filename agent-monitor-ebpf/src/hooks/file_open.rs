@@ -4,7 +4,7 @@ use super::on_file_system;
 use crate::image::Text;
 use crate::kernel::{self, Kernel, address, load, offset};
 use crate::operation::{Operation, guard};
-use crate::path::{Named, nameless, nameless_text, place_at, walk};
+use crate::path::{Named, internal, nameless, nameless_text, place_at, walk};
 use crate::scratch::reload;
 use agent_monitor_common::class::{Class, Fault, Reason, USE, file};
 use agent_monitor_common::hook::HookId;
@@ -37,9 +37,13 @@ fn judge(operation: &mut Operation<'_>, open: Kernel) -> bool {
     let inode: Kernel = load(open, &kernel::FILE_F_INODE);
     let superblock: Kernel = load(inode, &kernel::INODE_SB);
     let super_flags: u64 = load(superblock, &kernel::SUPER_FLAGS);
-    if mode & FMODE_NOACCOUNT != 0 && super_flags & SB_KERNMOUNT == 0 {
-        // The backing file of an overlay file, whose own open was judged.
-        return false;
+    if super_flags & SB_KERNMOUNT == 0 {
+        let mount = place_at(address(open, &kernel::FILE_F_PATH)).mount;
+        if mode & FMODE_NOACCOUNT != 0 || internal(mount) {
+            // The backing file or directory of an overlay, whose own open was judged: on a mount in no namespace, of a
+            // file system that is no internal one.
+            return false;
+        }
     }
     if flags & FMODE_EXEC != 0 {
         operation.note(Class::Exec, USE, Reason::NoRule, 0);

@@ -145,7 +145,11 @@ pub fn open(options: &LoadOptions) -> Result<Loaded, LoadError> {
 
 /// Attaches every loaded program; all hooks must be there, or with `partial` all that are no LSM hooks.
 pub fn attach(loaded: &mut Loaded, options: &LoadOptions) -> Result<(), LoadError> {
-    let needed = |state: &HookState| !(options.partial && matches!(state.hook.attach, Attach::Lsm(_)));
+    let needed = |state: &HookState| {
+        let left_out = options.partial && matches!(state.hook.attach, Attach::Lsm(_));
+        let not_built = state.hook.optional() && matches!(state.status, HookStatus::Missing(_));
+        !left_out && !not_built
+    };
     let bad: Vec<HookState> =
         loaded.hooks.iter().filter(|state| needed(state) && state.status != HookStatus::Loaded).cloned().collect();
     if !bad.is_empty() {

@@ -50,6 +50,9 @@ pub fn probe(roots: &Roots) -> Vec<Feature> {
         Ok(loaded) => features.extend(loaded.hooks.iter().map(|state| {
             let (found, detail, how) = match &state.status {
                 HookStatus::Loaded | HookStatus::Attached => (FeatureState::Available, state.hook.purpose.to_owned(), String::new()),
+                HookStatus::Missing(why) if state.hook.optional() => {
+                    (FeatureState::Available, format!("not needed: {why}"), String::new())
+                }
                 HookStatus::Missing(why) => (FeatureState::Missing, why.clone(), "use a kernel that has it".to_owned()),
                 HookStatus::Refused(why) => (FeatureState::Missing, why.clone(), refused_how(why)),
             };
