@@ -5,6 +5,7 @@ mod catalogue;
 mod charge;
 pub mod directory;
 pub mod library;
+mod loss;
 pub mod node;
 mod notify;
 pub mod policies;

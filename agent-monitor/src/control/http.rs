@@ -18,7 +18,12 @@ pub struct Limits {
     pub clients: usize,
     /// How long a client may take to send the head of a request, and how long a connection may be idle.
     pub head: Duration,
+    /// How long a connection may last in all; `None` for those that are followed.
+    pub lifetime: Option<Duration>,
 }
+
+/// Longest wait at the end for answers that are under way.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
 /// Requests that were refused, for the metrics.
 #[derive(Debug, Default)]
@@ -39,7 +44,7 @@ pub enum Listener {
     Tcp(TcpListener),
 }
 
-/// Serves until `stop` changes. Connections that are open then go on for the answer that they wait for.
+/// Serves until `stop` says so, and then until the answers that are under way are sent, for a bounded time.
 pub async fn serve(
     listener: Listener,
     router: Router,
@@ -51,7 +56,7 @@ pub async fn serve(
     loop {
         let connection = tokio::select! {
             connection = accept(&listener, &totals) => connection,
-            _ = stop.wait_for(|stop| *stop) => return,
+            _ = stop.wait_for(|stop| *stop) => break,
         };
         let Ok(permit) = clients.clone().try_acquire_owned() else {
             totals.too_many.fetch_add(1, Ordering::Relaxed);
@@ -59,13 +64,21 @@ pub async fn serve(
         };
         let (router, stop) = (router.clone(), stop.clone());
         tokio::spawn(async move {
-            match connection {
-                Connection::Unix(stream) => talk(TokioIo::new(stream), router, limits, stop).await,
-                Connection::Tcp(stream) => talk(TokioIo::new(stream), router, limits, stop).await,
+            let talking = async {
+                match connection {
+                    Connection::Unix(stream) => talk(TokioIo::new(stream), router, limits, stop).await,
+                    Connection::Tcp(stream) => talk(TokioIo::new(stream), router, limits, stop).await,
+                }
+            };
+            match limits.lifetime {
+                Some(lifetime) => drop(tokio::time::timeout(lifetime, talking).await),
+                None => talking.await,
             }
             drop(permit);
         });
     }
+    let all = u32::try_from(limits.clients).unwrap_or(u32::MAX);
+    let _ = tokio::time::timeout(LAST_ANSWERS, clients.acquire_many(all)).await;
 }
 
 enum Connection {

@@ -54,7 +54,7 @@ impl Daemon {
         self.refresh();
         self.node.write().await;
         let (version, level) = (VERSION, self.level.name());
-        tracing::info!(version, enforcement = level, agents = super::view::agents(self).count(), "ready");
+        tracing::info!(version, enforcement = level, agents = super::view::agent_count(self), "ready");
         notify("READY=1");
         Ok(())
     }

@@ -147,8 +147,14 @@ impl Directory {
             return None;
         }
         let parent = table.by_cgroup(parent)?;
-        let found = self.hierarchy.children(&parent.cgroup).into_iter().find(|child| child.id == cgroup);
-        let path = found.map(|child| child.path).unwrap_or_default();
+        let path = match std::str::from_utf8(&event.object) {
+            // The kernel gives the name where it can; to look for it costs a walk over all children of the parent.
+            Ok(name) if !name.is_empty() => format!("{}/{name}", parent.cgroup),
+            _ => {
+                let mut children = self.hierarchy.children(&parent.cgroup).into_iter();
+                children.find(|child| child.id == cgroup).map(|child| child.path).unwrap_or_default()
+            }
+        };
         let name = path.rsplit('/').next().filter(|name| !name.is_empty()).map(str::to_owned);
         let name = name.unwrap_or_else(|| format!("cgroup-{cgroup}"));
         let policy = self.policy(event.header.slot).name;

@@ -1,7 +1,7 @@
 //! The node: the programs in the kernel, and what they are told. All changes of bindings and images go through here, so
 //! that the kernel, the directory and the records say the same.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,10 +15,11 @@ use anyhow::{Context, Result};
 
 use super::directory::{Directory, Loaded, free_id};
 use super::library::Compiler;
+use super::loss::Losses;
 use super::policies::{Candidate, Policies, Source};
 use crate::bind::{Agent, Cgroup, Origin, Table};
 use crate::bpf::Programs;
-use crate::record::{AgentChange, AgentRef, Body, Counts, Loss, PolicyChange, PolicyRef, Record, clock};
+use crate::record::{AgentChange, AgentRef, Body, Counts, PolicyChange, PolicyRef, Record, clock};
 use crate::sink::Stream;
 
 /// Longest wait until all events of an agent that is gone have become records.
@@ -39,7 +40,8 @@ pub struct Node {
     pub compiler: Compiler,
     leaving: Vec<Leaving>,
     records: Vec<Record>,
-    losses: Losses,
+    /// Losses that have become records.
+    pub losses: Losses,
 }
 
 /// An agent that is gone, and whose last events may still be on their way.
@@ -47,15 +49,6 @@ struct Leaving {
     number: u32,
     action: &'static str,
     since: Instant,
-}
-
-/// Losses that have become records.
-#[derive(Clone, Debug, Default)]
-struct Losses {
-    denials: u64,
-    telemetry: u64,
-    by_agent: HashMap<u32, u64>,
-    last_seq: u64,
 }
 
 /// What an agent is bound to, and as what.
@@ -136,7 +129,9 @@ impl Node {
         let mode = candidate.mode;
         let (path, messages) = (candidate.path.clone(), candidate.messages.clone());
         self.policies.put(slot, generation, source, candidate);
-        self.tell_policy(action, self.directory.policy(slot), Some(path), messages);
+        if slot != EMPTY_SLOT {
+            self.tell_policy(action, self.directory.policy(slot), Some(path), messages);
+        }
         if before.is_some_and(|before| before != mode) {
             self.follow_mode(slot, mode)?;
         }
@@ -308,7 +303,7 @@ impl Node {
             tracing::warn!(%error, agent = agent.identity.id, "cannot remove the counters of an agent");
         }
         self.directory.table_mut().remove(agent.number);
-        self.losses.by_agent.remove(&agent.number);
+        self.losses.forget(agent.number);
         self.drop_unused(agent.slot);
         counts
     }
@@ -345,41 +340,6 @@ impl Node {
     /// What the kernel and the daemon counted for an agent.
     pub fn counts(&self, agent: &Agent) -> Counts {
         counts(agent, &self.programs.agent_counters(agent.number).unwrap_or_default())
-    }
-
-    /// Makes records of what the rings had no room for since the last time.
-    pub fn check_losses(&mut self) {
-        let Ok(counters) = self.programs.counters() else { return };
-        let (denials, telemetry) = (counters.denials_lost(), counters.telemetry_lost());
-        let new_denials = denials.saturating_sub(self.losses.denials);
-        let new_telemetry = telemetry.saturating_sub(self.losses.telemetry);
-        (self.losses.denials, self.losses.telemetry) = (denials, telemetry);
-        let mut left = new_denials;
-        if new_denials > 0 {
-            let agents: Vec<(u32, String)> =
-                self.directory.table().iter().map(|agent| (agent.number, agent.identity.id.clone())).collect();
-            for (number, id) in agents {
-                let lost = self.programs.agent_counters(number).map_or(0, |counters| counters.lost);
-                let before = self.losses.by_agent.insert(number, lost).unwrap_or(0);
-                if lost > before {
-                    left = left.saturating_sub(lost - before);
-                    self.tell_loss("denials_ring_full", lost - before, Some(id));
-                }
-            }
-        }
-        if left > 0 {
-            self.tell_loss("denials_ring_full", left, None);
-        }
-        if new_telemetry > 0 {
-            self.tell_loss("telemetry_ring_full", new_telemetry, None);
-        }
-        self.losses.last_seq = self.stream.totals().last_seq.load(Ordering::Relaxed);
-    }
-
-    fn tell_loss(&mut self, reason: &str, count: u64, agent: Option<String>) {
-        let after_seq = Some(self.losses.last_seq);
-        let (stage, reason) = ("kernel".to_owned(), reason.to_owned());
-        self.tell(Body::Loss(Loss { stage, reason, count, agent, after_seq, before_seq: None }));
     }
 
     /// Makes a record about an agent.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::catalogue::{Catalogue, Read};
@@ -106,22 +107,22 @@ pub async fn run(config: Config, allow_partial: bool) -> Result<(), StartError> 
     let listeners = listeners
         .with_context(|| format!("cannot listen on {} and {}", config.socket.display(), config.metrics_address))?;
     let (control, metrics, socket) = listeners.into_parts();
-    let limits = Limits { clients: 64, head: Duration::from_secs(10) };
-    tokio::spawn(serve(
-        control,
-        control_router(sender.clone(), totals.clone()),
-        limits,
-        totals.clone(),
-        stopped.clone(),
-    ));
+    let limits = Limits { clients: 64, head: Duration::from_secs(10), lifetime: None };
+    let router = control_router(sender.clone(), totals.clone());
+    let mut serving = JoinSet::new();
+    serving.spawn(serve(control, router, limits, totals.clone(), stopped.clone()));
     if let Some(metrics) = metrics {
+        let limits = Limits { lifetime: Some(Duration::from_secs(60)), ..limits };
         let router = metrics_router(Health { requests: sender, readiness: ready });
-        tokio::spawn(serve(metrics, router, limits, totals.clone(), stopped));
+        serving.spawn(serve(metrics, router, limits, totals.clone(), stopped));
     }
     let result = guarded(&config, allow_partial, stream.clone(), readiness, totals, requests).await;
     notify("STOPPING=1");
     let _ = stop.send(true);
     stream.flush().await;
+    // The last way into the stream: followers get what is written, and then the end.
+    drop(stream);
+    while serving.join_next().await.is_some() {}
     if let Err(error) = std::fs::remove_file(&socket) {
         tracing::warn!(%error, "cannot remove the control socket");
     }

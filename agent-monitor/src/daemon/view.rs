@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use agent_monitor_common::class::{Class, Fault, Reason, Verdict};
+use agent_monitor_common::class::{Class, Fault, Mode, Reason, Verdict};
 
 use super::policies::{Instance, Source};
 use super::serve::Daemon;
@@ -33,11 +33,12 @@ pub fn agent(daemon: &Daemon, agent: &Agent) -> api::Agent {
 
 /// All policies.
 pub fn policies(daemon: &Daemon) -> Vec<api::Policy> {
-    let loaded = daemon.node.policies.iter().map(|instance| policy(daemon, instance));
+    let agents = agents(daemon);
+    let loaded = daemon.node.policies.iter().map(|instance| policy(daemon, instance, &agents));
     loaded.chain(daemon.catalogue.others()).collect()
 }
 
-fn policy(daemon: &Daemon, instance: &Instance) -> api::Policy {
+fn policy(daemon: &Daemon, instance: &Instance, agents: &BTreeMap<(u32, Mode), u64>) -> api::Policy {
     let state = if instance.source == Source::Removed { "removed" } else { "loaded" };
     let image = daemon.node.directory.image(instance.slot);
     api::Policy {
@@ -47,7 +48,7 @@ fn policy(daemon: &Daemon, instance: &Instance) -> api::Policy {
         state: state.to_owned(),
         source: Some(instance.candidate.path.clone()),
         labels: instance.candidate.labels.clone(),
-        agents: agents(daemon).filter(|agent| agent.slot == instance.slot).count() as u64,
+        agents: agents.iter().filter(|((slot, _), _)| *slot == instance.slot).map(|(_, count)| count).sum(),
         image_bytes: image.map_or(0, |image| image.bytes.len() as u64),
         messages: instance.candidate.messages.clone(),
         document: None,
@@ -57,16 +58,25 @@ fn policy(daemon: &Daemon, instance: &Instance) -> api::Policy {
 /// One policy with its document.
 pub fn policy_named(daemon: &Daemon, name: &str) -> Option<api::Policy> {
     if let Some(found) = daemon.node.policies.named(name) {
-        return Some(api::Policy { document: Some(found.candidate.text.clone()), ..policy(daemon, found) });
+        let shown = policy(daemon, found, &agents(daemon));
+        return Some(api::Policy { document: Some(found.candidate.text.clone()), ..shown });
     }
     policies(daemon).into_iter().find(|policy| policy.name == name)
 }
 
-/// The agents that are more than a place where agents are made.
-pub fn agents(daemon: &Daemon) -> impl Iterator<Item = Agent> {
+/// How many agents there are by slot and mode, without those that are only a place where agents are made.
+fn agents(daemon: &Daemon) -> BTreeMap<(u32, Mode), u64> {
+    let mut counts = BTreeMap::new();
     let table = daemon.node.directory.table();
-    let shown = table.iter().filter(|agent| !matches!(agent.origin, Origin::Directory | Origin::Test));
-    shown.cloned().collect::<Vec<_>>().into_iter()
+    for agent in table.iter().filter(|agent| !matches!(agent.origin, Origin::Directory | Origin::Test)) {
+        *counts.entry((agent.slot, agent.mode)).or_default() += 1;
+    }
+    counts
+}
+
+/// How many agents there are.
+pub fn agent_count(daemon: &Daemon) -> u64 {
+    agents(daemon).values().sum()
 }
 
 /// What is enforced now.
@@ -94,7 +104,7 @@ pub fn status(daemon: &Daemon) -> api::Status {
         agents_root: daemon.config.agents_root.clone(),
         hooks: hooks(daemon),
         policies: policies(daemon),
-        agents: agents(daemon).count() as u64,
+        agents: agent_count(daemon),
         operations: operations.collect(),
         losses: losses.collect(),
         maps: maps(daemon),
@@ -157,8 +167,8 @@ pub fn snapshot(daemon: &Daemon) -> Snapshot {
         snapshot.faults = Fault::ALL.iter().map(|fault| (words(&[fault.name()]), counters.faults(*fault))).collect();
     }
     let mut by_policy: BTreeMap<(String, &str), u64> = BTreeMap::new();
-    for agent in agents(daemon) {
-        *by_policy.entry((daemon.node.directory.policy(agent.slot).name, agent.mode.name())).or_default() += 1;
+    for ((slot, mode), count) in agents(daemon) {
+        *by_policy.entry((daemon.node.directory.policy(slot).name, mode.name())).or_default() += count;
     }
     snapshot.agents = by_policy.into_iter().map(|((policy, mode), count)| (words(&[&policy, mode]), count)).collect();
     let mut states: BTreeMap<String, u64> =
