@@ -37,7 +37,11 @@ impl Programs {
         load::attach(&mut loaded, options)?;
         let images = Images::take(&mut loaded.object)?;
         let maps = Maps::take(&mut loaded.object)?;
-        Ok(Self { loaded, maps, images })
+        Ok(Self {
+            loaded,
+            maps,
+            images,
+        })
     }
 
     /// Each hook of the table, and whether its program is attached.
