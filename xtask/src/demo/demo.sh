@@ -11,6 +11,10 @@ bold() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 started=()
 finish() {
     [ ${#started[@]} -eq 0 ] || kill "${started[@]}" 2>/dev/null || true
+    wait
+    # Enforcement outlives its daemon by what is pinned; our pins end with their file system.
+    umount "$demo/bpf" 2>/dev/null || true
+    find /sys/fs/cgroup/agent-monitor-demo*.slice -depth -type d -exec rmdir {} + 2>/dev/null || true
     rm -rf "$demo"
 }
 trap finish EXIT
@@ -32,7 +36,9 @@ get() { # PORT PATH
 }
 
 # --- What there is: a workspace with a repository, a secret, two addresses to reach -----------------------------------
-export HOME=$demo/home PATH=$PATH:/usr/bin:/bin
+# The distribution's own programs, which the policy names; agent-monitor itself comes from wherever it is.
+monitor=$(command -v agent-monitor)
+export HOME=$demo/home PATH=/usr/bin:/bin:/usr/sbin:/sbin
 mkdir -p "$demo/workspace" "$HOME/.ssh"
 echo 'not a real key' >"$HOME/.ssh/id_ed25519"
 echo 'print("hello from", __file__.rsplit("/", 1)[1])' >"$demo/workspace/hello.py"
@@ -53,6 +59,7 @@ unexpected=0
 step() { # EXPECTED WHAT COMMAND
     if said=\$(eval "\$3" 2>&1); then was=allowed; else was=denied; fi
     said=\${said##*\$'\n'}
+    [ \$was = allowed ] || said=\${said##*: }
     mark=' '; [ \$was = "\$1" ] || { mark='!'; unexpected=1; }
     printf '%s %-8s %-46s %s\n' "\$mark" "\$was" "\$2" "\${said:0:70}"
 }
@@ -68,14 +75,19 @@ exit \$unexpected
 EOF
 
 # --- The monitor, with all that it writes in our own directory; one that runs here already is used as it is ----------
-if ! agent-monitor status >/dev/null 2>&1; then
+if ! "$monitor" status >/dev/null 2>&1; then
     export AGENT_MONITOR_CONFIG=$demo/config.toml
+    mkdir "$demo/bpf"
+    mount -t bpf bpf "$demo/bpf"
     cat >"$AGENT_MONITOR_CONFIG" <<EOF
+agents_root = "agent-monitor-demo.slice"
+run_root = "agent-monitor-demo-run.slice"
 policies_dir = "$policies"
 socket = "$demo/control.sock"
 audit_log = "$demo/audit.jsonl"
+roots.bpffs = "$demo/bpf"
 EOF
-    agent-monitor daemon >"$demo/daemon.log" 2>&1 &
+    "$monitor" daemon >"$demo/daemon.log" 2>&1 &
     started+=($!)
     answers $metrics || { cat "$demo/daemon.log"; exit 1; }
 fi
@@ -83,11 +95,11 @@ answers $allowed_port
 answers $other_port
 
 bold 'What this kernel can enforce (agent-monitor doctor)'
-agent-monitor doctor || { echo 'This kernel cannot enforce all; there is nothing to show.'; exit 1; }
+"$monitor" doctor || { echo 'This kernel cannot enforce all; there is nothing to show.'; exit 1; }
 
 bold 'An agent works under policies/coding-agent.yaml; what came of it, as it sees it'
 status=0
-agent-monitor run --policy "$policies/coding-agent.yaml" --name demo --record "$demo/records.jsonl" \
+"$monitor" run --policy "$policies/coding-agent.yaml" --name demo --record "$demo/records.jsonl" \
     --var "WORKSPACE=$demo/workspace" --var "HOME=$HOME" \
     --var ALLOWED_ADDRESS=127.0.0.1 --var ALLOWED_PORT=$allowed_port \
     -- /bin/bash "$demo/workspace/agent.sh" 2>"$demo/report" || status=$?
@@ -96,10 +108,10 @@ bold 'What was denied, and the rule that would have allowed it (the report of ag
 cat "$demo/report"
 
 bold 'The records of it (agent-monitor events --denied)'
-agent-monitor events --denied -o line || cat "$demo/records.jsonl"
+"$monitor" events --denied -o line || cat "$demo/records.jsonl"
 
 bold "The same as metrics (127.0.0.1:$metrics/metrics)"
-get $metrics /metrics | grep -E '^agent_monitor_(denied|operations|agents|policies)' || true
+get $metrics /metrics | grep -E '^agent_monitor_(operations|denied)_total.* [1-9]' || true
 
 bold 'Outside the agent nothing changed'
 cat "$HOME/.ssh/id_ed25519"
