@@ -36,7 +36,7 @@ impl Hook {
     /// Whether a kernel may lack the hook because it was built without what the hook guards (io_uring).
     #[must_use]
     pub const fn optional(&self) -> bool {
-        matches!(self.id, HookId::UringOverrideCreds)
+        matches!(self.id, HookId::UringOverrideCreds | HookId::UringSqpoll)
     }
 }
 
@@ -104,6 +104,7 @@ hooks! {
     Capable = 42, "capable", Lsm(4), Some(Capability), "use of a capability, in any user namespace";
     TaskAlloc = 43, "task_alloc", Lsm(2), Some(Privilege), "creation of a process: not in another cgroup";
     UringOverrideCreds = 44, "uring_override_creds", Lsm(1), Some(Privilege), "io_uring operations with other credentials than the task's own";
+    UringSqpoll = 45, "uring_sqpoll", Lsm(0), Some(Privilege), "a kernel thread that submits io_uring operations";
     CgroupMkdir = 60, "cgroup_mkdir", Tracepoint(2), None, "a new cgroup gets the binding of the one that it was made in";
     CgroupRelease = 61, "cgroup_release", Tracepoint(2), None, "the binding of a cgroup ends with it";
 }

@@ -113,14 +113,17 @@ pub const SOCKET_KINDS: &[(&str, u8)] = &[
 pub const fn socket_kind(family: u32, socket_type: u32, protocol: u32) -> u8 {
     const SOCK_STREAM: u32 = 1;
     const SOCK_DGRAM: u32 = 2;
-    const SOCK_SEQPACKET: u32 = 5;
     let socket_type = socket_type & 0xf;
     match family {
         2 | 10 => {
-            // The transports that connect and send are judged for by address; all else is raw, and so are ping sockets.
-            let transport = matches!(protocol, 0 | 6 | 17 | 33 | 132 | 136 | 262);
-            let plain = matches!(socket_type, SOCK_STREAM | SOCK_DGRAM | SOCK_SEQPACKET);
-            match (family, plain && transport) {
+            // TCP, MPTCP, UDP and UDP-Lite are judged by address wherever they connect and send. All else is raw, and so
+            // are ping sockets, and the transports that have ways of their own to reach an address (SCTP, DCCP).
+            let plain = match socket_type {
+                SOCK_STREAM => matches!(protocol, 0 | 6 | 262),
+                SOCK_DGRAM => matches!(protocol, 0 | 17 | 136),
+                _ => false,
+            };
+            match (family, plain) {
                 (_, true) => family as u8,
                 (2, false) => socket_kind::INET_RAW,
                 _ => socket_kind::INET6_RAW,
@@ -141,6 +144,8 @@ byte_enum! {
         SignalSameAgent = 1, "signal-same-agent";
         /// Send a signal to a process that is not the same agent's.
         SignalAny = 2, "signal-any";
+        /// Have a kernel thread submit io_uring operations.
+        IoUringSqpoll = 3, "io-uring-sqpoll";
     }
 }
 
@@ -161,7 +166,6 @@ pub const PRIVILEGES_NOT_YET: &[&str] = &[
     "swap",
     "quota",
     "raw-io",
-    "io-uring-sqpoll",
     "setuid-exec",
     "cgroup-write",
 ];

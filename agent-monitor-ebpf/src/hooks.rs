@@ -23,6 +23,7 @@ mod task_alloc;
 mod task_kill;
 mod unix_peer;
 mod uring_override_creds;
+mod uring_sqpoll;
 
 use crate::kernel::{self, Kernel, load};
 use crate::operation::Operation;
