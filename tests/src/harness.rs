@@ -1,0 +1,25 @@
+//! What the scenarios stand on: the daemon, agents, the processes in them, and the records.
+
+pub mod cgroup;
+pub mod control;
+pub mod cycle;
+pub mod daemon;
+pub mod policy;
+pub mod process;
+pub mod records;
+pub mod run;
+pub mod scene;
+pub mod wait;
+
+pub use cycle::{Cycle, builtin, capability, record};
+pub use process::Process;
+pub use run::{Group, Scenario, skip};
+pub use scene::Scene;
+
+/// How a scenario ended: an error is a failure, or a skip (see [`run::skip`]).
+pub type Outcome = anyhow::Result<()>;
+
+/// `EACCES`: what every denial returns.
+pub const EACCES: i32 = libc::EACCES;
+/// `EPERM`: what the kernel makes of a denied capability.
+pub const EPERM: i32 = libc::EPERM;

@@ -1,0 +1,91 @@
+//! Cgroups of the scenarios: made, entered, emptied, removed.
+
+use std::fs::{self, File};
+use std::io::{Read, Seek};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+
+use super::wait::{LIMIT, ready};
+
+/// Where the unified hierarchy is mounted.
+pub const MOUNT: &str = "/sys/fs/cgroup";
+
+/// A cgroup that is emptied and removed at the end, with all below it.
+#[derive(Debug)]
+pub struct Cgroup {
+    /// Path in the hierarchy.
+    pub path: String,
+}
+
+impl Cgroup {
+    /// Makes the cgroup, and those above it.
+    pub fn make(path: &str) -> Result<Self> {
+        fs::create_dir_all(directory(path)).with_context(|| format!("make the cgroup {path}"))?;
+        Ok(Self { path: path.to_owned() })
+    }
+
+    /// Its directory.
+    pub fn directory(&self) -> PathBuf {
+        directory(&self.path)
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        // What is left shows in the next scenario that uses the name.
+        let _ = remove(&self.directory());
+    }
+}
+
+/// The directory of the cgroup at this path of the hierarchy.
+pub fn directory(path: &str) -> PathBuf {
+    Path::new(MOUNT).join(path.trim_start_matches('/'))
+}
+
+/// The kernel's id of a cgroup.
+pub fn id(directory: &Path) -> Result<u64> {
+    Ok(fs::metadata(directory).with_context(|| format!("look at {}", directory.display()))?.ino())
+}
+
+/// Moves a process into a cgroup.
+pub fn enter(directory: &Path, pid: u32) -> Result<()> {
+    let procs = directory.join("cgroup.procs");
+    fs::write(&procs, pid.to_string()).with_context(|| format!("write {pid} to {}", procs.display()))
+}
+
+/// Kills what is in a cgroup and below it, and removes it.
+pub fn remove(directory: &Path) -> Result<()> {
+    if !directory.exists() {
+        return Ok(());
+    }
+    fs::write(directory.join("cgroup.kill"), "1")?;
+    wait_empty(directory)?;
+    remove_tree(directory)
+}
+
+fn remove_tree(directory: &Path) -> Result<()> {
+    for entry in fs::read_dir(directory)?.flatten() {
+        if entry.file_type()?.is_dir() {
+            remove_tree(&entry.path())?;
+        }
+    }
+    fs::remove_dir(directory).with_context(|| format!("remove {}", directory.display()))
+}
+
+fn wait_empty(directory: &Path) -> Result<()> {
+    let deadline = Instant::now() + LIMIT;
+    let mut events = File::open(directory.join("cgroup.events"))?;
+    loop {
+        let mut text = String::new();
+        events.rewind()?;
+        events.read_to_string(&mut text)?;
+        if text.contains("populated 0") {
+            return Ok(());
+        }
+        ensure!(ready(events.as_fd(), libc::POLLPRI, deadline), "{} does not get empty", directory.display());
+    }
+}

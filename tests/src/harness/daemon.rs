@@ -1,0 +1,97 @@
+//! The daemon, started for all scenarios together because loading its programs takes seconds.
+
+use std::fs::{self, File};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use super::wait::ready;
+
+/// Where the scenarios keep what is theirs.
+pub const PLACE: &str = "/run/scenarios";
+/// Longest wait for a daemon to be ready.
+const START: Duration = Duration::from_secs(120);
+
+/// A daemon that runs, or ran.
+#[derive(Debug)]
+pub struct Daemon {
+    child: Child,
+}
+
+impl Daemon {
+    /// Starts the daemon with these options and waits until it says that it is ready.
+    pub fn start(options: &[&str]) -> Result<Self> {
+        fs::create_dir_all(PLACE)?;
+        let notify = Path::new(PLACE).join("notify");
+        let _ = fs::remove_file(&notify);
+        let socket = UnixDatagram::bind(&notify).context("bind the notification socket")?;
+        let log = File::create(log_path()).context("make the daemon's log")?;
+        let mut command = Command::new("agent-monitor");
+        command.arg("daemon").args(options).env("NOTIFY_SOCKET", &notify).stderr(log);
+        let child = command.spawn().context("start agent-monitor daemon")?;
+        let daemon = Self { child };
+        let deadline = Instant::now() + START;
+        // It closes nothing that we could wait for when it dies, so its end is looked for between short waits.
+        loop {
+            if ready(socket.as_fd(), libc::POLLIN, Instant::now() + Duration::from_millis(200)) {
+                let mut text = [0; 64];
+                let length = socket.recv(&mut text)?;
+                if text.get(..length).is_some_and(|text| text.starts_with(b"READY=1")) {
+                    return Ok(daemon);
+                }
+            }
+            if !Path::new("/proc").join(daemon.pid().to_string()).join("exe").exists() || Instant::now() >= deadline {
+                bail!("the daemon does not get ready:\n{}", log_text());
+            }
+        }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: i32) {
+        // SAFETY: takes two numbers; the child is not waited for yet, so its id is its own.
+        unsafe { libc::kill(self.child.id().cast_signed(), signal) };
+    }
+
+    /// Stops it where it is, and waits until it stands still.
+    pub fn freeze(&self) {
+        self.signal(libc::SIGSTOP);
+        // SAFETY: nothing is asked about how it stopped.
+        unsafe { libc::waitpid(self.pid().cast_signed(), std::ptr::null_mut(), libc::WUNTRACED) };
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        self.signal(libc::SIGCONT);
+    }
+
+    /// Asks it to end and waits for that.
+    pub fn stop(mut self) -> Result<ExitStatus> {
+        self.signal(libc::SIGTERM);
+        Ok(self.child.wait()?)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What the daemon wrote on standard error.
+pub fn log_text() -> String {
+    fs::read_to_string(log_path()).unwrap_or_default()
+}
+
+fn log_path() -> std::path::PathBuf {
+    Path::new(PLACE).join("daemon.log")
+}

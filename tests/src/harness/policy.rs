@@ -1,0 +1,29 @@
+//! Policies of scenarios.
+
+use std::path::Path;
+
+/// A whole document: `spec` is its inside, in which `$W` stands for the scenario's own directory.
+pub fn document(name: &str, spec: &str, workspace: &Path) -> String {
+    let spec = spec.replace("$W", &workspace.to_string_lossy());
+    let spec: String = spec.lines().map(|line| format!("  {line}\n")).collect();
+    format!("apiVersion: agent-monitor.dev/v1alpha1\nkind: AgentPolicy\nmetadata:\n  name: {name}\nspec:\n{spec}")
+}
+
+/// A policy that allows everything that a policy can allow.
+pub const ALL: &str = r#"
+files:
+  - {allow: [all], paths: ["/**", "anon:memfd", "anon:deleted", "anon:pipe", "anon:socket", "anon:other"]}
+exec:
+  - {allow: ["/**", "anon:memfd", "anon:deleted"]}
+network:
+  - {allow: [create], sockets: [inet, inet6, inet-raw, inet6-raw, unix, netlink-route, netlink, packet, vsock, alg]}
+  - {allow: [connect, send], to: {addresses: ["0.0.0.0/0", "::/0"]}}
+  - {allow: [listen], at: {addresses: ["0.0.0.0/0", "::/0"]}}
+  - {allow: [connect, send], to: {unix: ["/**", "@**"]}}
+  - {allow: [listen], at: {unix: ["/**", "@**"]}}
+privileges:
+  - {allow: [ptrace-same-agent, signal-same-agent, signal-any]}
+capabilities:
+  - allow: [CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER, CAP_FSETID, CAP_KILL, CAP_NET_ADMIN,
+            CAP_NET_BIND_SERVICE, CAP_NET_RAW, CAP_SYS_ADMIN, CAP_SYS_CHROOT, CAP_SYS_PTRACE, CAP_SYS_RESOURCE, CAP_MKNOD]
+"#;

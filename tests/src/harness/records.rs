@@ -1,0 +1,118 @@
+//! The audit log, as somebody who reads it sees it.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use super::wait::{LIMIT, ready};
+
+/// The audit log.
+pub const LOG: &str = "/var/log/agent-monitor/audit.jsonl";
+
+/// The lines of the log, read as they come.
+#[derive(Debug)]
+pub struct Records {
+    file: File,
+    changes: OwnedFd,
+    torn: Vec<u8>,
+    /// Every line so far.
+    pub lines: Vec<String>,
+}
+
+impl Records {
+    /// Opens the log, from its start.
+    pub fn open(log: &Path) -> Result<Self> {
+        let file = File::open(log).with_context(|| format!("open {}", log.display()))?;
+        let path = std::ffi::CString::new(log.to_string_lossy().as_bytes())?;
+        // SAFETY: the call takes a number; the descriptor that it gives is nobody's yet.
+        let changes = unsafe { libc::inotify_init1(libc::IN_CLOEXEC | libc::IN_NONBLOCK) };
+        anyhow::ensure!(changes >= 0, "inotify is missing");
+        // SAFETY: as above; the path ends with NUL and lives during the call.
+        let changes = unsafe {
+            libc::inotify_add_watch(changes, path.as_ptr(), libc::IN_MODIFY);
+            OwnedFd::from_raw_fd(changes)
+        };
+        Ok(Self { file, changes, torn: Vec::new(), lines: Vec::new() })
+    }
+
+    /// Reads what has come since the last time.
+    pub fn read(&mut self) -> Result<()> {
+        let mut bytes = std::mem::take(&mut self.torn);
+        self.file.read_to_end(&mut bytes)?;
+        let end = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+        self.torn = bytes.split_off(end);
+        let text = String::from_utf8(bytes).context("the audit log is not UTF-8")?;
+        self.lines.extend(text.lines().map(str::to_owned));
+        Ok(())
+    }
+
+    /// Starts again at the beginning of the log.
+    pub fn rewind(&mut self) -> Result<()> {
+        self.file.seek(SeekFrom::Start(0))?;
+        self.torn.clear();
+        self.lines.clear();
+        self.read()
+    }
+
+    /// Waits for the first record, from line `start` on, that names `word` and holds all of `expected`.
+    pub fn wait(&mut self, start: usize, word: &str, expected: &Value) -> Result<Value> {
+        let deadline = Instant::now() + LIMIT;
+        let mut next = start;
+        loop {
+            self.read()?;
+            while let Some(line) = self.lines.get(next) {
+                next += 1;
+                if line.contains(word) {
+                    let found: Value = serde_json::from_str(line).with_context(|| format!("no JSON: {line}"))?;
+                    if holds(&found, expected) {
+                        return Ok(found);
+                    }
+                }
+            }
+            if !ready(self.changes.as_fd(), libc::POLLIN, deadline) {
+                let seen = self.about(start, word)?;
+                let seen: Vec<String> = seen.iter().rev().take(8).map(short).collect();
+                bail!("no record {expected}; the last of {word} were:\n    {}", seen.join("\n    "));
+            }
+            self.forget_changes();
+        }
+    }
+
+    /// All records from line `start` on that name `word`.
+    pub fn about(&self, start: usize, word: &str) -> Result<Vec<Value>> {
+        let lines = self.lines.iter().skip(start).filter(|line| line.contains(word));
+        lines.map(|line| serde_json::from_str(line).with_context(|| format!("no JSON: {line}"))).collect()
+    }
+
+    fn forget_changes(&self) {
+        use std::os::fd::AsRawFd;
+        let mut buffer = [0_u8; 4096];
+        // SAFETY: the buffer is as long as is said, and does not block.
+        while unsafe { libc::read(self.changes.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) } > 0 {}
+    }
+}
+
+/// Whether `found` has everything that `expected` has. Objects may have more; all else is equal or not.
+pub fn holds(found: &Value, expected: &Value) -> bool {
+    match (found, expected) {
+        (Value::Object(found), Value::Object(expected)) => {
+            expected.iter().all(|(key, value)| found.get(key).is_some_and(|found| holds(found, value)))
+        }
+        _ => found == expected,
+    }
+}
+
+/// What matters of a record, in a line.
+pub fn short(record: &Value) -> String {
+    let keys = ["type", "action", "operation", "access", "verdict", "reason", "errno", "object"];
+    let mut text: String = keys.iter().filter_map(|key| Some(format!("{key}={} ", record.get(key)?))).collect();
+    if let Some(policy) = record.get("policy") {
+        text.push_str(&format!("policy={} rule={}", policy["name"], policy["rule"]));
+    }
+    text
+}

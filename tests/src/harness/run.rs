@@ -1,0 +1,150 @@
+//! Running scenarios: which, in which order, and what is said about them.
+
+use std::fmt;
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use super::daemon::Daemon;
+use super::records::{LOG, Records};
+use super::{Outcome, Scene};
+use crate::scenario::ALL;
+
+/// What a scenario needs.
+#[derive(Clone, Copy)]
+pub enum Group {
+    /// A daemon that is shared with others.
+    Node(fn(&mut Scene<'_>) -> Outcome),
+    /// No daemon: it runs before one is started.
+    Alone(fn() -> Outcome),
+    /// A kernel without `bpf` in `lsm=`; another boot.
+    NoLsm(fn() -> Outcome),
+}
+
+/// A scenario.
+#[derive(Clone, Copy)]
+pub struct Scenario {
+    /// The function's name, a sentence.
+    pub name: &'static str,
+    /// What it needs, and the function.
+    pub run: Group,
+}
+
+/// The table of a file's scenarios, all of one group.
+#[macro_export]
+macro_rules! scenarios {
+    ($group:ident: $($name:ident),+ $(,)?) => {
+        &[$($crate::harness::Scenario { name: stringify!($name), run: $crate::harness::Group::$group($name) }),+]
+    };
+}
+
+/// Why a scenario was skipped.
+#[derive(Debug)]
+struct Skipped(String);
+
+impl fmt::Display for Skipped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Skipped {}
+
+/// Ends a scenario whose need is not met here.
+pub fn skip(reason: &str) -> anyhow::Error {
+    anyhow::Error::new(Skipped(reason.to_owned()))
+}
+
+/// Runs what the arguments select: words of names, `--list`, `--times`, `--group no-lsm`.
+pub fn run(arguments: &[String]) -> ExitCode {
+    let list = arguments.iter().any(|word| word == "--list");
+    let no_lsm = arguments.windows(2).any(|pair| pair == ["--group", "no-lsm"]);
+    let words: Vec<&String> = arguments.iter().filter(|word| !word.starts_with("--") && *word != "no-lsm").collect();
+    let selected = |scenario: &&Scenario| {
+        let wanted = words.is_empty() || words.iter().any(|word| scenario.name.contains(word.as_str()));
+        wanted && matches!(scenario.run, Group::NoLsm(_)) == no_lsm
+    };
+    let mut scenarios: Vec<&Scenario> = ALL.iter().copied().flatten().filter(selected).collect();
+    // Those that must have no daemon come first.
+    scenarios.sort_by_key(|scenario| matches!(scenario.run, Group::Node(_)));
+    if list {
+        scenarios.iter().for_each(|scenario| println!("{}", scenario.name));
+        return ExitCode::SUCCESS;
+    }
+    let times = arguments.iter().any(|word| word == "--times");
+    let mut totals = Totals { times, ..Totals::default() };
+    let mut node = None;
+    for (number, scenario) in scenarios.iter().enumerate() {
+        print!("test {} ... ", scenario.name);
+        let _ = std::io::stdout().flush();
+        let start = std::time::Instant::now();
+        let outcome = match scenario.run {
+            Group::Alone(function) | Group::NoLsm(function) => function(),
+            Group::Node(function) => on_node(&mut node, number, function),
+        };
+        totals.tell(outcome, start.elapsed().as_secs_f32());
+    }
+    if let Some((daemon, _)) = node {
+        let end = daemon.stop();
+        if !end.as_ref().is_ok_and(std::process::ExitStatus::success) {
+            println!("the daemon ended with {end:?}:\n{}", super::daemon::log_text());
+            totals.failed += 1;
+        }
+    }
+    totals.end()
+}
+
+type Node = (Daemon, Records);
+
+fn on_node(node: &mut Option<Node>, number: usize, function: fn(&mut Scene<'_>) -> Outcome) -> Outcome {
+    let (daemon, records) = match node {
+        Some(node) => node,
+        None => node.insert(start()?),
+    };
+    let mut scene = Scene::new(number, daemon, records)?;
+    function(&mut scene)
+}
+
+fn start() -> Result<Node> {
+    let daemon = Daemon::start(&[])?;
+    Ok((daemon, Records::open(Path::new(LOG))?))
+}
+
+#[derive(Default)]
+struct Totals {
+    times: bool,
+    passed: u32,
+    failed: u32,
+    skipped: u32,
+}
+
+impl Totals {
+    fn tell(&mut self, outcome: Outcome, seconds: f32) {
+        match outcome {
+            Ok(()) => {
+                self.passed += 1;
+                println!("ok{}", self.time(seconds));
+            }
+            Err(error) if error.is::<Skipped>() => {
+                self.skipped += 1;
+                println!("skipped: {error}");
+            }
+            Err(error) => {
+                self.failed += 1;
+                println!("FAILED{}\n    {error:#}", self.time(seconds));
+            }
+        }
+    }
+
+    fn time(&self, seconds: f32) -> String {
+        if self.times { format!(" ({seconds:.1} s)") } else { String::new() }
+    }
+
+    fn end(&self) -> ExitCode {
+        let skipped = if self.skipped > 0 { format!(", {} skipped", self.skipped) } else { String::new() };
+        println!("{} passed, {} failed{skipped}", self.passed, self.failed);
+        if self.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+}

@@ -1,0 +1,24 @@
+//! Waiting for something to happen on a descriptor, with a limit. Nothing in the scenarios waits for time to pass.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+/// Longest wait for anything; the machine may be a hundred times slower than it should be.
+pub const LIMIT: Duration = Duration::from_secs(30);
+
+/// Waits until one of `events` happens on `descriptor`; `false` when the deadline came first.
+pub fn ready(descriptor: BorrowedFd<'_>, events: i16, deadline: Instant) -> bool {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let mut poll = libc::pollfd { fd: descriptor.as_raw_fd(), events, revents: 0 };
+        let milliseconds = i32::try_from(left.as_millis()).unwrap_or(i32::MAX);
+        // SAFETY: one structure that lives during the call.
+        let found = unsafe { libc::poll(&raw mut poll, 1, milliseconds) };
+        if found > 0 {
+            return true;
+        }
+        if found == 0 && Instant::now() >= deadline {
+            return false;
+        }
+    }
+}

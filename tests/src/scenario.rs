@@ -1,0 +1,38 @@
+//! The scenarios, by hook or topic. The name of a function is the sentence that it proves.
+
+mod aliases;
+mod capable;
+mod cgroups;
+mod exec;
+mod file_open;
+mod leaving;
+mod memory;
+mod names;
+mod rights;
+mod socket_bind;
+mod socket_connect;
+mod socket_sendmsg;
+mod sockets;
+mod tasks;
+mod unix;
+
+use crate::harness::Scenario;
+
+/// All scenarios.
+pub const ALL: &[&[Scenario]] = &[
+    file_open::ALL,
+    exec::ALL,
+    memory::ALL,
+    names::ALL,
+    rights::ALL,
+    aliases::ALL,
+    sockets::ALL,
+    socket_connect::ALL,
+    socket_sendmsg::ALL,
+    socket_bind::ALL,
+    unix::ALL,
+    tasks::ALL,
+    capable::ALL,
+    leaving::ALL,
+    cgroups::ALL,
+];

@@ -1,0 +1,100 @@
+//! `socket_sendmsg`: sends to an address that is named in the call; and connections by every other road.
+
+use std::net::TcpListener;
+
+use serde_json::json;
+
+use super::socket_connect::internet;
+use crate::harness::{Cycle, Outcome, Process, Scenario, Scene, record, skip};
+use crate::{scenarios, step};
+
+pub const ALL: &[Scenario] = scenarios![Node:
+    a_denied_address_is_not_reached_by_any_send,
+    a_send_with_a_cut_off_address_is_denied_as_a_fault,
+    a_denied_address_is_not_reached_by_tcp_fast_open,
+    a_denied_address_is_not_reached_by_mptcp,
+    a_udp_socket_is_judged_at_each_connect,
+    a_socket_made_before_binding_reaches_no_denied_address,
+];
+
+const CREATE: &str = "network:\n  - {allow: [create], sockets: [inet, inet6]}\n";
+
+fn a_denied_address_is_not_reached_by_any_send(scene: &mut Scene<'_>) -> Outcome {
+    let denied = |address: &str| record("socket_sendmsg", &["send"], internet("udp", address, 9), "no_rule", None);
+    let spec =
+        format!("{CREATE}  - {{allow: [send], to: {{addresses: [\"127.0.0.2\"], ports: [9], protocols: [udp]}}}}\n");
+    Cycle::new()
+        .denied(step!("sendto", "udp", "127.0.0.1:9"), denied("127.0.0.1"))
+        .denied(step!("sendmsg", "udp", "127.0.0.1:9"), denied("127.0.0.1"))
+        .denied(step!("sendmmsg", "udp", "127.0.0.1:9"), denied("127.0.0.1"))
+        .denied(step!("sendto", "udp", "0.0.0.0:9"), denied("127.0.0.1"))
+        .denied(step!("sendto", "udp", "[::ffff:127.0.0.1]:9"), denied("127.0.0.1"))
+        .denied(step!("sendto", "udp", "[::1]:9"), denied("::1"))
+        .denied(step!("sendmsg", "udp", "[::]:9"), denied("::1"))
+        .denied(step!("sendto-unspec", "udp", "127.0.0.1:9"), denied("127.0.0.1"))
+        .denied(
+            step!("sendto", "udplite", "127.0.0.1:9"),
+            record("socket_sendmsg", &["send"], internet("udplite", "127.0.0.1", 9), "no_rule", None),
+        )
+        .otherwise(Process::start()?.run(&step!("sendto", "udplite", "127.0.0.1:9"))?.0)
+        .allowed(step!("sendto", "udp", "127.0.0.2:9"))
+        .allowed(step!("sendmsg", "udp", "[::ffff:127.0.0.2]:9"))
+        .allowed(step!("sendmmsg", "udp", "127.0.0.2:9"))
+        .run(scene, &spec)
+}
+
+fn a_send_with_a_cut_off_address_is_denied_as_a_fault(scene: &mut Scene<'_>) -> Outcome {
+    let spec = format!("{CREATE}  - {{allow: [send], to: {{addresses: [\"0.0.0.0/0\"]}}}}\n");
+    let expected = record("socket_sendmsg", &["send"], json!({}), "fault:address-unreadable", None);
+    Cycle::new().denied(step!("sendto-short", "udp", "127.0.0.1:9"), expected).otherwise(libc::EINVAL).run(scene, &spec)
+}
+
+fn a_denied_address_is_not_reached_by_tcp_fast_open(scene: &mut Scene<'_>) -> Outcome {
+    let (four, six) = (TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("[::1]:0")?);
+    let (four, six) = (four.local_addr().map(|at| (four, at))?, six.local_addr().map(|at| (six, at))?);
+    let denied = |hook: &str, at: std::net::SocketAddr| {
+        record(hook, &["connect"], internet("tcp", &at.ip().to_string(), at.port()), "no_rule", None)
+    };
+    Cycle::new()
+        .denied(step!("send-fast-open", "tcp", four.1.to_string()), denied("socket_sendmsg", four.1))
+        .denied(step!("send-fast-open", "tcp", six.1.to_string()), denied("socket_sendmsg", six.1))
+        .denied(step!("connect-fast-open", four.1.to_string()), denied("socket_connect", four.1))
+        .denied(step!("connect-fast-open", six.1.to_string()), denied("socket_connect", six.1))
+        .run(scene, CREATE)
+}
+
+fn a_denied_address_is_not_reached_by_mptcp(scene: &mut Scene<'_>) -> Outcome {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let at = listener.local_addr()?;
+    let step = step!("connect", "mptcp", at.to_string());
+    if Process::start()?.run(&step)?.0 == libc::EPROTONOSUPPORT {
+        return Err(skip("this kernel has no MPTCP"));
+    }
+    let denied = record("socket_connect", &["connect"], internet("tcp", "127.0.0.1", at.port()), "no_rule", None);
+    Cycle::new().denied(step, denied).run(scene, CREATE)
+}
+
+fn a_udp_socket_is_judged_at_each_connect(scene: &mut Scene<'_>) -> Outcome {
+    let denied = record("socket_connect", &["connect"], internet("udp", "127.0.0.1", 9), "no_rule", None);
+    let spec = format!("{CREATE}  - {{allow: [connect], to: {{addresses: [\"127.0.0.2\"]}}}}\n");
+    Cycle::new()
+        .allowed(step!("socket-hold", "s", "udp"))
+        .allowed(step!("connect-held", "s", "127.0.0.2:9"))
+        .denied(step!("connect-held", "s", "127.0.0.1:9"), denied.clone())
+        .allowed(step!("connect-unspec-held", "s"))
+        .denied(step!("connect-held", "s", "127.0.0.1:9"), denied)
+        .run(scene, &spec)
+}
+
+fn a_socket_made_before_binding_reaches_no_denied_address(scene: &mut Scene<'_>) -> Outcome {
+    let mut process = scene.process()?;
+    process.works(&step!("socket-hold", "s", "udp"), "before binding")?;
+    scene.bind("network:\n  - {allow: [create], sockets: [decnet]}\n")?;
+    let object = internet("udp", "127.0.0.1", 9);
+    let sent = record("socket_sendmsg", &["send"], object.clone(), "no_rule", None);
+    scene.denied(&mut process, &step!("sendto-held", "s", "127.0.0.1:9"), libc::EACCES, &sent)?;
+    let connected = record("socket_connect", &["connect"], object, "no_rule", None);
+    scene.denied(&mut process, &step!("connect-held", "s", "127.0.0.1:9"), libc::EACCES, &connected)?;
+    scene.unbind_after(2)?;
+    process.works(&step!("connect-held", "s", "127.0.0.1:9"), "after unbinding").map(drop)
+}

@@ -1,0 +1,89 @@
+//! Unix sockets: `unix_stream_connect`, `unix_may_send`, and binding of paths and abstract names.
+
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
+
+use serde_json::json;
+
+use crate::harness::{Cycle, Outcome, Scenario, Scene, record};
+use crate::{scenarios, step};
+
+pub const ALL: &[Scenario] = scenarios![Node:
+    a_unix_stream_is_connected_only_by_a_rule,
+    a_unix_datagram_is_sent_only_by_a_rule,
+    a_unix_name_is_bound_only_by_a_rule,
+];
+
+fn object(name: &str) -> serde_json::Value {
+    json!({"family": "unix", "unix": name})
+}
+
+fn a_unix_stream_is_connected_only_by_a_rule(scene: &mut Scene<'_>) -> Outcome {
+    let (denied_path, allowed_path) = (scene.path("docker.sock"), scene.path("allowed.sock"));
+    let _one = UnixListener::bind(&denied_path)?;
+    let _two = UnixListener::bind(&allowed_path)?;
+    let abstract_name =
+        |name: &str| SocketAddr::from_abstract_name(name).and_then(|name| UnixListener::bind_addr(&name));
+    let (_three, _four) = (abstract_name("scenario-denied")?, abstract_name("scenario-allowed")?);
+    let alias = scene.path("alias.sock");
+    std::os::unix::fs::symlink(&denied_path, &alias)?;
+    let spec = r#"
+network:
+  - {allow: [create], sockets: [unix]}
+  - {allow: [connect], to: {unix: ["$W/allowed.sock", "$W/alias.sock", "@scenario-allowed"]}}
+"#;
+    let denied = |name: &str| record("unix_stream_connect", &["connect"], object(name), "no_rule", None);
+    let text = denied_path.display().to_string();
+    Cycle::new()
+        .denied(step!("unix-connect", denied_path), denied(&text))
+        // A symbolic link gains nothing: it is the peer's own path that counts.
+        .denied(step!("unix-connect", alias), denied(&text))
+        .denied(step!("unix-connect", "@scenario-denied"), denied("@scenario-denied"))
+        .allowed(step!("unix-connect", allowed_path))
+        .allowed(step!("unix-connect", "@scenario-allowed"))
+        .allowed(step!("unix-pair", "stream"))
+        .run(scene, spec)
+}
+
+fn a_unix_datagram_is_sent_only_by_a_rule(scene: &mut Scene<'_>) -> Outcome {
+    let (denied_path, allowed_path) = (scene.path("log"), scene.path("allowed"));
+    let _one = UnixDatagram::bind(&denied_path)?;
+    let receiver = UnixDatagram::bind(&allowed_path)?;
+    receiver.set_nonblocking(true)?;
+    let _three = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name("scenario-log")?)?;
+    let spec = r#"
+network:
+  - {allow: [create], sockets: [unix]}
+  - {allow: [connect, send], to: {unix: ["$W/allowed"]}}
+"#;
+    let denied = |name: &str| record("unix_may_send", &["send"], object(name), "no_rule", None);
+    let text = denied_path.display().to_string();
+    Cycle::new()
+        .denied(step!("unix-send", denied_path), denied(&text))
+        .denied(step!("unix-connect-datagrams", denied_path), denied(&text))
+        .denied(step!("unix-send", "@scenario-log"), denied("@scenario-log"))
+        .allowed(step!("unix-send", allowed_path))
+        .allowed(step!("unix-pair", "datagrams"))
+        .run(scene, spec)
+}
+
+fn a_unix_name_is_bound_only_by_a_rule(scene: &mut Scene<'_>) -> Outcome {
+    let path = scene.path("socket");
+    let gone = path.clone();
+    let spec = r#"
+network:
+  - {allow: [create], sockets: [unix]}
+  - {allow: [listen], at: {unix: ["@scenario-mine"]}}
+"#;
+    let name = "@scenario-shell";
+    Cycle::new()
+        .denied(step!("unix-bind", name), record("socket_bind", &["listen"], object(name), "no_rule", None))
+        .denied(step!("unix-listen", name), record("socket_bind", &["listen"], object(name), "no_rule", None))
+        .denied_after(
+            move || drop(std::fs::remove_file(&gone)),
+            step!("unix-bind", path),
+            record("path_mknod", &["create"], json!({"path": path}), "no_rule", None),
+        )
+        .allowed(step!("unix-listen", "@scenario-mine"))
+        .run(scene, spec)
+}

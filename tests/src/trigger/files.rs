@@ -1,0 +1,139 @@
+//! Steps on files.
+
+use std::ffi::CString;
+use std::os::fd::AsRawFd;
+
+use super::sys::{check, descriptor};
+use super::words::Words;
+
+/// The steps, by name.
+pub const STEPS: &[super::Row] = &[
+    ("open", |_, words| open(words, 1).map(|_| 0)),
+    ("hold", |held, words| {
+        let opened = open(words, 2)?;
+        held.keep(words, 1, opened);
+        Ok(0)
+    }),
+    ("close", |held, words| {
+        held.descriptors.remove(&words.text(1));
+        Ok(0)
+    }),
+    ("reopen", |held, words| {
+        let name = format!("/proc/self/fd/{}", held.get(words, 1)?);
+        let words = Words(vec![Vec::new(), name.into_bytes(), words.text(2).into_bytes()]);
+        open(&words, 1).map(|_| 0)
+    }),
+    ("read", |held, words| {
+        let mut buffer = [0_u8; 64];
+        let file = held.get(words, 1)?;
+        // SAFETY: the buffer is as long as is said.
+        check(unsafe { libc::read(file, buffer.as_mut_ptr().cast(), buffer.len()) } as i64)
+    }),
+    ("write", |held, words| {
+        let text = words.path(2);
+        let file = held.get(words, 1)?;
+        // SAFETY: the text is as long as is said.
+        check(unsafe { libc::write(file, text.as_ptr().cast(), text.as_bytes().len()) } as i64)
+    }),
+    // SAFETY (all below): paths end with NUL and live during the call; everything else is numbers.
+    ("mknod", |_, words| {
+        let kind = match words.text(2).as_str() {
+            "fifo" => libc::S_IFIFO,
+            "socket" => libc::S_IFSOCK,
+            _ => libc::S_IFREG,
+        };
+        // SAFETY: see above.
+        check(unsafe { libc::mknod(words.path(1).as_ptr(), kind | 0o600, 0) })
+    }),
+    // SAFETY: see above.
+    ("mkdir", |_, words| check(unsafe { libc::mkdir(words.path(1).as_ptr(), 0o755) })),
+    // SAFETY: see above.
+    ("symlink", |_, words| check(unsafe { libc::symlink(words.path(1).as_ptr(), words.path(2).as_ptr()) })),
+    // SAFETY: see above.
+    ("link", |_, words| check(unsafe { libc::link(words.path(1).as_ptr(), words.path(2).as_ptr()) })),
+    ("link-held", |held, words| {
+        let from = CString::new(format!("/proc/self/fd/{}", held.get(words, 1)?)).map_err(|_| libc::EINVAL)?;
+        let (at, follow) = (libc::AT_FDCWD, libc::AT_SYMLINK_FOLLOW);
+        // SAFETY: see above.
+        check(unsafe { libc::linkat(at, from.as_ptr(), at, words.path(2).as_ptr(), follow) })
+    }),
+    // SAFETY: see above.
+    ("unlink", |_, words| check(unsafe { libc::unlink(words.path(1).as_ptr()) })),
+    // SAFETY: see above.
+    ("rmdir", |_, words| check(unsafe { libc::rmdir(words.path(1).as_ptr()) })),
+    ("rename", |_, words| {
+        let flags = match words.text(3).as_str() {
+            "exchange" => libc::RENAME_EXCHANGE,
+            "noreplace" => libc::RENAME_NOREPLACE,
+            _ => 0,
+        };
+        let (from, to, at) = (words.path(1), words.path(2), libc::AT_FDCWD);
+        // SAFETY: see above.
+        check(unsafe { libc::syscall(libc::SYS_renameat2, at, from.as_ptr(), at, to.as_ptr(), flags) })
+    }),
+    // SAFETY: see above.
+    ("truncate", |_, words| check(unsafe { libc::truncate(words.path(1).as_ptr(), words.number(2)) })),
+    // SAFETY: see above.
+    ("ftruncate", |held, words| check(unsafe { libc::ftruncate(held.get(words, 1)?, words.number(2)) })),
+    // SAFETY: see above.
+    ("chmod", |_, words| check(unsafe { libc::chmod(words.path(1).as_ptr(), words.number(2) as u32) })),
+    // SAFETY: see above.
+    ("fchmod", |held, words| check(unsafe { libc::fchmod(held.get(words, 1)?, words.number(2) as u32) })),
+    ("chown", |_, words| {
+        let owner = words.number(2) as u32;
+        // SAFETY: see above.
+        check(unsafe { libc::chown(words.path(1).as_ptr(), owner, owner) })
+    }),
+    ("lchown", |_, words| {
+        let owner = words.number(2) as u32;
+        // SAFETY: see above.
+        check(unsafe { libc::lchown(words.path(1).as_ptr(), owner, owner) })
+    }),
+    ("utimes", |_, words| {
+        // SAFETY: see above; no times stand for now.
+        check(unsafe { libc::utimensat(libc::AT_FDCWD, words.path(1).as_ptr(), std::ptr::null(), 0) })
+    }),
+    ("setxattr", |_, words| {
+        let name = c"trusted.agent-monitor-test";
+        // SAFETY: see above; the value is one byte long.
+        check(unsafe { libc::setxattr(words.path(1).as_ptr(), name.as_ptr(), b"1".as_ptr().cast(), 1, 0) })
+    }),
+    ("chdir", |_, words| {
+        // SAFETY: see above.
+        check(unsafe { libc::chdir(words.path(1).as_ptr()) })
+    }),
+    // Many opens; the value is how many were denied.
+    ("flood", |_, words| {
+        let denied = (0..words.number(2)).filter(|_| open(words, 1).err() == Some(libc::EACCES));
+        Ok(denied.count() as i64)
+    }),
+    ("list", |_, words| {
+        let directory = open(words, 1)?;
+        let mut buffer = [0_u8; 512];
+        // SAFETY: the buffer is as long as is said.
+        check(unsafe { libc::syscall(libc::SYS_getdents64, directory.as_raw_fd(), buffer.as_mut_ptr(), buffer.len()) })
+    }),
+];
+
+/// Opens the path of a word with the flags of the next.
+fn open(words: &Words, index: usize) -> Result<std::os::fd::OwnedFd, i32> {
+    let mut flags = libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY;
+    for word in words.text(index + 1).split(',') {
+        flags |= match word {
+            "w" => libc::O_WRONLY,
+            "rw" => libc::O_RDWR,
+            "3" => 3,
+            "trunc" => libc::O_TRUNC,
+            "creat" => libc::O_CREAT,
+            "excl" => libc::O_EXCL,
+            "append" => libc::O_APPEND,
+            "path" => libc::O_PATH,
+            "dir" => libc::O_DIRECTORY,
+            "nofollow" => libc::O_NOFOLLOW,
+            "tmpfile" => libc::O_TMPFILE,
+            _ => 0,
+        };
+    }
+    // SAFETY: the path ends with NUL and lives during the call.
+    descriptor(unsafe { libc::open(words.path(index).as_ptr(), flags, 0o644) })
+}

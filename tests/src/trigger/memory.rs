@@ -1,0 +1,45 @@
+//! Steps that make memory executable.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use super::sys::{Done, check, descriptor};
+use super::words::Words;
+
+const PAGE: usize = 4096;
+
+/// The steps, by name.
+pub const STEPS: &[super::Row] = &[
+    ("map-exec", |_, words| map(Some(&file(words)?), libc::PROT_READ | libc::PROT_EXEC, libc::PROT_NONE)),
+    ("map-then-exec", |_, words| map(Some(&file(words)?), libc::PROT_READ, libc::PROT_READ | libc::PROT_EXEC)),
+    ("map-memory-exec", |_, _| map(None, libc::PROT_READ | libc::PROT_EXEC, libc::PROT_NONE)),
+    ("map-memory-then-exec", |_, _| map(None, libc::PROT_READ | libc::PROT_WRITE, libc::PROT_READ | libc::PROT_EXEC)),
+    ("map-memfd-exec", |_, _| {
+        // SAFETY: the name ends with NUL.
+        let memory = descriptor(unsafe { libc::memfd_create(c"code".as_ptr(), libc::MFD_CLOEXEC) })?;
+        // SAFETY: takes numbers.
+        check(unsafe { libc::ftruncate(memory.as_raw_fd(), PAGE as i64) })?;
+        map(Some(&memory), libc::PROT_READ | libc::PROT_EXEC, libc::PROT_NONE)
+    }),
+    ("map-read", |_, words| map(Some(&file(words)?), libc::PROT_READ, libc::PROT_NONE)),
+];
+
+fn file(words: &Words) -> Result<OwnedFd, i32> {
+    // SAFETY: the path ends with NUL.
+    descriptor(unsafe { libc::open(words.path(1).as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) })
+}
+
+/// Maps a page, and changes its protection where `then` says so.
+fn map(file: Option<&OwnedFd>, protection: i32, then: i32) -> Done {
+    let flags = libc::MAP_PRIVATE | if file.is_none() { libc::MAP_ANONYMOUS } else { 0 };
+    let descriptor = file.map_or(-1, AsRawFd::as_raw_fd);
+    // SAFETY: a mapping at an address that the kernel chooses.
+    let page = unsafe { libc::mmap(std::ptr::null_mut(), PAGE, protection, flags, descriptor, 0) };
+    if page == libc::MAP_FAILED {
+        return Err(super::sys::errno());
+    }
+    // SAFETY: the page is ours, and nothing else uses it.
+    let changed = check(if then == libc::PROT_NONE { 0 } else { unsafe { libc::mprotect(page, PAGE, then) } });
+    // SAFETY: as above.
+    unsafe { libc::munmap(page, PAGE) };
+    changed
+}

@@ -1,0 +1,172 @@
+//! Steps on internet sockets, and on sockets of all families.
+
+use std::mem::{size_of, zeroed};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use super::sys::{Done, check, descriptor};
+use super::words::Words;
+
+const IPPROTO_MPTCP: i32 = 262;
+const TCP_FASTOPEN_CONNECT: i32 = 30;
+
+/// The steps, by name. `PROTOCOL ADDRESS:PORT` follows most.
+pub const STEPS: &[super::Row] = &[
+    ("socket", |_, words| socket(words.number(1) as i32, words.number(2) as i32, words.number(3) as i32).map(|_| 0)),
+    ("socket-hold", |held, words| {
+        let made = of_protocol(&words.text(2), words.text(3) == "6")?;
+        held.keep(words, 1, made);
+        Ok(0)
+    }),
+    ("connect", |_, words| connect(&of_protocol(&words.text(1), is_v6(words, 2))?, words, 2)),
+    ("connect-held", |held, words| {
+        let (name, length) = address(&words.text(2));
+        // SAFETY: the address is as long as is said.
+        check(unsafe { libc::connect(held.get(words, 1)?, (&raw const name).cast(), length) })
+    }),
+    ("connect-unspec-held", |held, words| {
+        // SAFETY: all zeros is AF_UNSPEC without an address.
+        let name: libc::sockaddr_in = unsafe { zeroed() };
+        // SAFETY: the address is as long as is said.
+        check(unsafe { libc::connect(held.get(words, 1)?, (&raw const name).cast(), 16) })
+    }),
+    ("connect-fast-open", |_, words| {
+        let socket = of_protocol("tcp", is_v6(words, 1))?;
+        set(&socket, libc::IPPROTO_TCP, TCP_FASTOPEN_CONNECT)?;
+        connect(&socket, words, 1)?;
+        // SAFETY: one byte.
+        check(unsafe { libc::send(socket.as_raw_fd(), b"x".as_ptr().cast(), 1, libc::MSG_NOSIGNAL) } as i64).map(|_| 0)
+    }),
+    ("sendto", |_, words| sendto(words, 0)),
+    ("send-fast-open", |_, words| sendto(words, libc::MSG_FASTOPEN)),
+    ("sendto-short", |_, words| {
+        let socket = of_protocol(&words.text(1), is_v6(words, 2))?;
+        let (name, _) = address(&words.text(2));
+        // SAFETY: the address is longer than what is said.
+        check(
+            unsafe { libc::sendto(socket.as_raw_fd(), b"x".as_ptr().cast(), 1, 0, (&raw const name).cast(), 6) } as i64
+        )
+    }),
+    ("sendmsg", |_, words| message(words, false)),
+    ("sendmmsg", |_, words| message(words, true)),
+    ("send-held", |held, words| {
+        // SAFETY: one byte.
+        check(unsafe { libc::send(held.get(words, 1)?, b"x".as_ptr().cast(), 1, libc::MSG_NOSIGNAL) } as i64)
+    }),
+    ("sendto-held", |held, words| {
+        let (name, length) = address(&words.text(2));
+        let socket = held.get(words, 1)?;
+        // SAFETY: one byte; the address is as long as is said.
+        check(unsafe { libc::sendto(socket, b"x".as_ptr().cast(), 1, 0, (&raw const name).cast(), length) } as i64)
+    }),
+    ("sendto-unspec", |_, words| {
+        let socket = of_protocol(&words.text(1), false)?;
+        let (mut name, length) = address(&words.text(2));
+        name.sin6_family = libc::AF_UNSPEC as u16;
+        // SAFETY: one byte; the address is as long as is said.
+        check(unsafe { libc::sendto(socket.as_raw_fd(), b"x".as_ptr().cast(), 1, 0, (&raw const name).cast(), length) }
+            as i64)
+    }),
+    ("bind", |_, words| bound(words).map(|_| 0)),
+    ("listen", |_, words| listen(&bound(words)?)),
+    ("listen-unbound", |_, words| listen(&of_protocol("tcp", words.text(1) == "6")?)),
+];
+
+fn is_v6(words: &Words, index: usize) -> bool {
+    words.text(index).starts_with('[')
+}
+
+fn socket(family: i32, kind: i32, protocol: i32) -> Result<OwnedFd, i32> {
+    // SAFETY: takes numbers.
+    descriptor(unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC, protocol) })
+}
+
+fn of_protocol(protocol: &str, v6: bool) -> Result<OwnedFd, i32> {
+    let family = if v6 { libc::AF_INET6 } else { libc::AF_INET };
+    match protocol {
+        "udp" => socket(family, libc::SOCK_DGRAM, 0),
+        "udplite" => socket(family, libc::SOCK_DGRAM, libc::IPPROTO_UDPLITE),
+        "mptcp" => socket(family, libc::SOCK_STREAM, IPPROTO_MPTCP),
+        "ping" => socket(family, libc::SOCK_DGRAM, libc::IPPROTO_ICMP),
+        "raw" => socket(family, libc::SOCK_RAW, libc::IPPROTO_RAW),
+        _ => socket(family, libc::SOCK_STREAM, 0),
+    }
+}
+
+/// A socket address in the room of the longest, and its length.
+fn address(text: &str) -> (libc::sockaddr_in6, u32) {
+    let parsed: SocketAddr = text.parse().unwrap_or(SocketAddr::V6(SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, 0, 0, 0)));
+    // SAFETY: numbers, for which 0 is a value.
+    let mut name: libc::sockaddr_in6 = unsafe { zeroed() };
+    name.sin6_port = parsed.port().to_be();
+    match parsed.ip() {
+        IpAddr::V4(ip) => {
+            name.sin6_family = libc::AF_INET as u16;
+            // The IPv4 address stands where IPv6 has the flow.
+            name.sin6_flowinfo = u32::from_ne_bytes(ip.octets());
+            (name, size_of::<libc::sockaddr_in>() as u32)
+        }
+        IpAddr::V6(ip) => {
+            name.sin6_family = libc::AF_INET6 as u16;
+            name.sin6_addr.s6_addr = ip.octets();
+            (name, size_of::<libc::sockaddr_in6>() as u32)
+        }
+    }
+}
+
+fn set(socket: &OwnedFd, level: i32, option: i32) -> Done {
+    let one = 1_i32;
+    // SAFETY: a number of four bytes.
+    check(unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const one).cast(), 4) })
+}
+
+fn connect(socket: &OwnedFd, words: &Words, index: usize) -> Done {
+    let (name, length) = address(&words.text(index));
+    // SAFETY: the address is as long as is said.
+    check(unsafe { libc::connect(socket.as_raw_fd(), (&raw const name).cast(), length) })
+}
+
+fn sendto(words: &Words, flags: i32) -> Done {
+    let socket = of_protocol(&words.text(1), is_v6(words, 2))?;
+    let (name, length) = address(&words.text(2));
+    let (bytes, flags) = (b"xxxxxxxx".as_ptr().cast(), flags | libc::MSG_NOSIGNAL);
+    // SAFETY: eight bytes; the address is as long as is said.
+    check(unsafe { libc::sendto(socket.as_raw_fd(), bytes, 8, flags, (&raw const name).cast(), length) } as i64)
+        .map(|_| 0)
+}
+
+fn message(words: &Words, many: bool) -> Done {
+    let socket = of_protocol(&words.text(1), is_v6(words, 2))?;
+    let (mut name, length) = address(&words.text(2));
+    let mut byte = *b"x";
+    let mut piece = libc::iovec { iov_base: byte.as_mut_ptr().cast(), iov_len: 1 };
+    // SAFETY: numbers and pointers, for which 0 is a value.
+    let mut message: libc::mmsghdr = unsafe { zeroed() };
+    message.msg_hdr.msg_name = (&raw mut name).cast();
+    message.msg_hdr.msg_namelen = length;
+    message.msg_hdr.msg_iov = &raw mut piece;
+    message.msg_hdr.msg_iovlen = 1;
+    // SAFETY: everything that the message points to lives during the call.
+    check(unsafe {
+        if many {
+            i64::from(libc::sendmmsg(socket.as_raw_fd(), &raw mut message, 1, 0))
+        } else {
+            libc::sendmsg(socket.as_raw_fd(), &raw const message.msg_hdr, 0) as i64
+        }
+    })
+    .map(|_| 0)
+}
+
+fn bound(words: &Words) -> Result<OwnedFd, i32> {
+    let socket = of_protocol(&words.text(1), is_v6(words, 2))?;
+    set(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR)?;
+    let (name, length) = address(&words.text(2));
+    // SAFETY: the address is as long as is said.
+    check(unsafe { libc::bind(socket.as_raw_fd(), (&raw const name).cast(), length) })?;
+    Ok(socket)
+}
+
+fn listen(socket: &OwnedFd) -> Done {
+    // SAFETY: takes numbers.
+    check(unsafe { libc::listen(socket.as_raw_fd(), 1) })
+}

@@ -1,0 +1,172 @@
+//! Steps that need a power of the kernel's: each tried in a way that changes nothing where it works, or only the child
+//! that it is tried in.
+
+use super::sys::{Done, check, descriptor, errno};
+
+/// The steps, by name.
+pub const STEPS: &[super::Row] = &[
+    ("sethostname", |_, _| {
+        in_child(|| {
+            let mut name = [0 as libc::c_char; 65];
+            // SAFETY: the buffer is as long as is said, and holds the name that the host has.
+            unsafe {
+                libc::gethostname(name.as_mut_ptr(), name.len());
+                libc::sethostname(name.as_ptr(), libc::strlen(name.as_ptr())).into()
+            }
+        })
+    }),
+    // SAFETY: the path ends with NUL; only the child changes its root.
+    ("chroot", |_, words| in_child(|| unsafe { libc::chroot(words.path(1).as_ptr()) }.into())),
+    ("mount", |_, words| {
+        in_child(|| {
+            let (path, kind) = (words.path(1), c"tmpfs");
+            // SAFETY: texts end with NUL; what is mounted is taken away again.
+            unsafe {
+                let mounted = libc::mount(kind.as_ptr(), path.as_ptr(), kind.as_ptr(), 0, std::ptr::null());
+                if mounted == 0 {
+                    libc::umount2(path.as_ptr(), libc::MNT_DETACH);
+                }
+                mounted.into()
+            }
+        })
+    }),
+    ("mount-kind", |_, words| {
+        in_child(|| {
+            let (kind, path) = (words.path(1), words.path(2));
+            // SAFETY: texts end with NUL; what is mounted is taken away again.
+            unsafe {
+                let mounted = libc::mount(kind.as_ptr(), path.as_ptr(), kind.as_ptr(), 0, std::ptr::null());
+                if mounted == 0 {
+                    libc::umount2(path.as_ptr(), libc::MNT_DETACH);
+                }
+                mounted.into()
+            }
+        })
+    }),
+    ("bind-mount", |_, words| {
+        in_child(|| {
+            let (from, to) = (words.path(1), words.path(2));
+            // SAFETY: texts end with NUL; what is mounted is taken away again.
+            unsafe {
+                let mounted =
+                    libc::mount(from.as_ptr(), to.as_ptr(), std::ptr::null(), libc::MS_BIND, std::ptr::null());
+                if mounted == 0 {
+                    libc::umount2(to.as_ptr(), libc::MNT_DETACH);
+                }
+                mounted.into()
+            }
+        })
+    }),
+    // SAFETY: the text ends with NUL.
+    ("fsopen", |_, _| in_child(|| unsafe { libc::syscall(libc::SYS_fsopen, c"tmpfs".as_ptr(), 0) })),
+    ("open-tree", |_, _| {
+        in_child(|| {
+            const OPEN_TREE_CLONE: i32 = 1;
+            // SAFETY: the text ends with NUL.
+            unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, c"/tmp".as_ptr(), OPEN_TREE_CLONE) }
+        })
+    }),
+    // SAFETY (and below): takes numbers; only the child is in the new namespace.
+    ("unshare", |_, words| {
+        in_child(|| {
+            let flags = match words.text(1).as_str() {
+                "mount" => libc::CLONE_NEWNS,
+                "net" => libc::CLONE_NEWNET,
+                "uts" => libc::CLONE_NEWUTS,
+                _ => libc::CLONE_NEWCGROUP,
+            };
+            // SAFETY: see above.
+            unsafe { libc::unshare(flags) }.into()
+        })
+    }),
+    ("setns", |held, words| {
+        let namespace = held.get(words, 1)?;
+        // SAFETY: see above.
+        in_child(|| unsafe { libc::setns(namespace, 0) }.into())
+    }),
+    // SAFETY: the same root as before; it ends with an error of the arguments where it would be allowed.
+    ("pivot-root", |_, _| in_child(|| unsafe { libc::syscall(libc::SYS_pivot_root, c"/".as_ptr(), c"/tmp".as_ptr()) })),
+    ("bpf", |_, _| {
+        in_child(|| {
+            #[repr(C)]
+            struct MapCreate {
+                kind: u32,
+                key: u32,
+                value: u32,
+                entries: u32,
+                rest: [u64; 14],
+            }
+            const BPF_MAP_TYPE_HASH: u32 = 1;
+            // A hash map needs CAP_BPF wherever programs of the unprivileged are off.
+            let attributes = MapCreate { kind: BPF_MAP_TYPE_HASH, key: 4, value: 4, entries: 1, rest: [0; 14] };
+            // SAFETY: the structure is as long as is said.
+            unsafe { libc::syscall(libc::SYS_bpf, 0, &raw const attributes, size_of::<MapCreate>()) }
+        })
+    }),
+    ("bpf-next-program", |_, _| {
+        in_child(|| {
+            let attributes = [0_u32; 4];
+            const BPF_PROG_GET_NEXT_ID: i32 = 11;
+            // SAFETY: the structure is as long as is said.
+            unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_GET_NEXT_ID, &raw const attributes, 16) }
+        })
+    }),
+    ("settime", |_, _| {
+        in_child(|| {
+            // SAFETY: the structure lives during the calls; the time that is set is the time that is.
+            unsafe {
+                let mut now: libc::timespec = std::mem::zeroed();
+                libc::clock_gettime(libc::CLOCK_REALTIME, &raw mut now);
+                libc::clock_settime(libc::CLOCK_REALTIME, &raw const now).into()
+            }
+        })
+    }),
+    // SAFETY: an unknown command: the right is asked for first, and nothing happens.
+    ("reboot", |_, _| {
+        in_child(|| unsafe { libc::syscall(libc::SYS_reboot, 0xfee1_dead_u32, 672_274_793, 0x89ab_cdef_u32, 0) })
+    }),
+    // SAFETY: no file of this name is there.
+    ("swapon", |_, _| in_child(|| unsafe { libc::syscall(libc::SYS_swapon, c"/no-such-file".as_ptr(), 0) })),
+    // SAFETY: no bytes are no module.
+    ("init-module", |_, _| {
+        in_child(|| unsafe { libc::syscall(libc::SYS_init_module, std::ptr::null::<u8>(), 0, c"".as_ptr()) })
+    }),
+    ("open-by-handle", |_, words| {
+        #[repr(C)]
+        struct Handle {
+            bytes: u32,
+            kind: i32,
+            handle: [u8; 128],
+        }
+        let (path, mut mount) = (words.path(1), 0_i32);
+        let mut handle = Handle { bytes: 128, kind: 0, handle: [0; 128] };
+        let at = libc::AT_FDCWD;
+        // SAFETY: the text ends with NUL, the structures have the size that they say.
+        unsafe {
+            check(libc::syscall(libc::SYS_name_to_handle_at, at, path.as_ptr(), &raw mut handle, &raw mut mount, 0))?;
+            let mount = descriptor(libc::open(c"/tmp".as_ptr(), libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC))?;
+            use std::os::fd::AsRawFd;
+            let opened = libc::syscall(libc::SYS_open_by_handle_at, mount.as_raw_fd(), &raw mut handle, libc::O_RDONLY);
+            descriptor(opened as i32).map(|_| 0)
+        }
+    }),
+];
+
+/// Does it in a child and gives its errno, so that this process stays as it is.
+fn in_child(call: impl FnOnce() -> i64) -> Done {
+    // SAFETY: this process has one thread; the child makes its call and ends.
+    let pid = unsafe { libc::fork() };
+    check(pid)?;
+    if pid == 0 {
+        let status = if call() < 0 { errno() } else { 0 };
+        // SAFETY: runs nothing of the parent's.
+        unsafe { libc::_exit(status) };
+    }
+    let mut status = 0;
+    // SAFETY: a number to write to.
+    check(unsafe { libc::waitpid(pid, &raw mut status, 0) })?;
+    match libc::WEXITSTATUS(status) {
+        0 => Ok(0),
+        errno => Err(errno),
+    }
+}

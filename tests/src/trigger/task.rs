@@ -1,0 +1,152 @@
+//! Steps on other processes.
+
+use std::os::fd::AsRawFd;
+
+use super::sys::{Done, check, descriptor};
+
+const CLONE_INTO_CGROUP: u64 = 1 << 33;
+
+/// `struct clone_args` up to the cgroup (`include/uapi/linux/sched.h`).
+#[repr(C)]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+/// The steps, by name.
+pub const STEPS: &[super::Row] = &[
+    // A child that waits for its end; the value is its process id.
+    ("spawn", |_, _| {
+        // SAFETY: this process has one thread; the child waits and ends with its parent.
+        let pid = unsafe { libc::fork() };
+        if pid == 0 {
+            // SAFETY: takes numbers.
+            unsafe {
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                loop {
+                    libc::pause();
+                }
+            }
+        }
+        check(pid)
+    }),
+    ("reap", |_, words| {
+        let mut status = 0;
+        // SAFETY: a number to write to.
+        check(unsafe { libc::waitpid(words.number(1) as i32, &raw mut status, 0) })?;
+        Ok(if libc::WIFSIGNALED(status) { libc::WTERMSIG(status).into() } else { 0 })
+    }),
+    // SAFETY: takes numbers.
+    ("kill", |_, words| check(unsafe { libc::kill(words.number(1) as i32, words.number(2) as i32) })),
+    // SAFETY: takes numbers.
+    ("kill-self", |_, words| check(unsafe { libc::kill(libc::getpid(), words.number(1) as i32) })),
+    ("kill-by-descriptor", |_, words| {
+        // SAFETY: takes numbers.
+        let target = descriptor(unsafe { libc::syscall(libc::SYS_pidfd_open, words.number(1), 0) } as i32)?;
+        let (none, number) = (std::ptr::null::<libc::siginfo_t>(), words.number(2));
+        // SAFETY: no information about the signal is given.
+        check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, target.as_raw_fd(), number, none, 0) })
+    }),
+    ("attach", |_, words| {
+        let pid = words.number(1) as i32;
+        let none = std::ptr::null_mut::<libc::c_void>();
+        // SAFETY: attaching takes numbers.
+        check(unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, none, none) })?;
+        // SAFETY: as above. The tracee runs, so it has to be stopped before it can be let go.
+        unsafe {
+            libc::ptrace(libc::PTRACE_INTERRUPT, pid, none, none);
+            libc::waitpid(pid, std::ptr::null_mut(), libc::__WALL);
+            libc::ptrace(libc::PTRACE_DETACH, pid, none, none);
+        }
+        Ok(0)
+    }),
+    ("read-memory", |_, words| {
+        let mut byte = 0_u8;
+        // Both are the same program, and the stack of the other is no more than a guess: its environment is asked for.
+        let local = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
+        let remote = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
+        // SAFETY: the local piece is one byte; the remote one is in the other process.
+        let read =
+            unsafe { libc::process_vm_readv(words.number(1) as i32, &raw const local, 1, &raw const remote, 1, 0) };
+        match check(read as i64) {
+            // The right was given; that nothing is mapped there says no more.
+            Err(libc::EFAULT) | Ok(_) => Ok(0),
+            Err(errno) => Err(errno),
+        }
+    }),
+    ("take-descriptor", |_, words| {
+        // SAFETY: takes numbers.
+        let target = descriptor(unsafe { libc::syscall(libc::SYS_pidfd_open, words.number(1), 0) } as i32)?;
+        // SAFETY: takes numbers.
+        descriptor(unsafe { libc::syscall(libc::SYS_pidfd_getfd, target.as_raw_fd(), 0, 0) } as i32).map(|_| 0)
+    }),
+    ("compare", |_, words| {
+        const KCMP_VM: i32 = 1;
+        // SAFETY: takes numbers.
+        check(unsafe { libc::syscall(libc::SYS_kcmp, libc::getpid(), words.number(1), KCMP_VM, 0, 0) }).map(|_| 0)
+    }),
+    ("clone-into", |_, words| {
+        let flags = if words.text(2) == "path" { libc::O_PATH } else { libc::O_RDONLY };
+        // SAFETY: the path ends with NUL.
+        let cgroup = unsafe { libc::open(words.path(1).as_ptr(), flags | libc::O_DIRECTORY | libc::O_CLOEXEC) };
+        let cgroup = descriptor(cgroup)?;
+        clone_into(cgroup.as_raw_fd())
+    }),
+    ("clone-into-held", |held, words| clone_into(held.get(words, 1)?)),
+    ("new-session", |_, _| {
+        // Two forks and a session of its own: the grandchild is nobody's child. Its pid comes through a pipe.
+        let mut pipe = [0_i32; 2];
+        // SAFETY: room for two descriptors; children only make calls and end.
+        unsafe {
+            check(libc::pipe2(pipe.as_mut_ptr(), libc::O_CLOEXEC))?;
+            let (reader, writer) = (descriptor(pipe[0])?, descriptor(pipe[1])?);
+            let pid = libc::fork();
+            if pid == 0 {
+                libc::setsid();
+                let grandchild = libc::fork();
+                if grandchild == 0 {
+                    libc::pause();
+                    libc::_exit(0);
+                }
+                let bytes = i64::from(grandchild).to_ne_bytes();
+                libc::write(writer.as_raw_fd(), bytes.as_ptr().cast(), bytes.len());
+                libc::_exit(0);
+            }
+            check(pid)?;
+            drop(writer);
+            libc::waitpid(pid, std::ptr::null_mut(), 0);
+            let mut bytes = [0_u8; 8];
+            libc::read(reader.as_raw_fd(), bytes.as_mut_ptr().cast(), bytes.len());
+            Ok(i64::from_ne_bytes(bytes))
+        }
+    }),
+];
+
+fn clone_into(cgroup: i32) -> Done {
+    let args = CloneArgs {
+        flags: CLONE_INTO_CGROUP,
+        exit_signal: libc::SIGCHLD as u64,
+        cgroup: cgroup as u64,
+        ..CloneArgs::default()
+    };
+    // SAFETY: without CLONE_VM it is a fork; the structure is as long as is said; the child ends at once.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) };
+    if pid == 0 {
+        // SAFETY: runs nothing of the parent's.
+        unsafe { libc::_exit(0) };
+    }
+    check(pid)?;
+    // SAFETY: nothing is asked about how it ended.
+    check(unsafe { libc::waitpid(pid as i32, std::ptr::null_mut(), 0) })?;
+    Ok(0)
+}

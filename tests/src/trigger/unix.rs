@@ -1,0 +1,70 @@
+//! Steps on unix sockets. A name is a path, or `@` and an abstract name.
+
+use std::mem::zeroed;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use super::sys::{Done, check, descriptor};
+use super::words::Words;
+
+/// The steps, by name.
+pub const STEPS: &[super::Row] = &[
+    ("unix-connect", |_, words| connect(&socket(libc::SOCK_STREAM)?, words)),
+    ("unix-connect-packets", |_, words| connect(&socket(libc::SOCK_SEQPACKET)?, words)),
+    ("unix-connect-datagrams", |_, words| connect(&socket(libc::SOCK_DGRAM)?, words)),
+    ("unix-send", |_, words| {
+        let (socket, (name, length)) = (socket(libc::SOCK_DGRAM)?, name(words));
+        let bytes = b"x".as_ptr().cast();
+        // SAFETY: one byte; the address is as long as is said.
+        check(unsafe { libc::sendto(socket.as_raw_fd(), bytes, 1, 0, (&raw const name).cast(), length) } as i64)
+            .map(|_| 0)
+    }),
+    ("unix-bind", |_, words| bind(&socket(libc::SOCK_STREAM)?, words)),
+    ("unix-listen", |_, words| {
+        let socket = socket(libc::SOCK_STREAM)?;
+        bind(&socket, words)?;
+        // SAFETY: takes numbers.
+        check(unsafe { libc::listen(socket.as_raw_fd(), 1) })
+    }),
+    ("unix-pair", |_, words| {
+        let kind = if words.text(1) == "datagrams" { libc::SOCK_DGRAM } else { libc::SOCK_STREAM };
+        let mut pair = [0_i32; 2];
+        // SAFETY: room for two descriptors.
+        check(unsafe { libc::socketpair(libc::AF_UNIX, kind | libc::SOCK_CLOEXEC, 0, pair.as_mut_ptr()) })?;
+        let (one, _other) = (descriptor(pair[0])?, descriptor(pair[1])?);
+        // SAFETY: one byte.
+        check(unsafe { libc::send(one.as_raw_fd(), b"x".as_ptr().cast(), 1, libc::MSG_NOSIGNAL) } as i64).map(|_| 0)
+    }),
+];
+
+fn socket(kind: i32) -> Result<OwnedFd, i32> {
+    // SAFETY: takes numbers.
+    descriptor(unsafe { libc::socket(libc::AF_UNIX, kind | libc::SOCK_CLOEXEC, 0) })
+}
+
+fn name(words: &Words) -> (libc::sockaddr_un, u32) {
+    // SAFETY: numbers, for which 0 is a value.
+    let mut name: libc::sockaddr_un = unsafe { zeroed() };
+    name.sun_family = libc::AF_UNIX as u16;
+    let text = words.path(1).into_bytes();
+    for (place, byte) in name.sun_path.iter_mut().zip(&text) {
+        *place = *byte as libc::c_char;
+    }
+    let is_abstract = text.first() == Some(&b'@');
+    if is_abstract {
+        name.sun_path[0] = 0;
+    }
+    // A path has its NUL with it; an abstract name ends with the address.
+    (name, 2 + text.len() as u32 + u32::from(!is_abstract))
+}
+
+fn connect(socket: &OwnedFd, words: &Words) -> Done {
+    let (name, length) = name(words);
+    // SAFETY: the address is as long as is said.
+    check(unsafe { libc::connect(socket.as_raw_fd(), (&raw const name).cast(), length) })
+}
+
+fn bind(socket: &OwnedFd, words: &Words) -> Done {
+    let (name, length) = name(words);
+    // SAFETY: the address is as long as is said.
+    check(unsafe { libc::bind(socket.as_raw_fd(), (&raw const name).cast(), length) })
+}
