@@ -6,6 +6,8 @@ pub mod client;
 mod http;
 mod routes;
 mod socket;
+#[cfg(test)]
+mod tests;
 
 pub use api::{Answer, Request};
 pub use http::{Limits, RequestTotals, serve};

@@ -127,9 +127,7 @@ impl Catalogue {
         let refused: BTreeMap<String, Vec<String>> = read.refused.into_iter().collect();
         for (path, messages) in &refused {
             if self.refused.get(path) != Some(messages) {
-                for message in messages {
-                    tracing::error!("policy refused, what was in force stays:\n{message}");
-                }
+                tracing::error!("policy file refused, what was in force stays:\n{}", messages.join("\n"));
                 let name = self.name_of_file(path).unwrap_or_else(|| path.clone());
                 let policy = node.policies.named(&name).map(|one| node.directory.policy(one.slot));
                 let policy = policy.unwrap_or_else(|| PolicyRef { name, ..PolicyRef::default() });

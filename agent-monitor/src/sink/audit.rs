@@ -68,28 +68,36 @@ impl AuditLog {
     /// Adds whole lines.
     ///
     /// # Errors
-    /// The lines are not, or not all, in the file. What was written of them stays, and is ended by a line feed before
-    /// the next lines, so that it can't be taken for a part of them.
-    pub fn add(&mut self, lines: &[u8]) -> io::Result<()> {
+    /// Not all lines are in the file. How many bytes of them are, all of whole lines; what was written of the next line
+    /// is taken back, or else ended by a line feed before the next lines, so that it can't be taken for a part of them.
+    pub fn add(&mut self, lines: &[u8]) -> Result<(), (usize, io::Error)> {
         if self.torn {
-            self.file.write_all(b"\n")?;
+            self.file.write_all(b"\n").map_err(|error| (0, error))?;
             self.torn = false;
         }
-        let mut rest = lines;
-        while !rest.is_empty() {
-            match self.file.write(rest) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(written) => rest = rest.get(written..).unwrap_or_default(),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    // A cut on the boundary of two lines leaves whole lines; those are in the file and counted as
-                    // lost all the same, which errs on the side of saying too much.
-                    self.torn = rest.len() < lines.len();
-                    return Err(error);
-                }
+        let mut written = 0;
+        let error = loop {
+            let rest = lines.get(written..).unwrap_or_default();
+            if rest.is_empty() {
+                return Ok(());
             }
-        }
-        Ok(())
+            match self.file.write(rest) {
+                Ok(0) => break io::ErrorKind::WriteZero.into(),
+                Ok(length) => written += length,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => break error,
+            }
+        };
+        let done = lines.get(..written).unwrap_or_default();
+        let whole = done.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        self.torn = whole < written && self.take_back((written - whole) as u64).is_err();
+        Err((whole, error))
+    }
+
+    /// Cuts this many bytes off the end of the file.
+    fn take_back(&self, bytes: u64) -> io::Result<()> {
+        let length = self.file.metadata()?.len();
+        self.file.set_len(length.saturating_sub(bytes))
     }
 }
 

@@ -162,24 +162,29 @@ impl Writer {
     }
 
     fn write(&mut self, mut records: Vec<Record>) {
+        let retry = self.missing.is_some();
+        let only_retry = records.is_empty();
         if let Some((first, last, count)) = self.missing {
             records.insert(0, self.loss(first, last, count));
         }
         if records.is_empty() {
             return;
         }
-        let first = self.seq + 1;
+        let before = self.seq;
         let mut lines = Vec::with_capacity(records.len());
-        let mut bytes = Vec::new();
         for record in &mut records {
             self.seq += 1;
             record.seq = Some(self.seq);
-            let line = record.to_line();
-            bytes.extend_from_slice(line.as_bytes());
-            lines.push(line);
+            lines.push(record.to_line());
+        }
+        let written = self.log(&lines);
+        self.note(before, written, lines.len(), retry);
+        if only_retry && written == 0 {
+            // Nothing was told: the number is free for the next record.
+            self.seq = before;
+            return;
         }
         self.totals.last_seq.store(self.seq, Ordering::Relaxed);
-        self.log(&bytes, first, records.len() as u64);
         for (record, line) in records.iter().zip(lines) {
             if let Some(tap) = &mut self.tap {
                 tap(record);
@@ -189,26 +194,47 @@ impl Writer {
         }
     }
 
-    fn log(&mut self, bytes: &[u8], first: u64, count: u64) {
-        let Some(log) = &mut self.log else { return };
-        match log.add(bytes) {
+    /// Writes lines into the audit log, and gives how many of them are in it.
+    fn log(&mut self, lines: &[String]) -> usize {
+        let Some(log) = &mut self.log else { return lines.len() };
+        match log.add(lines.concat().as_bytes()) {
             Ok(()) => {
-                self.missing = None;
-                self.totals.audit_written.fetch_add(count, Ordering::Relaxed);
+                self.totals.audit_written.fetch_add(lines.len() as u64, Ordering::Relaxed);
                 self.totals.failing.store(false, Ordering::Relaxed);
+                lines.len()
             }
-            Err(error) => {
+            Err((bytes, error)) => {
                 if !self.totals.failing.swap(true, Ordering::Relaxed) {
-                    tracing::error!(%error, "cannot write the audit log; records are lost and counted until it can be written again");
+                    let what = "cannot write the audit log; records are lost and counted until it can be written again";
+                    tracing::error!(%error, "{what}");
                 }
-                // The loss record at the head of a second try is not counted: what it told of is still told.
-                let again = self.missing.is_some();
-                let (before, lost) = self.missing.map_or((first, 0), |(first, _, lost)| (first, lost));
-                let lost_now = count - u64::from(again);
-                self.missing = Some((before, self.seq, lost + lost_now));
-                self.totals.audit_lost.fetch_add(lost_now, Ordering::Relaxed);
+                let ends = lines.iter().scan(0, |end, line| {
+                    *end += line.len();
+                    Some(*end)
+                });
+                let written = ends.take_while(|end| *end <= bytes).count();
+                self.totals.audit_written.fetch_add(written as u64, Ordering::Relaxed);
+                written
             }
         }
+    }
+
+    /// Takes note of what is missing in the audit log after a batch that began after `before`, of whose `all` records the
+    /// first `written` are in the log. With `retry` the first of them tells of what was missing until now.
+    fn note(&mut self, before: u64, written: usize, all: usize, retry: bool) {
+        if written > 0 {
+            self.missing = None;
+        }
+        if written == all {
+            return;
+        }
+        // A loss record that could not be written is not lost: what it tells of is told by the next one.
+        let told_again = u64::from(retry && written == 0);
+        let lost = (all - written) as u64 - told_again;
+        let (first, count) = self.missing.map_or((before + written as u64 + 1, 0), |(first, _, count)| (first, count));
+        let last = if lost == 0 { before.max(first) } else { self.seq };
+        self.missing = Some((first, last, count + lost));
+        self.totals.audit_lost.fetch_add(lost, Ordering::Relaxed);
     }
 
     fn loss(&self, first: u64, last: u64, count: u64) -> Record {
@@ -279,6 +305,7 @@ mod tests {
         };
         writer.write(vec![record("a"), record("b")]);
         writer.write(vec![record("c")]);
+        writer.write(Vec::new());
         assert!(writer.totals.failing.load(Ordering::Relaxed));
         writer.log = Some(good);
         writer.write(vec![record("d")]);
@@ -290,7 +317,35 @@ mod tests {
         let Some(Body::Loss(loss)) = records.first().map(|record| &record.body) else { panic!("{text}") };
         assert_eq!((loss.count, loss.after_seq, loss.before_seq), (3, Some(10), Some(15)));
         assert_eq!(records.first().and_then(|record| record.seq), Some(15));
+        // Three lost, a loss record that a follower saw and the log did not, and the two that are in the log.
         assert_eq!(seen.lock().expect("test lock").len(), 6);
         let _ = std::fs::remove_file(path);
+    }
+
+    #[test]
+    fn of_a_batch_that_fits_in_part_the_rest_is_named() {
+        let (published, _) = broadcast::channel(8);
+        let mut writer = Writer {
+            log: None,
+            tap: None,
+            node_name: "n".into(),
+            published,
+            totals: Arc::default(),
+            seq: 15,
+            missing: None,
+        };
+        writer.note(10, 2, 5, false);
+        assert_eq!(writer.missing, Some((13, 15, 3)));
+        // The loss record alone is tried again, in vain.
+        writer.seq = 16;
+        writer.note(15, 0, 1, true);
+        assert_eq!(writer.missing, Some((13, 15, 3)));
+        // It fits, and of two that come with it one does not.
+        writer.seq = 18;
+        writer.note(15, 2, 3, true);
+        assert_eq!(writer.missing, Some((18, 18, 1)));
+        writer.seq = 19;
+        writer.note(18, 1, 1, true);
+        assert_eq!(writer.missing, None);
     }
 }
