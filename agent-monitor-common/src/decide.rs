@@ -9,23 +9,11 @@ use crate::image::{Automaton, BUILTIN, ReadImage};
 /// `bpf_loop` over a scratch buffer in the kernel.
 pub trait Operand {
     /// The state after the bytes from `from` to the end, beginning in `state`.
-    fn walk<I: ReadImage + ?Sized>(
-        &self,
-        image: &I,
-        automaton: &Automaton,
-        state: u32,
-        from: u32,
-    ) -> u32;
+    fn walk<I: ReadImage + ?Sized>(&self, image: &I, automaton: &Automaton, state: u32, from: u32) -> u32;
 }
 
 impl Operand for [u8] {
-    fn walk<I: ReadImage + ?Sized>(
-        &self,
-        image: &I,
-        automaton: &Automaton,
-        mut state: u32,
-        from: u32,
-    ) -> u32 {
+    fn walk<I: ReadImage + ?Sized>(&self, image: &I, automaton: &Automaton, mut state: u32, from: u32) -> u32 {
         for byte in self.iter().skip(from as usize) {
             state = image.step(automaton, state, *byte);
         }
@@ -60,11 +48,7 @@ impl Rights {
     #[inline(always)]
     #[must_use]
     pub const fn effective(&self) -> u16 {
-        if self.word & BUILTIN != 0 {
-            0
-        } else {
-            (self.word as u16 & 0x7fff) & !((self.word >> 16) as u16)
-        }
+        if self.word & BUILTIN != 0 { 0 } else { (self.word as u16 & 0x7fff) & !((self.word >> 16) as u16) }
     }
 
     /// Whether a built-in rule denies.
@@ -100,11 +84,7 @@ where
     let automaton = image.automaton(class);
     let state = bytes.walk(image, &automaton, automaton.start, 0);
     let label = image.label(&automaton, state);
-    let mut rights = Rights {
-        word: image.label_word(label),
-        labels: [label, 0, 0],
-        state,
-    };
+    let mut rights = Rights { word: image.label_word(label), labels: [label, 0, 0], state };
     if own.process != 0 {
         let state = bytes.walk(image, &automaton, automaton.prefix, own.process);
         rights.labels[1] = image.label(&automaton, state);
@@ -128,11 +108,7 @@ where
     let automaton = image.automaton(Class::Network);
     let state = bytes.walk(image, &automaton, automaton.prefix, 0);
     let label = image.label(&automaton, state);
-    Rights {
-        word: image.label_word(label),
-        labels: [label, 0, 0],
-        state,
-    }
+    Rights { word: image.label_word(label), labels: [label, 0, 0], state }
 }
 
 /// Whether the object named `old` would have, as `new`, an access that it has not now: as a file, an executable or a
@@ -156,11 +132,7 @@ where
     B: Operand + ?Sized,
 {
     let automaton = image.automaton(class);
-    let start = if matches!(class, Class::Network) {
-        automaton.prefix
-    } else {
-        automaton.start
-    };
+    let start = if matches!(class, Class::Network) { automaton.prefix } else { automaton.start };
     let before = old.walk(image, &automaton, start, 0);
     let after = new.walk(image, &automaton, start, 0);
     if before == after {
@@ -168,12 +140,7 @@ where
     }
     let effective = |state| {
         let word = image.label_word(image.label(&automaton, state));
-        Rights {
-            word,
-            labels: [0; 3],
-            state,
-        }
-        .effective()
+        Rights { word, labels: [0; 3], state }.effective()
     };
     effective(after) & !effective(before) != 0
         || directory && {
@@ -199,8 +166,5 @@ where
     B: Operand + ?Sized,
 {
     let rights = rights(image, class, bytes, own);
-    Decision {
-        reason: rights.judge(access),
-        rights,
-    }
+    Decision { reason: rights.judge(access), rights }
 }

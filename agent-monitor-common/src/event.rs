@@ -122,10 +122,7 @@ impl core::fmt::Display for DecodeError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
             Self::Short => f.write_str("event is shorter than its header says"),
-            Self::Version(version) => write!(
-                f,
-                "event has layout version {version}, expected {EVENT_VERSION}"
-            ),
+            Self::Version(version) => write!(f, "event has layout version {version}, expected {EVENT_VERSION}"),
             Self::Unknown(what, value) => write!(f, "event has unknown {what} {value}"),
         }
     }
@@ -145,11 +142,9 @@ impl<'a> Event<'a> {
         }
         let unknown = |what, value: u8| DecodeError::Unknown(what, value.into());
         let class = Class::from_byte(header.class).ok_or(unknown("class", header.class))?;
-        let verdict =
-            Verdict::from_byte(header.verdict).ok_or(unknown("verdict", header.verdict))?;
+        let verdict = Verdict::from_byte(header.verdict).ok_or(unknown("verdict", header.verdict))?;
         let reason = Reason::from_byte(header.reason).ok_or(unknown("reason", header.reason))?;
-        let hook =
-            HookId::from_number(header.hook).ok_or(DecodeError::Unknown("hook", header.hook))?;
+        let hook = HookId::from_number(header.hook).ok_or(DecodeError::Unknown("hook", header.hook))?;
         if header.kind > kind::BINDING_LOST {
             return Err(unknown("kind", header.kind));
         }
@@ -163,41 +158,21 @@ impl<'a> Event<'a> {
             _ => {}
         }
         let rest = bytes.get(HEADER_BYTES..).ok_or(DecodeError::Short)?;
-        let (object, rest) = rest
-            .split_at_checked(header.object_length.into())
-            .ok_or(DecodeError::Short)?;
-        let (new_object, _) = rest
-            .split_at_checked(header.new_object_length.into())
-            .ok_or(DecodeError::Short)?;
-        Ok(Self {
-            header,
-            class,
-            hook,
-            verdict,
-            reason,
-            object,
-            new_object,
-        })
+        let (object, rest) = rest.split_at_checked(header.object_length.into()).ok_or(DecodeError::Short)?;
+        let (new_object, _) = rest.split_at_checked(header.new_object_length.into()).ok_or(DecodeError::Short)?;
+        Ok(Self { header, class, hook, verdict, reason, object, new_object })
     }
 
     /// The fault, where the reason is one.
     #[must_use]
     pub fn fault(&self) -> Option<Fault> {
-        if self.reason == Reason::Fault {
-            Fault::from_byte(self.header.detail)
-        } else {
-            None
-        }
+        if self.reason == Reason::Fault { Fault::from_byte(self.header.detail) } else { None }
     }
 
     /// The built-in denial, where the reason is one.
     #[must_use]
     pub fn builtin(&self) -> Option<Builtin> {
-        if self.reason == Reason::Builtin {
-            Builtin::from_byte(self.header.detail)
-        } else {
-            None
-        }
+        if self.reason == Reason::Builtin { Builtin::from_byte(self.header.detail) } else { None }
     }
 }
 

@@ -142,10 +142,7 @@ pub trait ReadImage {
     /// The word of `label`, see [`label_word`].
     #[inline(always)]
     fn label_word(&self, label: u16) -> u32 {
-        self.word(
-            self.word(at::LABELS)
-                .wrapping_add((label as u32).wrapping_mul(4)),
-        )
+        self.word(self.word(at::LABELS).wrapping_add((label as u32).wrapping_mul(4)))
     }
 }
 

@@ -18,14 +18,8 @@ pub const IPV6_BYTES: usize = 20;
 
 /// Protocols that a rule can name, with their IP protocol number (`include/uapi/linux/in.h`). MPTCP (262) counts as TCP;
 /// any other number above 255 is the operand byte [`OTHER_PROTOCOL`].
-pub const PROTOCOLS: &[(&str, u8)] = &[
-    ("tcp", 6),
-    ("udp", 17),
-    ("udplite", 136),
-    ("sctp", 132),
-    ("icmp", 1),
-    ("icmp6", 58),
-];
+pub const PROTOCOLS: &[(&str, u8)] =
+    &[("tcp", 6), ("udp", 17), ("udplite", 136), ("sctp", 132), ("icmp", 1), ("icmp6", 58)];
 
 /// The operand byte of a protocol whose number does not fit into a byte and that is not MPTCP.
 pub const OTHER_PROTOCOL: u8 = 255;

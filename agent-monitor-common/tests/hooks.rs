@@ -17,22 +17,14 @@ fn the_page_about_hooks_says_what_the_table_says() {
             Attach::Tracepoint(_) => "tracepoint",
         };
         let class = hook.class.map_or("identity", |class| class.name());
-        writeln!(
-            page,
-            "| `{}` | {kind} | {class} | {} |",
-            hook.name, hook.purpose
-        )
-        .expect("a string takes all");
+        writeln!(page, "| `{}` | {kind} | {class} | {} |", hook.name, hook.purpose).expect("a string takes all");
     }
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/hooks.md");
     if std::env::var_os("UPDATE_DOCS").is_some() {
         std::fs::write(path, &page).expect("write docs/hooks.md");
     }
     let written = std::fs::read_to_string(path).expect("read docs/hooks.md");
-    assert!(
-        written == page,
-        "docs/hooks.md is old: run UPDATE_DOCS=1 cargo test -p agent-monitor-common"
-    );
+    assert!(written == page, "docs/hooks.md is old: run UPDATE_DOCS=1 cargo test -p agent-monitor-common");
 }
 
 #[test]

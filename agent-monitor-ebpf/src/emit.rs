@@ -10,8 +10,7 @@ use agent_monitor_common::counter::{self, AgentCounters};
 use agent_monitor_common::event::{EVENT_VERSION, EventHeader, HEADER_BYTES};
 use agent_monitor_common::limit::PATH_BYTES;
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_comm, bpf_get_current_uid_gid, bpf_ktime_get_boot_ns, bpf_probe_read_kernel,
-    bpf_ringbuf_output,
+    bpf_get_current_comm, bpf_get_current_uid_gid, bpf_ktime_get_boot_ns, bpf_probe_read_kernel, bpf_ringbuf_output,
 };
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
@@ -64,15 +63,11 @@ pub fn count_verdict(agent: u32, class: u8, verdict: Verdict, reason: u8, detail
     match verdict {
         Verdict::Allow => {}
         // SAFETY: the pointer is to a map value, the class is less than the length.
-        Verdict::Audit => count_for(agent, |c| unsafe {
-            (&raw mut (*c).audited).cast::<u64>().add(class)
-        }),
+        Verdict::Audit => count_for(agent, |c| unsafe { (&raw mut (*c).audited).cast::<u64>().add(class) }),
         Verdict::Deny => {
             count(counter::denials(class as u8, reason));
             // SAFETY: as above.
-            count_for(agent, |c| unsafe {
-                (&raw mut (*c).denied).cast::<u64>().add(class)
-            });
+            count_for(agent, |c| unsafe { (&raw mut (*c).denied).cast::<u64>().add(class) });
         }
     }
 }
@@ -148,8 +143,7 @@ pub fn output(scratch: &mut Scratch, deny: bool) {
     scratch.header.object_length = length as u16;
     scratch.header.new_object_length = new_length as u16;
     let agent = scratch.header.agent;
-    let bytes =
-        HEADER_BYTES as u64 + (length & PATH_BYTES as u64) + (new_length & PATH_BYTES as u64);
+    let bytes = HEADER_BYTES as u64 + (length & PATH_BYTES as u64) + (new_length & PATH_BYTES as u64);
     send((&raw mut scratch.header).cast(), bytes, agent, deny);
 }
 
@@ -165,9 +159,7 @@ fn copy(body: *mut u8, at: u64, text: Text) -> u64 {
         bpf_probe_read_kernel(
             body.add((at & PATH_BYTES as u64) as usize).cast(),
             length as u32,
-            text.base
-                .add((text.start & PATH_BYTES as u64) as usize)
-                .cast(),
+            text.base.add((text.start & PATH_BYTES as u64) as usize).cast(),
         )
     };
     if failed == 0 { length } else { 0 }

@@ -40,6 +40,5 @@ fn lost(cgroup: u64) -> bool {
     }
     // SAFETY: the helper takes any number.
     cgroup != settings.root_id
-        && unsafe { bpf_get_current_ancestor_cgroup_id(settings.root_level as i32) }
-            == settings.root_id
+        && unsafe { bpf_get_current_ancestor_cgroup_id(settings.root_level as i32) } == settings.root_id
 }

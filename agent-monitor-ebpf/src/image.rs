@@ -21,18 +21,9 @@ impl Image {
     #[inline(always)]
     pub fn of(slot: u32) -> Option<Self> {
         match *SLOTS.get(slot)? {
-            1 => Some(Self {
-                base: IMAGES_SMALL.get_value(slot, &0)?.as_ptr(),
-                mask: IMAGE_SIZES[0] as u64 - 1,
-            }),
-            2 => Some(Self {
-                base: IMAGES_MEDIUM.get_value(slot, &0)?.as_ptr(),
-                mask: IMAGE_SIZES[1] as u64 - 1,
-            }),
-            3 => Some(Self {
-                base: IMAGES_LARGE.get_value(slot, &0)?.as_ptr(),
-                mask: IMAGE_SIZES[2] as u64 - 1,
-            }),
+            1 => Some(Self { base: IMAGES_SMALL.get_value(slot, &0)?.as_ptr(), mask: IMAGE_SIZES[0] as u64 - 1 }),
+            2 => Some(Self { base: IMAGES_MEDIUM.get_value(slot, &0)?.as_ptr(), mask: IMAGE_SIZES[1] as u64 - 1 }),
+            3 => Some(Self { base: IMAGES_LARGE.get_value(slot, &0)?.as_ptr(), mask: IMAGE_SIZES[2] as u64 - 1 }),
             _ => None,
         }
     }
@@ -59,22 +50,12 @@ impl ReadImage for Image {
     #[inline(always)]
     fn half(&self, offset: u32) -> u16 {
         // SAFETY: masked to the size of the map value, aligned.
-        unsafe {
-            *self
-                .base
-                .add((u64::from(offset) & self.mask & !1) as usize)
-                .cast()
-        }
+        unsafe { *self.base.add((u64::from(offset) & self.mask & !1) as usize).cast() }
     }
     #[inline(always)]
     fn word(&self, offset: u32) -> u32 {
         // SAFETY: masked to the size of the map value, aligned.
-        unsafe {
-            *self
-                .base
-                .add((u64::from(offset) & self.mask & !3) as usize)
-                .cast()
-        }
+        unsafe { *self.base.add((u64::from(offset) & self.mask & !3) as usize).cast() }
     }
 }
 
@@ -100,11 +81,7 @@ impl Text {
     #[inline(always)]
     pub fn byte(&self, index: u64) -> u8 {
         // SAFETY: masked to less than the size of the buffer.
-        unsafe {
-            *self
-                .base
-                .add((self.start.wrapping_add(index) & (END - 1)) as usize)
-        }
+        unsafe { *self.base.add((self.start.wrapping_add(index) & (END - 1)) as usize) }
     }
 }
 
@@ -120,13 +97,7 @@ struct Walk<'a, I: ?Sized> {
 
 impl Operand for Text {
     #[inline(always)]
-    fn walk<I: ReadImage + ?Sized>(
-        &self,
-        image: &I,
-        automaton: &Automaton,
-        state: u32,
-        from: u32,
-    ) -> u32 {
+    fn walk<I: ReadImage + ?Sized>(&self, image: &I, automaton: &Automaton, state: u32, from: u32) -> u32 {
         let mut walk = Walk {
             image,
             text: *self,
@@ -141,12 +112,7 @@ impl Operand for Text {
         let steps = self.length().wrapping_sub(from.into()) & (END - 1);
         // SAFETY: the callback gets the address of `walk`, which lives until the helper returns.
         unsafe {
-            bpf_loop(
-                steps as u32,
-                step::<I> as *const () as *mut _,
-                (&raw mut walk).cast(),
-                0,
-            );
+            bpf_loop(steps as u32, step::<I> as *const () as *mut _, (&raw mut walk).cast(), 0);
         }
         // SAFETY: as above.
         unsafe { core::ptr::read_volatile(&raw const (*self.state).state) as u32 }

@@ -44,11 +44,7 @@ pub fn read<T: Copy>(address: u64) -> T {
     // SAFETY: the helper never faults and writes all bytes of `value`, zeros where it fails; all types read here are
     // numbers, or arrays of them, for which zeros are a value.
     unsafe {
-        bpf_probe_read_kernel(
-            value.as_mut_ptr().cast(),
-            size_of::<T>() as u32,
-            address as *const c_void,
-        );
+        bpf_probe_read_kernel(value.as_mut_ptr().cast(), size_of::<T>() as u32, address as *const c_void);
         value.assume_init()
     }
 }

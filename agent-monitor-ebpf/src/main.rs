@@ -5,10 +5,7 @@
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch, core_intrinsics, stmt_expr_attributes)]
-#![allow(
-    internal_features,
-    reason = "the BPF target has atomic instructions but no core::sync::atomic with results"
-)]
+#![allow(internal_features, reason = "the BPF target has atomic instructions but no core::sync::atomic with results")]
 
 mod emit;
 mod gate;

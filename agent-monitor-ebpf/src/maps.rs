@@ -16,8 +16,7 @@ pub static BINDINGS: HashMap<u64, Binding, { limit::BINDINGS as usize }, GROWING
 
 /// Counters by agent number. Entries made by the daemon and by `cgroup_mkdir`; added to by all hooks.
 #[btf_map]
-pub static AGENTS: HashMap<u32, AgentCounters, { limit::AGENTS as usize }, GROWING> =
-    HashMap::new();
+pub static AGENTS: HashMap<u32, AgentCounters, { limit::AGENTS as usize }, GROWING> = HashMap::new();
 
 /// By slot: 1 + index of the image map that holds the slot's image, 0 for none. Written by the daemon, after the image.
 #[btf_map]
@@ -25,24 +24,18 @@ pub static SLOTS: Array<u32, { limit::POLICIES as usize }> = Array::new();
 
 /// Images of at most `IMAGE_SIZES[0]` bytes by slot. Written by the daemon; read by all hooks.
 #[btf_map]
-pub static IMAGES_SMALL: ArrayOfMaps<
-    Array<[u8; limit::IMAGE_SIZES[0]], 1>,
-    { limit::POLICIES as usize },
-> = ArrayOfMaps::new();
+pub static IMAGES_SMALL: ArrayOfMaps<Array<[u8; limit::IMAGE_SIZES[0]], 1>, { limit::POLICIES as usize }> =
+    ArrayOfMaps::new();
 
 /// Images of at most `IMAGE_SIZES[1]` bytes by slot.
 #[btf_map]
-pub static IMAGES_MEDIUM: ArrayOfMaps<
-    Array<[u8; limit::IMAGE_SIZES[1]], 1>,
-    { limit::POLICIES as usize },
-> = ArrayOfMaps::new();
+pub static IMAGES_MEDIUM: ArrayOfMaps<Array<[u8; limit::IMAGE_SIZES[1]], 1>, { limit::POLICIES as usize }> =
+    ArrayOfMaps::new();
 
 /// Images of at most `IMAGE_SIZES[2]` bytes by slot.
 #[btf_map]
-pub static IMAGES_LARGE: ArrayOfMaps<
-    Array<[u8; limit::IMAGE_SIZES[2]], 1>,
-    { limit::POLICIES as usize },
-> = ArrayOfMaps::new();
+pub static IMAGES_LARGE: ArrayOfMaps<Array<[u8; limit::IMAGE_SIZES[2]], 1>, { limit::POLICIES as usize }> =
+    ArrayOfMaps::new();
 
 /// Settings. Written by the daemon, and `bindings_lost` by `cgroup_mkdir`.
 #[btf_map]

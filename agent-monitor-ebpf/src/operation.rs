@@ -65,20 +65,14 @@ impl Operation<'_> {
     #[inline(always)]
     pub fn set_object(&mut self, object: Text) -> Text {
         self.scratch.object_start = object.start;
-        Text {
-            start: reload(&self.scratch.object_start),
-            ..object
-        }
+        Text { start: reload(&self.scratch.object_start), ..object }
     }
 
     /// Says which operand is the new object, and gives it back.
     #[inline(always)]
     pub fn set_new_object(&mut self, object: Text) -> Text {
         self.scratch.new_object_start = object.start;
-        Text {
-            start: reload(&self.scratch.new_object_start),
-            ..object
-        }
+        Text { start: reload(&self.scratch.new_object_start), ..object }
     }
 
     /// Judges the object that was found, or notes why there is none.
@@ -97,11 +91,7 @@ impl Operation<'_> {
     pub fn judge(&mut self, class: Class, object: Text, own: OwnEntry, access: u16) -> bool {
         let decision = decide(&self.image, class, &object, own, access);
         // The only built-in denials in an image are the monitor's own files and sockets.
-        let detail = if decision.reason as u8 == Reason::Builtin as u8 {
-            Builtin::Monitor as u8
-        } else {
-            0
-        };
+        let detail = if decision.reason as u8 == Reason::Builtin as u8 { Builtin::Monitor as u8 } else { 0 };
         self.note(class, access, decision.reason, detail);
         self.scratch.header.labels = decision.rights.labels;
         decision.reason as u8 == Reason::AllowRule as u8
@@ -144,36 +134,19 @@ const FAULTS_PASS: u64 = 1 << 33;
 /// nothing to judge. Gives 0 or a negative errno. `previous` is what an earlier program on the hook returned; a denial of
 /// it stands.
 #[inline(always)]
-pub fn guard(
-    hook: HookId,
-    class: Class,
-    previous: i32,
-    ask: impl FnOnce(&mut Operation<'_>) -> bool,
-) -> i32 {
+pub fn guard(hook: HookId, class: Class, previous: i32, ask: impl FnOnce(&mut Operation<'_>) -> bool) -> i32 {
     if previous != 0 {
         return earlier(previous);
     }
     let (cgroup, slot, agent, audit, bound) = match gate::enter() {
         Gate::Outside => return 0,
-        Gate::Agent(binding, cgroup) => (
-            cgroup,
-            binding.slot,
-            binding.agent,
-            binding.mode == Mode::Audit as u32,
-            true,
-        ),
+        Gate::Agent(binding, cgroup) => (cgroup, binding.slot, binding.agent, binding.mode == Mode::Audit as u32, true),
         Gate::Unbound(cgroup) => (cgroup, EMPTY_SLOT, 0, false, false),
     };
     let Some(scratch) = scratch::take() else {
         // Without a buffer there is nothing to write an event into, so the counters alone tell it.
         let verdict = if audit { Verdict::Allow } else { Verdict::Deny };
-        count_verdict(
-            agent,
-            class as u8,
-            verdict,
-            Reason::Fault as u8,
-            Fault::NoScratch as u8,
-        );
+        count_verdict(agent, class as u8, verdict, Reason::Fault as u8, Fault::NoScratch as u8);
         return result(!audit);
     };
     scratch.about = u64::from(hook as u16) | if audit { AUDIT } else { 0 };
@@ -186,11 +159,7 @@ pub fn guard(
     scratch.header.value = 0;
     let denied = match Image::of(reload(&scratch.agent_and_slot) as u32) {
         Some(image) if bound => {
-            let mut operation = Operation {
-                image,
-                agent,
-                scratch,
-            };
+            let mut operation = Operation { image, agent, scratch };
             let judged = ask(&mut operation);
             let scratch = operation.scratch;
             if !judged {
@@ -198,10 +167,7 @@ pub fn guard(
                 return 0;
             }
             if reload(&scratch.header.reason) == Reason::AllowRule as u8 {
-                count(counter::operations(
-                    reload(&scratch.header.class),
-                    Verdict::Allow,
-                ));
+                count(counter::operations(reload(&scratch.header.class), Verdict::Allow));
                 scratch::give(scratch);
                 return 0;
             }
@@ -217,11 +183,7 @@ pub fn guard(
             scratch.header.class = class as u8;
             scratch.header.access = 0;
             scratch.header.reason = Reason::Fault as u8;
-            scratch.header.detail = if bound {
-                Fault::NoImage as u8
-            } else {
-                Fault::NoBinding as u8
-            };
+            scratch.header.detail = if bound { Fault::NoImage as u8 } else { Fault::NoBinding as u8 };
             scratch.header.generation = 0;
             scratch.about &= !AUDIT;
             let denied = conclude(scratch);
@@ -237,22 +199,14 @@ pub fn guard(
 #[inline(always)]
 pub fn earlier(previous: i32) -> i32 {
     const MAX_ERRNO: i32 = 4095;
-    if !(-MAX_ERRNO..=0).contains(&previous) {
-        -EACCES
-    } else {
-        previous
-    }
+    if !(-MAX_ERRNO..=0).contains(&previous) { -EACCES } else { previous }
 }
 
 /// The return value of a hook.
 #[inline(always)]
 fn result(denied: bool) -> i32 {
     // VERIFIER: one of two constants, and never a computed number.
-    if core::hint::black_box(denied) {
-        -EACCES
-    } else {
-        0
-    }
+    if core::hint::black_box(denied) { -EACCES } else { 0 }
 }
 
 /// Turns what was found into a verdict, where no rule allowed the operation; counts and tells it. 1 if it is denied.
@@ -274,19 +228,8 @@ fn conclude(scratch: &mut Scratch) -> u64 {
         return denied.into();
     }
     let agent = (scratch.agent_and_slot >> 32) as u32;
-    count_verdict(
-        agent,
-        scratch.header.class,
-        verdict,
-        reason,
-        scratch.header.detail,
-    );
-    fill(
-        &mut scratch.header,
-        about as u16,
-        kind::OPERATION,
-        scratch.cgroup,
-    );
+    count_verdict(agent, scratch.header.class, verdict, reason, scratch.header.detail);
+    fill(&mut scratch.header, about as u16, kind::OPERATION, scratch.cgroup);
     scratch.header.errno = if denied { EACCES as u16 } else { 0 };
     scratch.header.agent = agent;
     scratch.header.slot = scratch.agent_and_slot as u32;

@@ -35,10 +35,7 @@ pub fn place_at(path: u64) -> Place {
 /// The name `dentry` in the directory `directory` (a `struct path`).
 #[inline(always)]
 pub fn place_in(directory: Kernel, dentry: Kernel) -> Place {
-    Place {
-        mount: read(address(directory, &kernel::PATH_MNT)),
-        dentry: dentry as u64,
-    }
+    Place { mount: read(address(directory, &kernel::PATH_MNT)), dentry: dentry as u64 }
 }
 
 /// What stays the same during a walk; on the stack of the program.
@@ -56,11 +53,7 @@ pub const DENTRY_BYTES: usize = 64;
 #[inline(always)]
 pub fn walk(buffer: Buffer, place: Place) -> Result<Text, Fault> {
     let fs: Kernel = load(current(), &kernel::TASK_FS);
-    let mut walk = Walk {
-        buffer: buffer.base,
-        state: buffer.state,
-        root: place_at(address(fs, &kernel::FS_ROOT)),
-    };
+    let mut walk = Walk { buffer: buffer.base, state: buffer.state, root: place_at(address(fs, &kernel::FS_ROOT)) };
     // SAFETY: the buffer is this program's own.
     let state = unsafe { &mut *buffer.state };
     state.position = END;
@@ -69,14 +62,7 @@ pub fn walk(buffer: Buffer, place: Place) -> Result<Text, Fault> {
     state.mount_root = read(place.mount + offset(&kernel::VFSMOUNT_ROOT) as u64);
     state.result = Fault::PathTooLong as u64;
     // SAFETY: the callback gets the address of `walk`, which lives until the helper returns.
-    unsafe {
-        bpf_loop(
-            PATH_STEPS,
-            step as *const () as *mut _,
-            (&raw mut walk).cast(),
-            0,
-        )
-    };
+    unsafe { bpf_loop(PATH_STEPS, step as *const () as *mut _, (&raw mut walk).cast(), 0) };
     match reload(&state.result) {
         0 => {}
         1 => return Err(Fault::PathTooLong),
@@ -102,11 +88,7 @@ extern "C" fn step(_index: u32, walk: *mut Walk) -> i64 {
         state.result = 0;
         return 1;
     }
-    let fault = if state.dentry == state.mount_root {
-        leave_mount(state)
-    } else {
-        take_name(walk.buffer, state)
-    };
+    let fault = if state.dentry == state.mount_root { leave_mount(state) } else { take_name(walk.buffer, state) };
     if fault == 0 {
         return 0;
     }
@@ -157,13 +139,8 @@ fn take_name(buffer: *mut u8, walk: &mut Loop) -> u64 {
     let length = opaque(length) & NAME_BYTES as u64;
     let position = opaque(walk.position - length) & (END - 1);
     // SAFETY: position < END and length <= NAME_BYTES, so the name ends inside of the buffer.
-    let failed = unsafe {
-        bpf_probe_read_kernel(
-            buffer.add(position as usize).cast(),
-            length as u32,
-            name as *const _,
-        )
-    };
+    let failed =
+        unsafe { bpf_probe_read_kernel(buffer.add(position as usize).cast(), length as u32, name as *const _) };
     if failed != 0 {
         return Fault::PathUnreadable as u64;
     }
@@ -241,11 +218,7 @@ pub fn nameless(inode: Kernel, dentry: Kernel, mount: u64) -> Named {
             _ => Named::Other,
         };
     }
-    if removed(dentry) {
-        Named::Deleted
-    } else {
-        Named::Path
-    }
+    if removed(dentry) { Named::Deleted } else { Named::Path }
 }
 
 /// Whether a mount is the kernel's own: `mnt_ns` is `MNT_NS_INTERNAL`, an error pointer (`fs/mount.h`). A mount that was
@@ -262,9 +235,7 @@ pub fn internal(mount: u64) -> bool {
 pub fn removed(dentry: Kernel) -> bool {
     // struct hlist_bl_node { next, pprev }: not hashed if pprev is NULL.
     // SAFETY: a load through a pointer that the verifier tracks.
-    let pprev: u64 = unsafe {
-        core::ptr::read_volatile(dentry.byte_add(offset(&kernel::DENTRY_HASH) + 8).cast())
-    };
+    let pprev: u64 = unsafe { core::ptr::read_volatile(dentry.byte_add(offset(&kernel::DENTRY_HASH) + 8).cast()) };
     let parent: Kernel = load(dentry, &kernel::DENTRY_PARENT);
     pprev == 0 && parent as u64 != dentry as u64
 }

@@ -80,11 +80,7 @@ impl Buffer {
     /// The operand from `start` to [`END`].
     #[inline(always)]
     pub fn text(self, start: u64) -> Text {
-        Text {
-            base: self.base,
-            start,
-            state: self.state,
-        }
+        Text { base: self.base, start, state: self.state }
     }
 
     /// Writes a byte.
@@ -99,19 +95,13 @@ impl Scratch {
     /// The object's buffer.
     #[inline(always)]
     pub fn object(&mut self) -> Buffer {
-        Buffer {
-            base: (&raw mut self.object).cast(),
-            state: &raw mut self.state,
-        }
+        Buffer { base: (&raw mut self.object).cast(), state: &raw mut self.state }
     }
 
     /// The new object's buffer.
     #[inline(always)]
     pub fn new_object(&mut self) -> Buffer {
-        Buffer {
-            base: (&raw mut self.new_object).cast(),
-            state: &raw mut self.state,
-        }
+        Buffer { base: (&raw mut self.new_object).cast(), state: &raw mut self.state }
     }
 }
 
@@ -125,8 +115,7 @@ pub fn take() -> Option<&'static mut Scratch> {
         if let Some(scratch) = SCRATCH.get_ptr_mut(cpu * SCRATCH_PER_CPU + i) {
             // SAFETY: the pointer is to a map value; whoever reads 0 from `busy` is the only one that has the buffer.
             unsafe {
-                if atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(&raw mut (*scratch).busy, 1) == 0
-                {
+                if atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(&raw mut (*scratch).busy, 1) == 0 {
                     return Some(&mut *scratch);
                 }
             }

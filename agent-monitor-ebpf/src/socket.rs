@@ -42,24 +42,14 @@ impl Endpoint {
     /// An IPv4 endpoint.
     #[inline(always)]
     pub fn v4(protocol: u32, address: u32, port: u16) -> Self {
-        Self {
-            protocol: protocol_byte(protocol),
-            port,
-            address: [0, 0, MAPPED, address],
-            v4: true,
-        }
+        Self { protocol: protocol_byte(protocol), port, address: [0, 0, MAPPED, address], v4: true }
     }
 
     /// An IPv6 endpoint; a mapped address is the IPv4 address.
     #[inline(always)]
     pub fn v6(protocol: u32, address: [u32; 4], port: u16) -> Self {
         let v4 = address[0] == 0 && address[1] == 0 && address[2] == MAPPED;
-        Self {
-            protocol: protocol_byte(protocol),
-            port,
-            address,
-            v4,
-        }
+        Self { protocol: protocol_byte(protocol), port, address, v4 }
     }
 
     /// The same as a destination: the unspecified address is the loopback address.
@@ -79,13 +69,7 @@ impl Endpoint {
     /// `unspecified` is the family that `AF_UNSPEC` stands for.
     // VERIFIER: results come in `found`, see `operation.rs`.
     #[inline(always)]
-    pub fn of_sockaddr(
-        name: u64,
-        length: u32,
-        protocol: u32,
-        unspecified: u16,
-        found: &mut Self,
-    ) -> Found {
+    pub fn of_sockaddr(name: u64, length: u32, protocol: u32, unspecified: u16, found: &mut Self) -> Found {
         const V4_BYTES: u32 = 8;
         const V6_BYTES: u32 = 24;
         if length < 2 {
@@ -123,27 +107,14 @@ impl Endpoint {
         let protocol: u16 = load(sk, &kernel::SOCK_PROTOCOL);
         let port: u16 = load(sk, &kernel::SOCK_LOCAL_PORT);
         if family == AF_INET {
-            Self::v4(
-                protocol.into(),
-                load(sk, &kernel::SOCK_LOCAL_V4),
-                port.to_be(),
-            )
+            Self::v4(protocol.into(), load(sk, &kernel::SOCK_LOCAL_V4), port.to_be())
         } else {
-            Self::v6(
-                protocol.into(),
-                read(address(sk, &kernel::SOCK_LOCAL_V6)),
-                port.to_be(),
-            )
+            Self::v6(protocol.into(), read(address(sk, &kernel::SOCK_LOCAL_V6)), port.to_be())
         }
     }
 
     /// No endpoint yet.
-    pub const NONE: Self = Self {
-        protocol: 0,
-        port: 0,
-        address: [0; 4],
-        v4: false,
-    };
+    pub const NONE: Self = Self { protocol: 0, port: 0, address: [0; 4], v4: false };
 
     /// Writes the operand.
     #[inline(always)]
@@ -200,28 +171,14 @@ impl Operation<'_> {
     /// Judges `access` to the endpoint in a `struct sockaddr` of the kernel; `false` for a family that is not judged by
     /// address. `unspecified` is the family that `AF_UNSPEC` stands for.
     #[inline(always)]
-    pub fn judge_sockaddr(
-        &mut self,
-        name: u64,
-        length: u32,
-        protocol: u32,
-        unspecified: u16,
-        access: u16,
-    ) -> bool {
+    pub fn judge_sockaddr(&mut self, name: u64, length: u32, protocol: u32, unspecified: u16, access: u16) -> bool {
         let mut endpoint = Endpoint::NONE;
         match Endpoint::of_sockaddr(name, length, protocol, unspecified, &mut endpoint) {
             Found::OtherFamily => return false,
             Found::Short => self.fault(Class::Network, access, Fault::AddressUnreadable),
             Found::Endpoint => {
                 let listen = access == network::LISTEN;
-                self.judge_endpoint(
-                    if listen {
-                        endpoint
-                    } else {
-                        endpoint.destination()
-                    },
-                    access,
-                );
+                self.judge_endpoint(if listen { endpoint } else { endpoint.destination() }, access);
             }
         }
         true
@@ -233,15 +190,10 @@ impl Operation<'_> {
         let place = place_at(address(sk, &kernel::UNIX_SOCK_PATH));
         let named: u64 = read(address(sk, &kernel::UNIX_SOCK_ADDRESS));
         let object = if place.dentry != 0 {
-            walk(self.scratch.object(), place)
-                .and_then(|path| prefix(self.scratch.object(), path.start))
+            walk(self.scratch.object(), place).and_then(|path| prefix(self.scratch.object(), path.start))
         } else if named != 0 {
             let length: u32 = read(named + offset(&kernel::UNIX_ADDRESS_LENGTH) as u64);
-            abstract_name(
-                self.scratch.object(),
-                named + offset(&kernel::UNIX_ADDRESS_NAME) as u64,
-                length,
-            )
+            abstract_name(self.scratch.object(), named + offset(&kernel::UNIX_ADDRESS_NAME) as u64, length)
         } else {
             return false;
         };

@@ -79,26 +79,13 @@ pub fn own_entry(path: Text, scratch: &mut Scratch) -> OwnEntry {
     if at(&path, 0, b"/proc/") {
         let task = current();
         let leader: Kernel = load(task, &kernel::TASK_GROUP_LEADER);
-        skip_number(
-            &path,
-            6,
-            id_in_own_namespace(leader),
-            &mut scratch.own_process,
-        );
+        skip_number(&path, 6, id_in_own_namespace(leader), &mut scratch.own_process);
         let process = reload(&scratch.own_process);
         if process != 0 && at(&path, process, b"/task/") {
-            skip_number(
-                &path,
-                process + 6,
-                id_in_own_namespace(task),
-                &mut scratch.own_thread,
-            );
+            skip_number(&path, process + 6, id_in_own_namespace(task), &mut scratch.own_thread);
         }
     }
-    OwnEntry {
-        process: reload(&scratch.own_process) as u32,
-        thread: reload(&scratch.own_thread) as u32,
-    }
+    OwnEntry { process: reload(&scratch.own_process) as u32, thread: reload(&scratch.own_thread) as u32 }
 }
 
 /// Whether `word` stands at `index`.
@@ -124,14 +111,7 @@ fn skip_number(path: &Text, index: u64, number: u32, end: &mut u64) {
     state.state = 0;
     state.result = 0;
     // SAFETY: the callback gets the address of `digits`, which lives until the helper returns.
-    unsafe {
-        bpf_loop(
-            DIGITS,
-            digit as *const () as *mut _,
-            (&raw mut digits).cast(),
-            0,
-        )
-    };
+    unsafe { bpf_loop(DIGITS, digit as *const () as *mut _, (&raw mut digits).cast(), 0) };
     if reload(&state.result) != 0 && reload(&state.state) == u64::from(number) {
         *end = reload(&state.position) - path.start;
     }

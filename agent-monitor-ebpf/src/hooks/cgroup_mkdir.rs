@@ -35,16 +35,7 @@ fn cgroup_mkdir(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     let mut event = EMPTY;
-    fill(
-        &mut event,
-        HookId::CgroupMkdir as u16,
-        if made {
-            kind::CGROUP_MADE
-        } else {
-            kind::BINDING_LOST
-        },
-        id,
-    );
+    fill(&mut event, HookId::CgroupMkdir as u16, if made { kind::CGROUP_MADE } else { kind::BINDING_LOST }, id);
     event.agent = binding.agent;
     event.slot = binding.slot;
     event.value = parent;
@@ -55,28 +46,12 @@ fn cgroup_mkdir(ctx: BtfTracePointContext) -> i32 {
         event.detail = Fault::BindingNotCopied as u8;
         if let Some(settings) = SETTINGS.get_ptr_mut(0) {
             // SAFETY: the pointer is to a map value.
-            unsafe {
-                atomic_xadd::<u32, u32, { AtomicOrdering::SeqCst }>(
-                    &raw mut (*settings).bindings_lost,
-                    1,
-                )
-            };
+            unsafe { atomic_xadd::<u32, u32, { AtomicOrdering::SeqCst }>(&raw mut (*settings).bindings_lost, 1) };
         }
     }
-    send(
-        (&raw mut event).cast(),
-        HEADER_BYTES as u64,
-        binding.agent,
-        !made,
-    );
+    send((&raw mut event).cast(), HEADER_BYTES as u64, binding.agent, !made);
     0
 }
 
-static NO_COUNTS: AgentCounters = AgentCounters {
-    denied: [0; 6],
-    audited: [0; 6],
-    emitted: 0,
-    lost: 0,
-    telemetry_lost: 0,
-    faults: 0,
-};
+static NO_COUNTS: AgentCounters =
+    AgentCounters { denied: [0; 6], audited: [0; 6], emitted: 0, lost: 0, telemetry_lost: 0, faults: 0 };

@@ -20,19 +20,9 @@ fn cgroup_release(ctx: BtfTracePointContext) -> i32 {
     // Nothing else removes it meanwhile but the daemon, which does the same.
     let _ = BINDINGS.remove(id);
     let mut event = EMPTY;
-    fill(
-        &mut event,
-        HookId::CgroupRelease as u16,
-        kind::CGROUP_RELEASED,
-        id,
-    );
+    fill(&mut event, HookId::CgroupRelease as u16, kind::CGROUP_RELEASED, id);
     event.agent = binding.agent;
     event.slot = binding.slot;
-    send(
-        (&raw mut event).cast(),
-        HEADER_BYTES as u64,
-        binding.agent,
-        false,
-    );
+    send((&raw mut event).cast(), HEADER_BYTES as u64, binding.agent, false);
     0
 }

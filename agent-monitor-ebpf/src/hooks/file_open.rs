@@ -17,6 +17,10 @@ const FMODE_WRITE: u32 = 2;
 const FMODE_NOACCOUNT: u32 = 1 << 29;
 /// `__FMODE_EXEC`: opened by exec.
 const FMODE_EXEC: u32 = 1 << 5;
+/// Still set while the hook runs; `do_dentry_open()` clears it afterwards.
+const O_TRUNC: u32 = 0o1000;
+/// `include/uapi/linux/magic.h`
+const PIDFS_MAGIC: u64 = 0x5049_4446;
 const SB_KERNMOUNT: u64 = 1 << 22;
 
 #[lsm(hook = "file_open")]
@@ -44,6 +48,13 @@ fn judge(operation: &mut Operation<'_>, open: Kernel) -> bool {
             // file system that is no internal one.
             return false;
         }
+    } else {
+        let magic: u64 = load(superblock, &kernel::SUPER_MAGIC);
+        if magic == PIDFS_MAGIC {
+            // From 6.9 on a pidfd is an open file, before it was none. It holds no data; each power over its process
+            // (signals, its descriptors, its memory, its namespaces) is judged where it is used.
+            return false;
+        }
     }
     if flags & FMODE_EXEC != 0 {
         operation.note(Class::Exec, USE, Reason::NoRule, 0);
@@ -54,6 +65,8 @@ fn judge(operation: &mut Operation<'_>, open: Kernel) -> bool {
             FMODE_WRITE => file::WRITE,
             _ => file::READ | file::WRITE,
         };
+        // From 6.2 on no hook on paths sees this truncation, for which the file need not be open for writing.
+        let access = if flags & O_TRUNC != 0 { access | file::WRITE } else { access };
         operation.note(Class::File, access, Reason::NoRule, 0);
     }
     let found = file_text(operation, open, inode);
@@ -71,18 +84,12 @@ fn judge(operation: &mut Operation<'_>, open: Kernel) -> bool {
 
 /// The operand of an open file, as the object: its path, or the word for what it is without one.
 #[inline(always)]
-pub fn file_text(
-    operation: &mut Operation<'_>,
-    open: Kernel,
-    inode: Kernel,
-) -> Result<Text, Fault> {
+pub fn file_text(operation: &mut Operation<'_>, open: Kernel, inode: Kernel) -> Result<Text, Fault> {
     let place = place_at(address(open, &kernel::FILE_F_PATH));
     // SAFETY: a load through a pointer that the verifier tracks.
     let dentry: Kernel = unsafe {
         core::ptr::read_volatile(
-            open.byte_add(offset(&kernel::FILE_F_PATH))
-                .byte_add(offset(&kernel::PATH_DENTRY))
-                .cast(),
+            open.byte_add(offset(&kernel::FILE_F_PATH)).byte_add(offset(&kernel::PATH_DENTRY)).cast(),
         )
     };
     let named = nameless(inode, dentry, place.mount);

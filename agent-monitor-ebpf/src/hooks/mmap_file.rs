@@ -68,10 +68,6 @@ pub fn judge(operation: &mut Operation<'_>, object: Result<Text, Fault>) {
     let labels = operation.scratch.header.labels;
     let executable = operation.judge_path(Class::Exec, object, USE);
     operation.scratch.header.labels = labels;
-    let reason = if executable {
-        Reason::AllowRule
-    } else {
-        Reason::NoRule
-    };
+    let reason = if executable { Reason::AllowRule } else { Reason::NoRule };
     operation.note(Class::File, file::MAP_EXEC, reason, 0);
 }

@@ -32,24 +32,13 @@ fn path_link(ctx: LsmContext) -> i32 {
 }
 
 #[inline(always)]
-fn judge(
-    operation: &mut Operation<'_>,
-    old: Kernel,
-    directory: Kernel,
-    new: Kernel,
-) -> Result<(), Fault> {
+fn judge(operation: &mut Operation<'_>, old: Kernel, directory: Kernel, new: Kernel) -> Result<(), Fault> {
     let from = if removed(old) {
         nameless_text(operation.scratch.object(), Named::Deleted)
     } else {
         // A link never crosses mounts, so the old name is in the mount of the new one.
         let mount = read(address(directory, &kernel::PATH_MNT));
-        walk(
-            operation.scratch.object(),
-            Place {
-                mount,
-                dentry: old as u64,
-            },
-        )?
+        walk(operation.scratch.object(), Place { mount, dentry: old as u64 })?
     };
     let from = operation.set_object(from);
     let to = walk(operation.scratch.new_object(), place_in(directory, new))?;

@@ -27,19 +27,8 @@ fn path_rename(ctx: LsmContext) -> i32 {
             let flags: u32 = ctx.arg(4);
             let exchange = flags & RENAME_EXCHANGE != 0;
             let replaced: u64 = load(new, &kernel::DENTRY_INODE);
-            let access = if replaced != 0 && !exchange {
-                file::RENAME | file::DELETE
-            } else {
-                file::RENAME
-            };
-            let names = Names {
-                old_directory: ctx.arg(0),
-                old,
-                new_directory: ctx.arg(2),
-                new,
-                exchange,
-                access,
-            };
+            let access = if replaced != 0 && !exchange { file::RENAME | file::DELETE } else { file::RENAME };
+            let names = Names { old_directory: ctx.arg(0), old, new_directory: ctx.arg(2), new, exchange, access };
             if let Err(fault) = judge(operation, &names) {
                 operation.fault(Class::File, access, fault);
             }
@@ -62,15 +51,9 @@ struct Names {
 
 #[inline(always)]
 fn judge(operation: &mut Operation<'_>, names: &Names) -> Result<(), Fault> {
-    let from = walk(
-        operation.scratch.object(),
-        place_in(names.old_directory, names.old),
-    )?;
+    let from = walk(operation.scratch.object(), place_in(names.old_directory, names.old))?;
     let from = operation.set_object(from);
-    let to = walk(
-        operation.scratch.new_object(),
-        place_in(names.new_directory, names.new),
-    )?;
+    let to = walk(operation.scratch.new_object(), place_in(names.new_directory, names.new))?;
     let to = operation.set_new_object(to);
     if operation.judge(Class::File, from, OwnEntry::default(), file::RENAME)
         && operation.judge(Class::File, to, OwnEntry::default(), names.access)

@@ -20,10 +20,7 @@ fn ptrace_access_check(ctx: LsmContext) -> i32 {
         #[inline(always)]
         |operation| {
             let target: Kernel = ctx.arg(0);
-            let object = operand(
-                operation.scratch.object(),
-                [Privilege::PtraceSameAgent as u8],
-            );
+            let object = operand(operation.scratch.object(), [Privilege::PtraceSameAgent as u8]);
             let object = operation.set_object(object);
             operation.scratch.header.value = process(target).into();
             if is_of_agent(target, operation.agent) {

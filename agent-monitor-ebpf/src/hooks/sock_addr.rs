@@ -45,11 +45,7 @@ fn v4(ctx: &SockAddrContext, hook: HookId, access: u16) -> i32 {
     // SAFETY: the context is valid while the program runs; the verifier checks each access.
     let endpoint = unsafe {
         let address = ctx.sock_addr;
-        Endpoint::v4(
-            (*address).protocol,
-            (*address).user_ip4,
-            (*address).user_port as u16,
-        )
+        Endpoint::v4((*address).protocol, (*address).user_ip4, (*address).user_port as u16)
     };
     judge(hook, access, endpoint)
 }
@@ -74,11 +70,7 @@ fn v6(ctx: &SockAddrContext, hook: HookId, access: u16) -> i32 {
 /// Judges, and gives 1 to let pass, 0 to deny.
 #[inline(always)]
 fn judge(hook: HookId, access: u16, endpoint: Endpoint) -> i32 {
-    let endpoint = if access == network::LISTEN {
-        endpoint
-    } else {
-        endpoint.destination()
-    };
+    let endpoint = if access == network::LISTEN { endpoint } else { endpoint.destination() };
     // SAFETY: the helper takes nothing.
     let earlier = unsafe { bpf_get_retval() };
     if earlier != 0 {

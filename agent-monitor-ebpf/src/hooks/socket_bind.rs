@@ -44,10 +44,6 @@ fn judge(operation: &mut Operation<'_>, sk: Kernel, name: u64, length: u32) -> b
         return true;
     }
     let protocol: u16 = load(sk, &kernel::SOCK_PROTOCOL);
-    let unspecified = if family == AF_INET {
-        AF_INET
-    } else {
-        AF_UNSPEC
-    };
+    let unspecified = if family == AF_INET { AF_INET } else { AF_UNSPEC };
     operation.judge_sockaddr(name, length, protocol.into(), unspecified, network::LISTEN)
 }

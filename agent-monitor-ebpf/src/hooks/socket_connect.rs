@@ -24,13 +24,7 @@ fn socket_connect(ctx: LsmContext) -> i32 {
             let protocol: u16 = load(sk, &kernel::SOCK_PROTOCOL);
             let name: Kernel = ctx.arg(1);
             // AF_UNSPEC ends a connection; it names no address.
-            operation.judge_sockaddr(
-                name as u64,
-                ctx.arg(2),
-                protocol.into(),
-                AF_UNSPEC,
-                network::CONNECT,
-            )
+            operation.judge_sockaddr(name as u64, ctx.arg(2), protocol.into(), AF_UNSPEC, network::CONNECT)
         },
     )
 }

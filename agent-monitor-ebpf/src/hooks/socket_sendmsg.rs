@@ -49,11 +49,7 @@ fn socket_sendmsg(ctx: LsmContext) -> i32 {
                 return false;
             }
             // udp_sendmsg() and raw_sendmsg() take AF_UNSPEC for AF_INET; udpv6_sendmsg() ignores such a name.
-            let unspecified = if family == AF_INET {
-                AF_INET
-            } else {
-                AF_UNSPEC
-            };
+            let unspecified = if family == AF_INET { AF_INET } else { AF_UNSPEC };
             operation.judge_sockaddr(name, length, protocol.into(), unspecified, access)
         },
     )

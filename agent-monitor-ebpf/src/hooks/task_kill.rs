@@ -24,11 +24,7 @@ fn task_kill(ctx: LsmContext) -> i32 {
                 return false;
             }
             let same = is_of_agent(target, operation.agent);
-            let privilege = if same {
-                Privilege::SignalSameAgent
-            } else {
-                Privilege::SignalAny
-            };
+            let privilege = if same { Privilege::SignalSameAgent } else { Privilege::SignalAny };
             let object = operand(operation.scratch.object(), [privilege as u8]);
             let object = operation.set_object(object);
             operation.scratch.header.value = process(target).into();

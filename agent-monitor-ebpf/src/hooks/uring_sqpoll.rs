@@ -18,10 +18,7 @@ fn uring_sqpoll(ctx: LsmContext) -> i32 {
         ctx.arg(0),
         #[inline(always)]
         |operation| {
-            let object = operand(
-                operation.scratch.object(),
-                [Privilege::IoUringSqpoll as u8],
-            );
+            let object = operand(operation.scratch.object(), [Privilege::IoUringSqpoll as u8]);
             let object = operation.set_object(object);
             operation.judge(Class::Privilege, object, OwnEntry::default(), USE);
             true
