@@ -7,6 +7,7 @@
 pub mod clock;
 pub mod escape;
 pub mod object;
+mod tally;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use object::Object;
+pub use tally::Tally;
 
 /// One record.
 #[derive(Clone, Debug, PartialEq)]

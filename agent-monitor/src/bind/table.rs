@@ -2,11 +2,10 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use agent_monitor_common::class::Mode;
 
-use crate::record::AgentRef;
+use crate::record::{AgentRef, Tally};
 
 /// How a cgroup became an agent's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,15 +35,6 @@ impl Origin {
     }
 }
 
-/// How many events of an agent have become records.
-#[derive(Debug, Default)]
-pub struct Seen {
-    /// Denied operations.
-    pub denied: AtomicU64,
-    /// Operations that enforcing would have denied.
-    pub audited: AtomicU64,
-}
-
 /// One agent.
 #[derive(Clone, Debug)]
 pub struct Agent {
@@ -62,8 +52,8 @@ pub struct Agent {
     pub mode: Mode,
     /// The mode was asked for, so it does not follow the policy's.
     pub mode_fixed: bool,
-    /// What has been seen of it.
-    pub seen: Arc<Seen>,
+    /// How far its operations have come.
+    pub tally: Arc<Tally>,
 }
 
 /// All agents.
@@ -164,7 +154,7 @@ mod tests {
             slot: 1,
             mode: Mode::Enforce,
             mode_fixed: false,
-            seen: Arc::default(),
+            tally: Arc::default(),
         }
     }
 

@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGua
 
 use agent_monitor_common::class::{Class, Reason};
 use agent_monitor_policy::ImageView;
-use tokio::sync::watch;
 
 use crate::bind::{Agent, Hierarchy, Origin, Table};
 use crate::event::Observed;
@@ -74,14 +73,12 @@ pub struct Directory {
     pub hierarchy: Hierarchy,
     table: RwLock<Table>,
     images: RwLock<HashMap<u32, Vec<Arc<Loaded>>>>,
-    progress: watch::Sender<u64>,
 }
 
 impl Directory {
     /// An empty directory.
     pub fn new(hierarchy: Hierarchy) -> Self {
-        let (progress, _) = watch::channel(0);
-        Self { hierarchy, table: RwLock::default(), images: RwLock::default(), progress }
+        Self { hierarchy, table: RwLock::default(), images: RwLock::default() }
     }
 
     /// The agents, to read.
@@ -173,20 +170,10 @@ impl Directory {
             slot: event.header.slot,
             mode: parent.mode,
             mode_fixed: parent.mode_fixed,
-            seen: Arc::default(),
+            tally: Arc::default(),
         };
         table.add(agent.clone());
         Some(agent)
-    }
-
-    /// Says that events have become records.
-    pub fn progressed(&self) {
-        self.progress.send_modify(|count| *count += 1);
-    }
-
-    /// Changes each time that events have become records.
-    pub fn progress(&self) -> watch::Receiver<u64> {
-        self.progress.subscribe()
     }
 }
 

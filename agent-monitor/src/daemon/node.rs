@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use agent_monitor_common::binding::{Binding, EMPTY_SLOT, flags};
@@ -211,7 +210,7 @@ impl Node {
             slot: wanted.slot,
             mode: wanted.mode.unwrap_or(instance_mode),
             mode_fixed: wanted.mode.is_some(),
-            seen: Arc::default(),
+            tally: Arc::default(),
         };
         let failed = || format!("cannot bind the cgroup {}", cgroup.path);
         self.programs.add_agent(number).with_context(failed)?;
@@ -284,8 +283,8 @@ impl Node {
             let Some(agent) = self.directory.table().get(leaving.number).cloned() else { continue };
             let counters = self.programs.agent_counters(leaving.number).unwrap_or_default();
             let audited: u64 = counters.audited.iter().sum();
-            let settled = agent.seen.denied.load(Ordering::Acquire) >= counters.emitted
-                && agent.seen.audited.load(Ordering::Acquire) + counters.telemetry_lost >= audited;
+            let settled =
+                agent.tally.denied() >= counters.emitted && agent.tally.audited() + counters.telemetry_lost >= audited;
             if !settled && leaving.since.elapsed() < SETTLE_LIMIT {
                 self.leaving.push(leaving);
                 continue;
@@ -297,7 +296,7 @@ impl Node {
 
     fn remove(&mut self, agent: &Agent, action: &str, counters: &AgentCounters) -> Counts {
         self.check_losses();
-        let counts = counts(agent, counters);
+        let counts = last_counts(agent, counters);
         self.tell_agent(action, agent, Some(counts));
         if let Err(error) = self.programs.remove_agent(agent.number) {
             tracing::warn!(%error, agent = agent.identity.id, "cannot remove the counters of an agent");
@@ -390,8 +389,52 @@ impl Node {
     }
 }
 
+/// What is known so far. What has left the ring and is not written yet is neither written nor lost.
 fn counts(agent: &Agent, counters: &AgentCounters) -> Counts {
     let denied: u64 = counters.denied.iter().sum();
-    let written = agent.seen.denied.load(Ordering::Acquire).min(denied);
-    Counts { denied, audited: counters.audited.iter().sum(), faults: counters.faults, written, lost: denied - written }
+    let written = agent.tally.written().min(denied);
+    Counts {
+        denied,
+        audited: counters.audited.iter().sum(),
+        faults: counters.faults,
+        written,
+        lost: counters.lost + agent.tally.denied().saturating_sub(written),
+    }
+}
+
+/// What is known at the end: what is not written now will not be.
+fn last_counts(agent: &Agent, counters: &AgentCounters) -> Counts {
+    let counts = counts(agent, counters);
+    Counts { lost: counts.denied - counts.written, ..counts }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use agent_monitor_common::class::CLASSES;
+
+    #[test]
+    fn at_the_end_denied_is_written_and_lost() {
+        let agent = Agent {
+            number: 1,
+            identity: Arc::default(),
+            cgroup: String::new(),
+            origin: Origin::Made,
+            slot: 1,
+            mode: Mode::Enforce,
+            mode_fixed: false,
+            tally: Arc::default(),
+        };
+        let mut denied = [0; CLASSES];
+        denied[0] = 10;
+        let counters = AgentCounters { denied, emitted: 7, lost: 3, ..AgentCounters::default() };
+        for written in [true, true, true, false] {
+            agent.tally.add_denied(written);
+        }
+        // Three of seven are still on their way; of the four that came one could not be written.
+        let counts = counts(&agent, &counters);
+        assert_eq!((counts.denied, counts.written, counts.lost), (10, 3, 4));
+        let counts = last_counts(&agent, &counters);
+        assert_eq!((counts.denied, counts.written, counts.lost), (10, 3, 7));
+    }
 }

@@ -23,7 +23,7 @@ use crate::enrich::{Details, Enricher};
 use crate::event::{Observed, Subject, errno_word};
 use crate::record::clock::Clock;
 use crate::record::{AgentChange, AgentRef, Body, Loss, Object, Operation, Process, Record};
-use crate::sink::Stream;
+use crate::sink::{Entry, Stream};
 
 /// Events between the two threads.
 const QUEUE: usize = 4096;
@@ -105,10 +105,10 @@ impl Pump {
     }
 }
 
-type Entry = Result<Observed, DecodeError>;
+type Decoded = Result<Observed, DecodeError>;
 
 /// Empties the rings until it is stopped, and then once more.
-async fn read(mut rings: Rings, events: &SyncSender<Entry>, mut stopped: oneshot::Receiver<()>) {
+async fn read(mut rings: Rings, events: &SyncSender<Decoded>, mut stopped: oneshot::Receiver<()>) {
     let mut batch = Vec::with_capacity(BATCH);
     loop {
         let stop = tokio::select! {
@@ -131,7 +131,7 @@ async fn read(mut rings: Rings, events: &SyncSender<Entry>, mut stopped: oneshot
     }
 }
 
-fn take(batch: &mut Vec<Entry>, bytes: &[u8], events: &SyncSender<Entry>) {
+fn take(batch: &mut Vec<Decoded>, bytes: &[u8], events: &SyncSender<Decoded>) {
     batch.push(Observed::decode(bytes));
     if batch.len() == BATCH {
         pass(batch, events);
@@ -139,7 +139,7 @@ fn take(batch: &mut Vec<Entry>, bytes: &[u8], events: &SyncSender<Entry>) {
 }
 
 /// Passes a batch on in the order in which things happened: the two rings were read one after the other.
-fn pass(batch: &mut Vec<Entry>, events: &SyncSender<Entry>) {
+fn pass(batch: &mut Vec<Decoded>, events: &SyncSender<Decoded>) {
     batch.sort_by_key(|entry| entry.as_ref().map_or(0, |event| event.header.sequence));
     for entry in batch.drain(..) {
         // Blocks while the queue is full; fails only when the other thread is gone, at the end of the process.
@@ -154,7 +154,7 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(self, queue: &Receiver<Entry>) {
+    fn run(self, queue: &Receiver<Decoded>) {
         while let Ok(first) = queue.recv() {
             let mut batch = vec![first];
             batch.extend(queue.try_iter().take(BATCH));
@@ -162,11 +162,10 @@ impl Writer {
         }
     }
 
-    fn write(&self, batch: &[Entry]) {
+    fn write(&self, batch: &[Decoded]) {
         // Within a batch a process is looked up once; later it may have executed something else.
         let mut described = HashMap::new();
         let mut records = Vec::with_capacity(batch.len());
-        let mut seen = Vec::new();
         let mut notices = Vec::new();
         let (mut bad_events, mut bad_operands) = (0, 0);
         for entry in batch {
@@ -176,16 +175,12 @@ impl Writer {
             };
             match event.subject() {
                 Subject::Operation => match self.operation(event, &mut described) {
-                    Some((record, agent)) => {
-                        if agent.as_ref().is_none_or(|agent| agent.origin != Origin::Test) {
-                            records.push(record);
-                        }
-                        seen.push((event.verdict, agent));
-                    }
+                    Some((record, Some(agent))) if agent.origin == Origin::Test => note_test(&record, &agent),
+                    Some((record, agent)) => records.push(Entry { record, tally: agent.map(|agent| agent.tally) }),
                     None => bad_operands += 1,
                 },
                 Subject::CgroupMade { cgroup, parent } => match self.pump.directory.announce(event, cgroup, parent) {
-                    Some(agent) => records.push(self.started(event, &agent)),
+                    Some(agent) => records.push(self.started(event, &agent).into()),
                     None => notices.push(Notice::Superfluous(event.header.agent)),
                 },
                 Subject::CgroupReleased { cgroup } => notices.push(Notice::Released(cgroup)),
@@ -195,20 +190,12 @@ impl Writer {
         self.refused.events.fetch_add(bad_events, Ordering::Relaxed);
         self.refused.operands.fetch_add(bad_operands, Ordering::Relaxed);
         if bad_events + bad_operands > 0 {
-            records.push(self.loss(bad_events + bad_operands));
+            records.push(self.loss(bad_events + bad_operands).into());
         }
         self.pump.stream.write_blocking(records);
-        for (verdict, agent) in seen.into_iter().filter_map(|(verdict, agent)| Some((verdict, agent?))) {
-            match verdict {
-                Verdict::Deny => agent.seen.denied.fetch_add(1, Ordering::Release),
-                Verdict::Audit => agent.seen.audited.fetch_add(1, Ordering::Release),
-                Verdict::Allow => 0,
-            };
-        }
         for notice in notices {
             let _ = self.pump.notices.blocking_send(notice);
         }
-        self.pump.directory.progressed();
     }
 
     fn operation(
@@ -285,6 +272,15 @@ impl Writer {
     /// The same form as Tetragon's, so that the two can be joined.
     fn exec_id(&self, start_boot_ns: u64, pid: u32) -> String {
         BASE64.encode(format!("{}:{start_boot_ns}:{pid}", self.pump.node_name))
+    }
+}
+
+/// The self-test gets no records, but its denials have come as far as the others.
+fn note_test(record: &Record, agent: &Agent) {
+    if let Body::Operation(operation) = &record.body {
+        if operation.verdict == Verdict::Deny.name() {
+            agent.tally.add_denied(true);
+        }
     }
 }
 

@@ -90,11 +90,11 @@ async fn judge(node: &mut Node, agent: &Agent, slot: u32, tests: &[&'static str]
 
 /// Whether every denial that the kernel counted has come through the ring.
 async fn seen(node: &mut Node, agent: &Agent) -> Option<String> {
-    let mut progress = node.directory.progress();
+    let mut progress = node.stream.progress();
     let end = tokio::time::Instant::now() + Duration::from_secs(10);
     loop {
         let counts = node.counts(agent);
-        if counts.denied > 0 && counts.lost == 0 {
+        if counts.denied > 0 && counts.written == counts.denied {
             return None;
         }
         if counts.denied == 0 || tokio::time::timeout_at(end, progress.changed()).await.is_err() {
@@ -119,7 +119,7 @@ async fn clean(node: &mut Node, agent: &Agent, slot: u32) {
         tracing::warn!(%error, cgroup = agent.cgroup, "cannot remove the cgroup of the self-test");
     }
     node.leave(agent.number, "exited");
-    let mut progress = node.directory.progress();
+    let mut progress = node.stream.progress();
     while node.settle().is_empty() && node.is_leaving(agent.number) {
         let _ = tokio::time::timeout(Duration::from_secs(1), progress.changed()).await;
     }

@@ -186,7 +186,7 @@ impl Daemon {
             let directory = self.config.policies_dir.display();
             tracing::warn!(%error, "cannot watch the policy directory {directory}; send SIGHUP to read it again");
         }
-        let mut progress = self.node.directory.progress();
+        let mut progress = self.node.stream.progress();
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {

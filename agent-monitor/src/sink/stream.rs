@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::audit::AuditLog;
 use super::follow::Published;
-use crate::record::{Body, Loss, Record, clock};
+use crate::record::{Body, Loss, Record, Tally, clock};
 
 /// Batches that may wait for the thread; who writes waits when there are more.
 const QUEUE: usize = 64;
@@ -48,8 +48,23 @@ pub struct Totals {
     pub last_seq: AtomicU64,
 }
 
+/// A record, and where it is counted once it is written or lost.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The record.
+    pub record: Record,
+    /// Counts the operations of its agent.
+    pub tally: Option<Arc<Tally>>,
+}
+
+impl From<Record> for Entry {
+    fn from(record: Record) -> Self {
+        Self { record, tally: None }
+    }
+}
+
 enum Message {
-    Records(Vec<Record>),
+    Entries(Vec<Entry>),
     Flush(oneshot::Sender<()>),
     Reopen(oneshot::Sender<io::Result<()>>),
 }
@@ -60,6 +75,7 @@ pub struct Stream {
     messages: mpsc::Sender<Message>,
     published: broadcast::Sender<Arc<Published>>,
     totals: Arc<Totals>,
+    progress: watch::Receiver<u64>,
 }
 
 impl Stream {
@@ -74,6 +90,7 @@ impl Stream {
         };
         let (messages, queue) = mpsc::channel(QUEUE);
         let (published, _) = broadcast::channel(FOLLOWER_RECORDS);
+        let (progressed, progress) = watch::channel(0);
         let totals = Arc::new(Totals::default());
         totals.last_seq.store(last, Ordering::Relaxed);
         let writer = Writer {
@@ -82,23 +99,25 @@ impl Stream {
             node_name: options.node_name,
             published: published.clone(),
             totals: totals.clone(),
+            progressed,
             seq: last,
             missing: None,
         };
         let thread = thread::Builder::new().name("records".to_owned()).spawn(move || writer.run(queue))?;
-        Ok((Self { messages, published, totals }, thread))
+        Ok((Self { messages, published, totals, progress }, thread))
     }
 
     /// Hands over records, in order. Waits while the queue is full: the kernel's ring, which counts its losses, is the
     /// only place where they may be lost for want of time.
     pub async fn write(&self, records: Vec<Record>) {
         // Sending fails only when the thread is gone, at the end of the process.
-        let _ = self.messages.send(Message::Records(records)).await;
+        let entries = records.into_iter().map(Entry::from).collect();
+        let _ = self.messages.send(Message::Entries(entries)).await;
     }
 
-    /// As [`Self::write`], blocking the thread.
-    pub fn write_blocking(&self, records: Vec<Record>) {
-        let _ = self.messages.blocking_send(Message::Records(records));
+    /// As [`Self::write`], blocking the thread; each record is counted once it is written or lost.
+    pub fn write_blocking(&self, entries: Vec<Entry>) {
+        let _ = self.messages.blocking_send(Message::Entries(entries));
     }
 
     /// Waits until everything handed over before is written.
@@ -126,6 +145,11 @@ impl Stream {
         self.published.subscribe()
     }
 
+    /// Changes each time that records have been written or lost.
+    pub fn progress(&self) -> watch::Receiver<u64> {
+        self.progress.clone()
+    }
+
     /// What it has done.
     pub fn totals(&self) -> &Arc<Totals> {
         &self.totals
@@ -139,6 +163,7 @@ struct Writer {
     node_name: Arc<str>,
     published: broadcast::Sender<Arc<Published>>,
     totals: Arc<Totals>,
+    progressed: watch::Sender<u64>,
     /// Number of the last record.
     seq: u64,
     /// Records that are not in the audit log: first number, last number, how many.
@@ -149,7 +174,10 @@ impl Writer {
     fn run(mut self, mut queue: mpsc::Receiver<Message>) {
         while let Some(message) = queue.blocking_recv() {
             match message {
-                Message::Records(records) => self.write(records),
+                Message::Entries(entries) => {
+                    self.write(entries);
+                    self.progressed.send_modify(|count| *count += 1);
+                }
                 Message::Flush(reply) => {
                     let _ = reply.send(());
                 }
@@ -161,21 +189,21 @@ impl Writer {
         self.write(Vec::new());
     }
 
-    fn write(&mut self, mut records: Vec<Record>) {
+    fn write(&mut self, mut entries: Vec<Entry>) {
         let retry = self.missing.is_some();
-        let only_retry = records.is_empty();
+        let only_retry = entries.is_empty();
         if let Some((first, last, count)) = self.missing {
-            records.insert(0, self.loss(first, last, count));
+            entries.insert(0, self.loss(first, last, count).into());
         }
-        if records.is_empty() {
+        if entries.is_empty() {
             return;
         }
         let before = self.seq;
-        let mut lines = Vec::with_capacity(records.len());
-        for record in &mut records {
+        let mut lines = Vec::with_capacity(entries.len());
+        for entry in &mut entries {
             self.seq += 1;
-            record.seq = Some(self.seq);
-            lines.push(record.to_line());
+            entry.record.seq = Some(self.seq);
+            lines.push(entry.record.to_line());
         }
         let written = self.log(&lines);
         self.note(before, written, lines.len(), retry);
@@ -185,7 +213,10 @@ impl Writer {
             return;
         }
         self.totals.last_seq.store(self.seq, Ordering::Relaxed);
-        for (record, line) in records.iter().zip(lines) {
+        for (index, (Entry { record, tally }, line)) in entries.iter().zip(lines).enumerate() {
+            if let Some(tally) = tally {
+                count(tally, record, index < written);
+            }
             if let Some(tap) = &mut self.tap {
                 tap(record);
             }
@@ -250,6 +281,16 @@ impl Writer {
     }
 }
 
+fn count(tally: &Tally, record: &Record, written: bool) {
+    if let Body::Operation(operation) = &record.body {
+        match operation.verdict.as_str() {
+            "deny" => tally.add_denied(written),
+            "audit" => tally.add_audited(),
+            _ => {}
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -300,15 +341,16 @@ mod tests {
             node_name: "n".into(),
             published,
             totals: Arc::default(),
+            progressed: watch::channel(0).0,
             seq: 10,
             missing: None,
         };
-        writer.write(vec![record("a"), record("b")]);
-        writer.write(vec![record("c")]);
+        writer.write(vec![record("a").into(), record("b").into()]);
+        writer.write(vec![record("c").into()]);
         writer.write(Vec::new());
         assert!(writer.totals.failing.load(Ordering::Relaxed));
         writer.log = Some(good);
-        writer.write(vec![record("d")]);
+        writer.write(vec![record("d").into()]);
         assert!(!writer.totals.failing.load(Ordering::Relaxed));
         let totals = (&writer.totals.audit_written, &writer.totals.audit_lost);
         assert_eq!((totals.0.load(Ordering::Relaxed), totals.1.load(Ordering::Relaxed)), (2, 3));
@@ -331,6 +373,7 @@ mod tests {
             node_name: "n".into(),
             published,
             totals: Arc::default(),
+            progressed: watch::channel(0).0,
             seq: 15,
             missing: None,
         };

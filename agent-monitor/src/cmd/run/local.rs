@@ -137,7 +137,7 @@ async fn clean(node: &mut Node, agent: &Agent) -> Result<(bool, Counts)> {
     let killed = killed.with_context(|| format!("cannot kill what is left in the cgroup {}", agent.cgroup))?;
     // Before the cgroup goes, because its binding goes with it.
     node.leave(agent.number, "exited");
-    let mut progress = node.directory.progress();
+    let mut progress = node.stream.progress();
     let counts = loop {
         if let Some((_, counts)) = node.settle().into_iter().find(|(left, _)| left.number == agent.number) {
             break counts;

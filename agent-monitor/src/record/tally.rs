@@ -1,0 +1,39 @@
+//! How far the operations of one agent have come. What the kernel counts less what is written here is lost.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Counts of one agent's operations that left the ring.
+#[derive(Debug, Default)]
+pub struct Tally {
+    denied: AtomicU64,
+    audited: AtomicU64,
+    written: AtomicU64,
+}
+
+impl Tally {
+    /// Takes note of a denial that has come to its end: in the audit log, where there is one, or lost on the way to it.
+    pub fn add_denied(&self, written: bool) {
+        self.written.fetch_add(u64::from(written), Ordering::Release);
+        self.denied.fetch_add(1, Ordering::Release);
+    }
+
+    /// Takes note of an operation that enforcing would have denied.
+    pub fn add_audited(&self) {
+        self.audited.fetch_add(1, Ordering::Release);
+    }
+
+    /// Denials that have come to their end.
+    pub fn denied(&self) -> u64 {
+        self.denied.load(Ordering::Acquire)
+    }
+
+    /// Operations that enforcing would have denied.
+    pub fn audited(&self) -> u64 {
+        self.audited.load(Ordering::Acquire)
+    }
+
+    /// Denials that are written.
+    pub fn written(&self) -> u64 {
+        self.written.load(Ordering::Acquire)
+    }
+}
