@@ -13,10 +13,8 @@ use crate::process;
 use sources::Source;
 
 /// Keys of the Debian archive, where Debian's own package puts them.
-const ARCHIVE_KEYRINGS: [&str; 2] = [
-    "/usr/share/keyrings/debian-archive-keyring.gpg",
-    "/usr/share/keyrings/debian-archive-keyring.pgp",
-];
+const ARCHIVE_KEYRINGS: [&str; 2] =
+    ["/usr/share/keyrings/debian-archive-keyring.gpg", "/usr/share/keyrings/debian-archive-keyring.pgp"];
 
 /// The Debian mirror that this machine uses.
 #[derive(Debug)]
@@ -45,11 +43,12 @@ impl Mirror {
             .find_map(|line| line.strip_prefix("VERSION_CODENAME=").map(str::to_owned))
             .unwrap_or_default();
         let all = machine_sources();
-        let archive = |source: &&Source| {
-            source.suite == codename || ["stable", "testing", "sid"].contains(&&*source.suite)
-        };
+        let archive =
+            |source: &&Source| source.suite == codename || ["stable", "testing", "sid"].contains(&&*source.suite);
         let source = all.iter().find(archive).with_context(|| {
-            format!("find a Debian mirror: no apt source of this machine holds the suite `{codename}` with component main")
+            format!(
+                "find a Debian mirror: no apt source of this machine holds the suite `{codename}` with component main"
+            )
         })?;
         let keyring = source
             .signed_by
@@ -57,12 +56,7 @@ impl Mirror {
             .map(PathBuf::from)
             .chain(ARCHIVE_KEYRINGS.map(PathBuf::from))
             .find(|path| path.is_file());
-        Ok(Self {
-            uri: source.uri.clone(),
-            own_suite: source.suite.clone(),
-            keyring,
-            dir: dir.to_path_buf(),
-        })
+        Ok(Self { uri: source.uri.clone(), own_suite: source.suite.clone(), keyring, dir: dir.to_path_buf() })
     }
 
     /// Fetches the package lists of a suite. Signatures are checked; where the machine's keys are older than the suite,
@@ -70,28 +64,18 @@ impl Mirror {
     pub fn suite(&self, name: &str) -> Result<Suite> {
         eprintln!("xtask: reading the package list of Debian {name}");
         let newer = self.dir.join("debian-archive-keyring.gpg");
-        let keyring = if newer.is_file() {
-            Some(newer.clone())
-        } else {
-            self.keyring.clone()
-        };
+        let keyring = if newer.is_file() { Some(newer.clone()) } else { self.keyring.clone() };
         let failure = match self.update(name, keyring.as_deref()) {
             Ok(suite) => return Ok(suite),
             Err(failure) => failure,
         };
         let text = format!("{failure:#}");
-        if newer.is_file()
-            || !(text.contains("NO_PUBKEY")
-                || text.contains("EXPKEYSIG")
-                || text.contains("not signed"))
+        if newer.is_file() || !(text.contains("NO_PUBKEY") || text.contains("EXPKEYSIG") || text.contains("not signed"))
         {
             return Err(failure);
         }
-        eprintln!(
-            "xtask: this machine's keys do not know Debian {name}; taking the newer debian-archive-keyring"
-        );
-        self.fetch_keyring(&newer)
-            .with_context(|| format!("get keys that know Debian {name}"))?;
+        eprintln!("xtask: this machine's keys do not know Debian {name}; taking the newer debian-archive-keyring");
+        self.fetch_keyring(&newer).with_context(|| format!("get keys that know Debian {name}"))?;
         self.update(name, Some(&newer))
     }
 
@@ -101,18 +85,11 @@ impl Mirror {
             let part = dir.join(part);
             fs::create_dir_all(&part).with_context(|| format!("create {}", part.display()))?;
         }
-        let signed_by =
-            keyring.map_or_else(String::new, |path| format!(" signed-by={}", path.display()));
+        let signed_by = keyring.map_or_else(String::new, |path| format!(" signed-by={}", path.display()));
         let list = dir.join("sources.list");
-        fs::write(
-            &list,
-            format!("deb [arch=amd64{signed_by}] {} {name} main\n", self.uri),
-        )
-        .with_context(|| format!("write {}", list.display()))?;
-        let suite = Suite {
-            options: options(&dir, &list),
-            name: name.to_owned(),
-        };
+        fs::write(&list, format!("deb [arch=amd64{signed_by}] {} {name} main\n", self.uri))
+            .with_context(|| format!("write {}", list.display()))?;
+        let suite = Suite { options: options(&dir, &list), name: name.to_owned() };
         // Without the option an outdated list would be an old answer with a warning.
         let mut update = suite.command("apt-get");
         update.args(["-q", "-o", "APT::Update::Error-Mode=any", "update"]);
@@ -123,17 +100,8 @@ impl Mirror {
 
     /// The mirror is this machine's affair, and no part of what we print and others keep.
     fn without_host(&self, error: &anyhow::Error) -> anyhow::Error {
-        let host = self
-            .uri
-            .split("://")
-            .nth(1)
-            .and_then(|rest| rest.split('/').next())
-            .unwrap_or(&self.uri);
-        anyhow::anyhow!(
-            format!("{error:#}")
-                .replace(&self.uri, "MIRROR")
-                .replace(host, "MIRROR")
-        )
+        let host = self.uri.split("://").nth(1).and_then(|rest| rest.split('/').next()).unwrap_or(&self.uri);
+        anyhow::anyhow!(format!("{error:#}").replace(&self.uri, "MIRROR").replace(host, "MIRROR"))
     }
 
     fn fetch_keyring(&self, to: &Path) -> Result<()> {
@@ -174,10 +142,7 @@ impl Suite {
     pub fn unpack(&self, packages: &[String], dir: &Path) -> Result<()> {
         let debs = tempfile::tempdir_in(dir)?;
         process::output(
-            self.command("apt-get")
-                .args(["-q", "download"])
-                .args(packages)
-                .current_dir(debs.path()),
+            self.command("apt-get").args(["-q", "download"]).args(packages).current_dir(debs.path()),
             &format!("download {} of Debian {}", packages.join(", "), self.name),
         )?;
         unpack(debs.path(), dir)
@@ -196,17 +161,12 @@ impl Suite {
 pub fn install(packages: &[&str]) -> Result<()> {
     let apt_get = || {
         let mut command = Command::new("apt-get");
-        command
-            .env("DEBIAN_FRONTEND", "noninteractive")
-            .stdin(std::process::Stdio::null())
-            .arg("-q");
+        command.env("DEBIAN_FRONTEND", "noninteractive").stdin(std::process::Stdio::null()).arg("-q");
         command
     };
     process::run(apt_get().arg("update"), "read the package lists")?;
     process::run(
-        apt_get()
-            .args(["install", "--yes", "--no-install-recommends"])
-            .args(packages),
+        apt_get().args(["install", "--yes", "--no-install-recommends"]).args(packages),
         &format!("install {}", packages.join(", ")),
     )
 }

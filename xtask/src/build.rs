@@ -25,21 +25,14 @@ pub struct Program {
 impl Program {
     /// A copy without debug information, which would only take the machine's memory and time.
     pub fn for_machine(&self) -> Result<PathBuf> {
-        let name = self
-            .path
-            .file_name()
-            .with_context(|| format!("{} has no name", self.path.display()))?;
+        let name = self.path.file_name().with_context(|| format!("{} has no name", self.path.display()))?;
         let dir = self.path.with_file_name("for-machine");
         let stripped = dir.join(name);
         let time = |path: &Path| path.metadata().and_then(|meta| meta.modified()).ok();
         if time(&stripped) < time(&self.path) {
             std::fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
             let mut strip = Command::new(process::need("strip")?);
-            strip
-                .arg("--strip-debug")
-                .arg("-o")
-                .arg(&stripped)
-                .arg(&self.path);
+            strip.arg("--strip-debug").arg("-o").arg(&stripped).arg(&self.path);
             process::output(&mut strip, &format!("strip {}", self.path.display()))?;
         }
         Ok(stripped)
@@ -48,10 +41,7 @@ impl Program {
 
 /// Builds everything that runs in the machine.
 pub fn run(workspace: &Workspace) -> Result<ExitCode> {
-    for program in [agent_monitor(workspace)?]
-        .into_iter()
-        .chain(scenarios(workspace)?)
-    {
+    for program in [agent_monitor(workspace)?].into_iter().chain(scenarios(workspace)?) {
         println!("{}", program.path.display());
     }
     Ok(ExitCode::SUCCESS)
@@ -59,14 +49,8 @@ pub fn run(workspace: &Workspace) -> Result<ExitCode> {
 
 /// Builds the daemon and command line.
 pub fn agent_monitor(workspace: &Workspace) -> Result<Program> {
-    let programs = programs(
-        workspace,
-        &["--package", "agent-monitor", "--bin", "agent-monitor"],
-    )?;
-    programs
-        .into_iter()
-        .next()
-        .context("cargo built no agent-monitor")
+    let programs = programs(workspace, &["--package", "agent-monitor", "--bin", "agent-monitor"])?;
+    programs.into_iter().next().context("cargo built no agent-monitor")
 }
 
 /// Builds the programs of the crate `tests`: the scenarios, and what they run.
@@ -95,29 +79,12 @@ pub fn cargo(workspace: &Workspace) -> Command {
 
 fn programs(workspace: &Workspace, what: &[&str]) -> Result<Vec<Program>> {
     let mut build = cargo(workspace);
-    build
-        .args([
-            "build",
-            "--release",
-            "--target",
-            TARGET,
-            "--message-format",
-            "json-render-diagnostics",
-        ])
-        .args(what);
+    build.args(["build", "--release", "--target", TARGET, "--message-format", "json-render-diagnostics"]).args(what);
     build.arg("--target-dir").arg(workspace.vm_target());
-    build
-        .env("RUSTFLAGS", "-C target-feature=+crt-static")
-        .stderr(std::process::Stdio::inherit());
+    build.env("RUSTFLAGS", "-C target-feature=+crt-static").stderr(std::process::Stdio::inherit());
     let attempt = format!("build {}", what[1]);
-    let output = build
-        .output()
-        .with_context(|| format!("{attempt}: start cargo"))?;
-    anyhow::ensure!(
-        output.status.success(),
-        "{attempt}: cargo ended with {}",
-        output.status
-    );
+    let output = build.output().with_context(|| format!("{attempt}: start cargo"))?;
+    anyhow::ensure!(output.status.success(), "{attempt}: cargo ended with {}", output.status);
     let text = String::from_utf8_lossy(&output.stdout);
     let executable = |line: &str| {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;

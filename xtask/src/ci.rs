@@ -50,13 +50,8 @@ const SCENARIOS_LIMIT_SECONDS: u64 = 1200;
 
 /// Runs the steps, all of them even if one fails, and says at the end how many passed.
 pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
-    let kernels = if options.kernels.is_empty() {
-        setup::default_kernels()
-    } else {
-        options.kernels.clone()
-    };
-    let is_wanted =
-        |step: &&Step| options.steps.is_empty() || options.steps.iter().any(|name| name == step.0);
+    let kernels = if options.kernels.is_empty() { setup::default_kernels() } else { options.kernels.clone() };
+    let is_wanted = |step: &&Step| options.steps.is_empty() || options.steps.iter().any(|name| name == step.0);
     let mut results = Vec::new();
     for (name, step) in STEPS.iter().filter(is_wanted) {
         println!("== {name}");
@@ -78,66 +73,33 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
         *count += 1;
         println!("{name:<10} {seconds:>7.1} s  {word}");
     }
-    let tail = if skipped > 0 {
-        format!(", {skipped} skipped")
-    } else {
-        String::new()
-    };
+    let tail = if skipped > 0 { format!(", {skipped} skipped") } else { String::new() };
     println!("{passed} passed, {failed} failed{tail}");
-    Ok(if failed == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn fmt(workspace: &Workspace, _: &[Spec]) -> Result<Verdict> {
-    process::run(
-        build::cargo(workspace).args(["fmt", "--all", "--check"]),
-        "check the format (`cargo fmt` mends it)",
-    )?;
+    process::run(build::cargo(workspace).args(["fmt", "--all", "--check"]), "check the format (`cargo fmt` mends it)")?;
     Ok(Verdict::Passed)
 }
 
 fn check_arrows(workspace: &Workspace, _: &[Spec]) -> Result<Verdict> {
-    all_well(
-        arrows::check(workspace)?,
-        "dependencies that point the wrong way",
-    )
+    all_well(arrows::check(workspace)?, "dependencies that point the wrong way")
 }
 
 fn check_bypasses(workspace: &Workspace, _: &[Spec]) -> Result<Verdict> {
-    all_well(
-        bypasses::check(workspace)?,
-        "lines of docs/bypasses.md without what they claim",
-    )
+    all_well(bypasses::check(workspace)?, "lines of docs/bypasses.md without what they claim")
 }
 
 fn clippy(workspace: &Workspace, _: &[Spec]) -> Result<Verdict> {
     let mut host = build::cargo(workspace);
-    host.args([
-        "clippy",
-        "--workspace",
-        "--exclude",
-        "agent-monitor-ebpf",
-        "--all-targets",
-        "--",
-        "-D",
-        "warnings",
-    ]);
+    host.args(["clippy", "--workspace", "--exclude", "agent-monitor-ebpf", "--all-targets", "--", "-D", "warnings"]);
     let host = process::run(&mut host, "clippy for the host");
 
     let mut bpf = build::cargo(workspace);
     // Only here may the stable compiler take what is unstable. The directory of its own keeps what was built without.
-    bpf.env("RUSTC_BOOTSTRAP", "1").args([
-        "clippy",
-        "--package",
-        "agent-monitor-ebpf",
-        "-Z",
-        "build-std=core",
-    ]);
-    bpf.args(["--target", "bpfel-unknown-none", "--target-dir"])
-        .arg(workspace.target.join("bpf"));
+    bpf.env("RUSTC_BOOTSTRAP", "1").args(["clippy", "--package", "agent-monitor-ebpf", "-Z", "build-std=core"]);
+    bpf.args(["--target", "bpfel-unknown-none", "--target-dir"]).arg(workspace.target.join("bpf"));
     bpf.args(["--", "-D", "warnings"]);
     let bpf = process::run(&mut bpf, "clippy for the kernel programs");
     // Both are shown before one fails.
@@ -145,41 +107,27 @@ fn clippy(workspace: &Workspace, _: &[Spec]) -> Result<Verdict> {
 }
 
 fn unit(workspace: &Workspace, _: &[Spec]) -> Result<Verdict> {
-    process::run(
-        build::cargo(workspace).arg("test"),
-        "the tests of the default members",
-    )?;
+    process::run(build::cargo(workspace).arg("test"), "the tests of the default members")?;
     Ok(Verdict::Passed)
 }
 
 fn deny(workspace: &Workspace, _: &[Spec]) -> Result<Verdict> {
     if process::find("cargo-deny").is_none() {
-        return Ok(Verdict::Skipped(
-            "cargo-deny is not installed (`cargo install cargo-deny` gets it)".to_owned(),
-        ));
+        return Ok(Verdict::Skipped("cargo-deny is not installed (`cargo install cargo-deny` gets it)".to_owned()));
     }
-    process::run(
-        build::cargo(workspace).args(["deny", "check"]),
-        "check licences and advisories",
-    )?;
+    process::run(build::cargo(workspace).args(["deny", "check"]), "check licences and advisories")?;
     Ok(Verdict::Passed)
 }
 
 fn scenarios(workspace: &Workspace, kernels: &[Spec]) -> Result<Verdict> {
-    let with = build::scenarios(workspace)?
-        .iter()
-        .map(build::Program::for_machine)
-        .collect::<Result<Vec<_>>>()?;
+    let with = build::scenarios(workspace)?.iter().map(build::Program::for_machine).collect::<Result<Vec<_>>>()?;
     if !with.iter().any(|path| path.ends_with("scenarios")) {
         bail!("the crate `tests` has no program `scenarios`; nothing was tested in the machine");
     }
     let mut options = vm::Options::of(kernels, with, "/root/scenarios");
     options.timeout = SCENARIOS_LIMIT_SECONDS;
     for (kernel, status) in vm::run_on_all(workspace, &options)? {
-        ensure!(
-            status == 0,
-            "scenarios failed on linux {kernel} with status {status}"
-        );
+        ensure!(status == 0, "scenarios failed on linux {kernel} with status {status}");
     }
     Ok(Verdict::Passed)
 }

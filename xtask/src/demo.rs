@@ -31,40 +31,19 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     fs::write(&script, SCRIPT).with_context(|| format!("write {}", script.display()))?;
 
     let doctor = |command: &mut Command| {
-        command
-            .arg("doctor")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status()
+        command.arg("doctor").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status()
     };
-    if !options.machine
-        && doctor(&mut Command::new(&program.path)).is_ok_and(|status| status.success())
-    {
+    if !options.machine && doctor(&mut Command::new(&program.path)).is_ok_and(|status| status.success()) {
         eprintln!("xtask: this kernel can enforce: showing the demo on it");
-        let home = program
-            .path
-            .parent()
-            .context("the program is in a directory")?;
-        let path = std::env::join_paths(
-            std::iter::once(home.to_path_buf()).chain(process::search_path()),
-        )?;
+        let home = program.path.parent().context("the program is in a directory")?;
+        let path = std::env::join_paths(std::iter::once(home.to_path_buf()).chain(process::search_path()))?;
         let policies = workspace.root.join("policies");
         let mut bash = Command::new(process::need("bash")?);
-        bash.arg(&script)
-            .env("PATH", path)
-            .env("POLICIES", policies)
-            .env("DEMO", dir.path().join("files"));
+        bash.arg(&script).env("PATH", path).env("POLICIES", policies).env("DEMO", dir.path().join("files"));
         let status = bash.status().context("run the demo")?;
-        return Ok(if status.success() {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        });
+        return Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
-    eprintln!(
-        "xtask: this kernel refuses what enforcement needs (`agent-monitor doctor` says why): using a machine"
-    );
+    eprintln!("xtask: this kernel refuses what enforcement needs (`agent-monitor doctor` says why): using a machine");
     let mut vm = vm::Options::of(&kernels, vec![script], "bash /root/demo.sh");
     vm.root = vm::Root::Host;
     vm::run(workspace, &vm)

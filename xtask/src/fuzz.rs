@@ -24,45 +24,21 @@ pub struct Options {
 pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     let dir = workspace.root.join("fuzz");
     if !dir.join("Cargo.toml").is_file() {
-        bail!(
-            "{} has no Cargo.toml: there is nothing to fuzz",
-            dir.display()
-        );
+        bail!("{} has no Cargo.toml: there is nothing to fuzz", dir.display());
     }
-    if process::find("cargo-fuzz").is_none() && !workspace.tools().join("bin/cargo-fuzz").is_file()
-    {
+    if process::find("cargo-fuzz").is_none() && !workspace.tools().join("bin/cargo-fuzz").is_file() {
         setup::install_cargo_tool(workspace, "cargo-fuzz", None)?;
     }
-    let list = process::output(
-        cargo_fuzz(workspace, "list").args(["--fuzz-dir", "fuzz"]),
-        "list the fuzz targets",
-    )?;
-    let all: Vec<&str> = list
-        .lines()
-        .map(str::trim)
-        .filter(|name| !name.is_empty())
-        .collect();
-    if let Some(unknown) = options
-        .targets
-        .iter()
-        .find(|name| !all.contains(&name.as_str()))
-    {
+    let list = process::output(cargo_fuzz(workspace, "list").args(["--fuzz-dir", "fuzz"]), "list the fuzz targets")?;
+    let all: Vec<&str> = list.lines().map(str::trim).filter(|name| !name.is_empty()).collect();
+    if let Some(unknown) = options.targets.iter().find(|name| !all.contains(&name.as_str())) {
         bail!("fuzz/ has no target `{unknown}`; it has {}", all.join(", "));
     }
-    let is_wanted = |name: &&&str| {
-        options.targets.is_empty() || options.targets.iter().any(|wanted| wanted == **name)
-    };
-    let sanitizer = if has_sanitizer(workspace)? {
-        "address"
-    } else {
-        "none"
-    };
+    let is_wanted = |name: &&&str| options.targets.is_empty() || options.targets.iter().any(|wanted| wanted == **name);
+    let sanitizer = if has_sanitizer(workspace)? { "address" } else { "none" };
     let (mut passed, mut failed) = (0, 0);
     for target in all.iter().filter(is_wanted) {
-        eprintln!(
-            "xtask: fuzzing {target} for {} s (sanitizer: {sanitizer})",
-            options.seconds
-        );
+        eprintln!("xtask: fuzzing {target} for {} s (sanitizer: {sanitizer})", options.seconds);
         let mut fuzz = cargo_fuzz(workspace, "run");
         fuzz.args(["--fuzz-dir", "fuzz", "--sanitizer", sanitizer, target, "--"]);
         fuzz.arg(format!("-max_total_time={}", options.seconds));
@@ -75,11 +51,7 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
         }
     }
     println!("{passed} passed, {failed} failed");
-    Ok(if failed == 0 && passed > 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// cargo-fuzz on the pinned toolchain: what it needs of a nightly one, the stable compiler takes when told so.
@@ -92,15 +64,9 @@ fn cargo_fuzz(workspace: &Workspace, command: &str) -> Command {
 /// Whether the toolchain brings the run-time library of the address sanitizer.
 fn has_sanitizer(workspace: &Workspace) -> Result<bool> {
     let mut rustc = Command::new("rustc");
-    rustc
-        .args(["--print", "target-libdir"])
-        .current_dir(&workspace.root);
+    rustc.args(["--print", "target-libdir"]).current_dir(&workspace.root);
     let dir = process::output(&mut rustc, "ask rustc for its libraries")?;
     let dir = Path::new(dir.trim());
-    let entries = dir
-        .read_dir()
-        .with_context(|| format!("read {}", dir.display()))?;
-    Ok(entries
-        .flatten()
-        .any(|entry| entry.file_name().to_string_lossy().ends_with("rt.asan.a")))
+    let entries = dir.read_dir().with_context(|| format!("read {}", dir.display()))?;
+    Ok(entries.flatten().any(|entry| entry.file_name().to_string_lossy().ends_with("rt.asan.a")))
 }

@@ -45,16 +45,13 @@ impl FromStr for Spec {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let is_series = |text: &str| {
-            text.split('.').count() == 2 && text.split('.').all(|part| part.parse::<u32>().is_ok())
-        };
+        let is_series =
+            |text: &str| text.split('.').count() == 2 && text.split('.').all(|part| part.parse::<u32>().is_ok());
         match text {
             "newest" => Ok(Self::Newest),
             _ if is_series(text) => Ok(Self::Series(text.to_owned())),
             _ if Path::new(text).is_file() => Ok(Self::Path(text.into())),
-            _ => Err(format!(
-                "`{text}` is no series such as 6.12, not `newest`, and no file"
-            )),
+            _ => Err(format!("`{text}` is no series such as 6.12, not `newest`, and no file")),
         }
     }
 }
@@ -100,22 +97,19 @@ fn kernels(workspace: &Workspace) -> PathBuf {
 fn fetch(workspace: &Workspace, spec: &Spec) -> Result<Kernel> {
     let kernels = kernels(workspace);
     fs::create_dir_all(&kernels).with_context(|| format!("create {}", kernels.display()))?;
-    let mirror =
-        Mirror::find(&workspace.cache.join("apt")).with_context(|| format!("get kernel {spec}"))?;
+    let mirror = Mirror::find(&workspace.cache.join("apt")).with_context(|| format!("get kernel {spec}"))?;
     let (suite, release) = resolve(&mirror, spec).with_context(|| format!("get kernel {spec}"))?;
     let dir = kernels.join(&release);
     if package::open(&dir).is_err() {
         eprintln!("xtask: downloading linux {release}");
         let part = tempfile::tempdir_in(&kernels)?;
-        package::download(&suite, &release, part.path())
-            .with_context(|| format!("get linux {release}"))?;
+        package::download(&suite, &release, part.path()).with_context(|| format!("get linux {release}"))?;
         workspace::put(&part.keep(), &dir)?;
     }
     let link = kernels.join(spec.to_string());
     let new_link = kernels.join(format!("{spec}.new"));
     let _ = fs::remove_file(&new_link);
-    std::os::unix::fs::symlink(&release, &new_link)
-        .with_context(|| format!("link {}", new_link.display()))?;
+    std::os::unix::fs::symlink(&release, &new_link).with_context(|| format!("link {}", new_link.display()))?;
     workspace::put(&new_link, &link)?;
     package::open(&dir)
 }
@@ -125,10 +119,7 @@ fn resolve(mirror: &Mirror, spec: &Spec) -> Result<(Suite, String)> {
     let names: Vec<&str> = match spec {
         Spec::Newest => NEWEST.to_vec(),
         Spec::Series(series) => {
-            let home = HOMES
-                .iter()
-                .filter(|(of, _)| of == series)
-                .map(|(_, suite)| *suite);
+            let home = HOMES.iter().filter(|(of, _)| of == series).map(|(_, suite)| *suite);
             home.chain(SUITES).collect()
         }
         Spec::Path(path) => bail!("{} is no kernel of Debian", path.display()),
@@ -143,18 +134,10 @@ fn resolve(mirror: &Mirror, spec: &Spec) -> Result<(Suite, String)> {
                 continue;
             }
         };
-        let releases = suite
-            .packages("linux-image-")?
-            .into_iter()
-            .filter_map(|package| cloud_release(&package));
-        let best = releases
-            .filter(|release| belongs(release, spec))
-            .max_by_key(|release| rank(release));
+        let releases = suite.packages("linux-image-")?.into_iter().filter_map(|package| cloud_release(&package));
+        let best = releases.filter(|release| belongs(release, spec)).max_by_key(|release| rank(release));
         let Some(best) = best else { continue };
-        if found
-            .as_ref()
-            .is_none_or(|(_, other)| rank(other) < rank(&best))
-        {
+        if found.as_ref().is_none_or(|(_, other)| rank(other) < rank(&best)) {
             found = Some((suite, best));
         }
         if matches!(spec, Spec::Series(_)) {
@@ -173,17 +156,16 @@ fn resolve(mirror: &Mirror, spec: &Spec) -> Result<(Suite, String)> {
 /// The release of a package of a stock cloud kernel: not its debug symbols, not its unsigned twin, not the meta package.
 fn cloud_release(package: &str) -> Option<String> {
     let release = package.strip_prefix("linux-image-")?;
-    let is_stock =
-        release.ends_with("-cloud-amd64") && release.starts_with(|c: char| c.is_ascii_digit());
+    let is_stock = release.ends_with("-cloud-amd64") && release.starts_with(|c: char| c.is_ascii_digit());
     is_stock.then(|| release.to_owned())
 }
 
 fn belongs(release: &str, spec: &Spec) -> bool {
     match spec {
         Spec::Newest => true,
-        Spec::Series(series) => release
-            .strip_prefix(series.as_str())
-            .is_some_and(|rest| rest.starts_with(['.', '-', '+', '~'])),
+        Spec::Series(series) => {
+            release.strip_prefix(series.as_str()).is_some_and(|rest| rest.starts_with(['.', '-', '+', '~']))
+        }
         Spec::Path(_) => false,
     }
 }
@@ -191,13 +173,8 @@ fn belongs(release: &str, spec: &Spec) -> bool {
 /// Orders releases: any final one is above every release candidate, then by the numbers in it.
 fn rank(release: &str) -> (bool, Vec<u64>) {
     let is_final = !release.contains("rc");
-    let numbers = release
-        .trim_end_matches("-cloud-amd64")
-        .split(|c: char| !c.is_ascii_digit());
-    (
-        is_final,
-        numbers.filter_map(|number| number.parse().ok()).collect(),
-    )
+    let numbers = release.trim_end_matches("-cloud-amd64").split(|c: char| !c.is_ascii_digit());
+    (is_final, numbers.filter_map(|number| number.parse().ok()).collect())
 }
 
 #[cfg(test)]
@@ -215,15 +192,8 @@ mod tests {
 
     #[test]
     fn only_stock_cloud_kernels_are_taken() {
-        assert_eq!(
-            cloud_release("linux-image-6.1.0-50-cloud-amd64").as_deref(),
-            Some("6.1.0-50-cloud-amd64")
-        );
-        for other in [
-            "linux-image-cloud-amd64",
-            "linux-image-6.1.0-50-cloud-amd64-dbg",
-            "linux-image-6.1.0-50-amd64",
-        ] {
+        assert_eq!(cloud_release("linux-image-6.1.0-50-cloud-amd64").as_deref(), Some("6.1.0-50-cloud-amd64"));
+        for other in ["linux-image-cloud-amd64", "linux-image-6.1.0-50-cloud-amd64-dbg", "linux-image-6.1.0-50-amd64"] {
             assert_eq!(cloud_release(other), None, "{other}");
         }
     }
@@ -238,23 +208,8 @@ mod tests {
 
     #[test]
     fn the_highest_final_release_wins() {
-        let mut releases = [
-            "7.3.4+deb13",
-            "7.4~rc5",
-            "7.2.12+deb14",
-            "6.1.0-9",
-            "6.1.0-50",
-        ];
+        let mut releases = ["7.3.4+deb13", "7.4~rc5", "7.2.12+deb14", "6.1.0-9", "6.1.0-50"];
         releases.sort_by_key(|release| rank(release));
-        assert_eq!(
-            releases,
-            [
-                "7.4~rc5",
-                "6.1.0-9",
-                "6.1.0-50",
-                "7.2.12+deb14",
-                "7.3.4+deb13"
-            ]
-        );
+        assert_eq!(releases, ["7.4~rc5", "6.1.0-9", "6.1.0-50", "7.2.12+deb14", "7.3.4+deb13"]);
     }
 }

@@ -18,11 +18,7 @@ use clap::{Parser, Subcommand};
 use workspace::Workspace;
 
 #[derive(Debug, Parser)]
-#[command(
-    name = "cargo xtask",
-    about = "Builds, boots, tests and shows agent-monitor",
-    max_term_width = 120
-)]
+#[command(name = "cargo xtask", about = "Builds, boots, tests and shows agent-monitor", max_term_width = 120)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -56,19 +52,9 @@ struct TestOptions {
 }
 
 fn test(workspace: &Workspace, options: &TestOptions) -> anyhow::Result<ExitCode> {
-    let kernels = if options.kernels.is_empty() {
-        setup::default_kernels()
-    } else {
-        options.kernels.clone()
-    };
+    let kernels = if options.kernels.is_empty() { setup::default_kernels() } else { options.kernels.clone() };
     setup::run(workspace, &setup::Options::default(), &kernels)?;
-    ci::run(
-        workspace,
-        &ci::Options {
-            steps: Vec::new(),
-            kernels,
-        },
-    )
+    ci::run(workspace, &ci::Options { steps: Vec::new(), kernels })
 }
 
 fn main() -> ExitCode {

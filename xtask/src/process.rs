@@ -8,9 +8,7 @@ use anyhow::{Context, Result, bail};
 
 /// Runs a program with our output; a failure is an error that says what was attempted.
 pub fn run(command: &mut Command, attempt: &str) -> Result<()> {
-    let status = command
-        .status()
-        .with_context(|| format!("{attempt}: start {}", name(command)))?;
+    let status = command.status().with_context(|| format!("{attempt}: start {}", name(command)))?;
     if !status.success() {
         bail!("{attempt}: {} ended with {status}", name(command));
     }
@@ -19,18 +17,11 @@ pub fn run(command: &mut Command, attempt: &str) -> Result<()> {
 
 /// Runs a program and returns what it printed; a failure is an error with what it said on standard error.
 pub fn output(command: &mut Command, attempt: &str) -> Result<String> {
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("{attempt}: start {}", name(command)))?;
+    let output =
+        command.stdin(Stdio::null()).output().with_context(|| format!("{attempt}: start {}", name(command)))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
-        bail!(
-            "{attempt}: {} ended with {}: {}",
-            name(command),
-            output.status,
-            said.trim()
-        );
+        bail!("{attempt}: {} ended with {}: {}", name(command), output.status, said.trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
@@ -38,17 +29,12 @@ pub fn output(command: &mut Command, attempt: &str) -> Result<String> {
 /// The directories of `PATH`, and those for administrators that a user's `PATH` may leave out.
 pub fn search_path() -> Vec<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .chain(["/usr/sbin", "/sbin", "/usr/local/sbin"].map(PathBuf::from))
-        .collect()
+    std::env::split_paths(&path).chain(["/usr/sbin", "/sbin", "/usr/local/sbin"].map(PathBuf::from)).collect()
 }
 
 /// Finds a program in the directories of `search_path`.
 pub fn find(program: &str) -> Option<PathBuf> {
-    search_path()
-        .iter()
-        .map(|dir| dir.join(program))
-        .find(|candidate| is_executable(candidate))
+    search_path().iter().map(|dir| dir.join(program)).find(|candidate| is_executable(candidate))
 }
 
 /// Finds a program, or says how to get it.
@@ -59,8 +45,7 @@ pub fn need(program: &str) -> Result<PathBuf> {
 /// Whether a path is a file that may be executed.
 pub fn is_executable(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
-    path.metadata()
-        .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
 /// A command that the kernel kills when this process ends, whatever the way it ends. It must be spawned by the main

@@ -37,10 +37,7 @@ pub fn run(workspace: &Workspace, options: &Options, kernels: &[Spec]) -> Result
             kernel::get(workspace, spec)?;
         }
     }
-    eprintln!(
-        "xtask: setup: everything is there ({:.1} s)",
-        start.elapsed().as_secs_f32()
-    );
+    eprintln!("xtask: setup: everything is there ({:.1} s)", start.elapsed().as_secs_f32());
     Ok(ExitCode::SUCCESS)
 }
 

@@ -58,11 +58,7 @@ COMMAND is run by `sh -c`; several words are quoted, so that they arrive as they
 own, 124 if it had not ended in time, 125 if the machine failed (a panic, a stall, a warning on the kernel's console).")]
 pub struct Options {
     /// A series of Debian kernels such as 6.1, `newest`, or a kernel image; may be given again
-    #[arg(
-        long = "kernel",
-        value_name = "6.1|6.12|6.18|newest|PATH",
-        default_value = "newest"
-    )]
+    #[arg(long = "kernel", value_name = "6.1|6.12|6.18|newest|PATH", default_value = "newest")]
     pub kernels: Vec<Spec>,
     /// What the root directory is made of
     #[arg(long, value_enum, default_value = "minimal")]
@@ -86,12 +82,7 @@ pub struct Options {
     #[arg(long, value_name = "LIST", default_value = DEFAULT_LSM)]
     pub lsm: String,
     /// More words for the kernel's command line
-    #[arg(
-        long,
-        value_name = "ARGS",
-        default_value = "",
-        allow_hyphen_values = true
-    )]
+    #[arg(long, value_name = "ARGS", default_value = "", allow_hyphen_values = true)]
     pub append: String,
     /// Do not build agent-monitor and boot without it
     #[arg(long)]
@@ -123,12 +114,7 @@ impl Options {
 /// Runs the command on each kernel. The first status that is not 0 is the answer, after all have run.
 pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     let statuses = run_on_all(workspace, options)?;
-    Ok(statuses
-        .into_iter()
-        .map(|(_, status)| status)
-        .find(|status| *status != 0)
-        .unwrap_or(0)
-        .into())
+    Ok(statuses.into_iter().map(|(_, status)| status).find(|status| *status != 0).unwrap_or(0).into())
 }
 
 /// Runs the command on each kernel, and says with which status it ended on which.
@@ -139,8 +125,7 @@ pub fn run_on_all(workspace: &Workspace, options: &Options) -> Result<Vec<(Strin
     }
     let policies = Some(workspace.root.join("policies")).filter(|dir| dir.is_dir());
     for path in &options.with {
-        path.metadata()
-            .with_context(|| format!("read {} for --with", path.display()))?;
+        path.metadata().with_context(|| format!("read {} for --with", path.display()))?;
     }
     let payload = Payload {
         root: options.root,
@@ -161,17 +146,8 @@ pub fn run_on_all(workspace: &Workspace, options: &Options) -> Result<Vec<(Strin
     Ok(statuses)
 }
 
-fn boot(
-    workspace: &Workspace,
-    options: &Options,
-    payload: &Payload,
-    kernel: &Kernel,
-) -> Result<u8> {
-    let accel = if options.icount {
-        Accel::Icount
-    } else {
-        accel::best(workspace, kernel)?
-    };
+fn boot(workspace: &Workspace, options: &Options, payload: &Payload, kernel: &Kernel) -> Result<u8> {
+    let accel = if options.icount { Accel::Icount } else { accel::best(workspace, kernel)? };
     if options.cpus == 0 {
         bail!("a machine with no processor does not start; give --cpus 1 or more");
     }
@@ -193,10 +169,7 @@ fn boot(
         let Some(trouble) = report.trouble_of_boot().filter(|_| accel == Accel::Tcg) else {
             break;
         };
-        eprintln!(
-            "xtask: linux {}: {trouble}; nothing of ours ran yet, so it boots again",
-            kernel.release
-        );
+        eprintln!("xtask: linux {}: {trouble}; nothing of ours ran yet, so it boots again", kernel.release);
         report = session::run(kernel, &hardware, payload, limit, false)?;
     }
     tell(workspace, options, kernel, &report)
@@ -207,34 +180,24 @@ fn tell(workspace: &Workspace, options: &Options, kernel: &Kernel, report: &Repo
     let took = report.total.as_secs_f32();
     let (what, status) = match &report.outcome {
         Outcome::Exited(status) => {
-            eprintln!(
-                "xtask: linux {}: exit status {status}, {took:.1} s in all",
-                kernel.release
-            );
+            eprintln!("xtask: linux {}: exit status {status}, {took:.1} s in all", kernel.release);
             return Ok(*status);
         }
         Outcome::Interrupted => {
             eprintln!("xtask: linux {}: interrupted", kernel.release);
             return Ok(INTERRUPTED);
         }
-        Outcome::TimedOut if report.boot.is_none() => (
-            format!("did not start within {} s", options.timeout),
-            TIMED_OUT,
-        ),
-        Outcome::TimedOut => (
-            format!("the command had not ended after {} s", options.timeout),
-            TIMED_OUT,
-        ),
+        Outcome::TimedOut if report.boot.is_none() => {
+            (format!("did not start within {} s", options.timeout), TIMED_OUT)
+        }
+        Outcome::TimedOut => (format!("the command had not ended after {} s", options.timeout), TIMED_OUT),
         Outcome::Failed(what) => (what.clone(), FAILED),
     };
     let logs = workspace.target.join("vm-logs");
     fs::create_dir_all(&logs).with_context(|| format!("create {}", logs.display()))?;
     let log = logs.join(format!("{}-{}.log", kernel.release, std::process::id()));
     fs::write(&log, report.console.text()).with_context(|| format!("write {}", log.display()))?;
-    eprintln!(
-        "xtask: linux {}: the machine failed: {what}",
-        kernel.release
-    );
+    eprintln!("xtask: linux {}: the machine failed: {what}", kernel.release);
     for line in report.complaints.trim().lines() {
         eprintln!("qemu| {line}");
     }
@@ -249,11 +212,7 @@ fn tell(workspace: &Workspace, options: &Options, kernel: &Kernel, report: &Repo
 fn command_text(words: &[String]) -> String {
     match words {
         [text] => text.clone(),
-        words => words
-            .iter()
-            .map(|word| process::shell_quote(word))
-            .collect::<Vec<_>>()
-            .join(" "),
+        words => words.iter().map(|word| process::shell_quote(word)).collect::<Vec<_>>().join(" "),
     }
 }
 
@@ -263,16 +222,8 @@ mod tests {
 
     #[test]
     fn several_words_reach_the_command_as_they_are() {
-        let words = |words: &[&str]| {
-            words
-                .iter()
-                .map(|word| (*word).to_owned())
-                .collect::<Vec<_>>()
-        };
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
         assert_eq!(command_text(&words(&["uname -r; id"])), "uname -r; id");
-        assert_eq!(
-            command_text(&words(&["sh", "-c", "uname -r; id"])),
-            "sh -c 'uname -r; id'"
-        );
+        assert_eq!(command_text(&words(&["sh", "-c", "uname -r; id"])), "sh -c 'uname -r; id'");
     }
 }

@@ -23,30 +23,17 @@ impl Workspace {
             .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
         let root = crate_dir
             .parent()
-            .context(
-                "xtask's directory has no parent; run it as `cargo xtask` inside the checkout",
-            )?
+            .context("xtask's directory has no parent; run it as `cargo xtask` inside the checkout")?
             .to_path_buf();
         if !root.join("Cargo.toml").is_file() {
-            bail!(
-                "{} holds no Cargo.toml; run `cargo xtask` inside the checkout",
-                root.display()
-            );
+            bail!("{} holds no Cargo.toml; run `cargo xtask` inside the checkout", root.display());
         }
-        let target =
-            std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
         let cache = cache_dir()?;
         fs::create_dir_all(&cache).with_context(|| {
-            format!(
-                "create cache directory {} (AGENT_MONITOR_CACHE overrides it)",
-                cache.display()
-            )
+            format!("create cache directory {} (AGENT_MONITOR_CACHE overrides it)", cache.display())
         })?;
-        Ok(Self {
-            root,
-            target,
-            cache,
-        })
+        Ok(Self { root, target, cache })
     }
 
     /// Target directory of what runs in the machine: other flags than host builds, so it is a directory of its own.
@@ -63,18 +50,13 @@ impl Workspace {
     pub fn lock_cache(&self) -> Result<File> {
         let path = self.cache.join("lock");
         let file = File::create(&path).with_context(|| format!("create {}", path.display()))?;
-        file.lock()
-            .with_context(|| format!("lock {}", path.display()))?;
+        file.lock().with_context(|| format!("lock {}", path.display()))?;
         Ok(file)
     }
 }
 
 fn cache_dir() -> Result<PathBuf> {
-    let set = |name| {
-        std::env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     if let Some(dir) = set("AGENT_MONITOR_CACHE") {
         return Ok(std::path::absolute(dir)?);
     }

@@ -18,35 +18,25 @@ pub fn parse_list(text: &str) -> Vec<Source> {
 
 fn parse_line(line: &str) -> Option<Source> {
     let line = line.split('#').next()?.trim();
-    let rest = line
-        .strip_prefix("deb")?
-        .strip_prefix([' ', '\t'])?
-        .trim_start();
+    let rest = line.strip_prefix("deb")?.strip_prefix([' ', '\t'])?.trim_start();
     let (options, rest) = match rest.strip_prefix('[') {
         Some(inner) => inner.split_once(']')?,
         None => ("", rest),
     };
-    let signed_by = options
-        .split_whitespace()
-        .find_map(|option| option.strip_prefix("signed-by="));
+    let signed_by = options.split_whitespace().find_map(|option| option.strip_prefix("signed-by="));
     let mut words = rest.split_whitespace();
     let (uri, suite) = (words.next()?, words.next()?);
     words.any(|component| component == "main").then(|| Source {
         uri: uri.to_owned(),
         suite: suite.to_owned(),
-        signed_by: signed_by
-            .filter(|keys| keys.starts_with('/'))
-            .map(str::to_owned),
+        signed_by: signed_by.filter(|keys| keys.starts_with('/')).map(str::to_owned),
     })
 }
 
 /// Reads a file of the deb822 form (`Types:`, `URIs:`, `Suites:`, `Components:`, `Signed-By:`).
 pub fn parse_deb822(text: &str) -> Vec<Source> {
     let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
-    lines
-        .split(|line| line.trim().is_empty())
-        .flat_map(parse_stanza)
-        .collect()
+    lines.split(|line| line.trim().is_empty()).flat_map(parse_stanza).collect()
 }
 
 fn parse_stanza(lines: &[&str]) -> Vec<Source> {
@@ -60,11 +50,7 @@ fn parse_stanza(lines: &[&str]) -> Vec<Source> {
         return Vec::new();
     };
     words(lines, "suites")
-        .map(|suite| Source {
-            uri: uri.to_owned(),
-            suite: suite.to_owned(),
-            signed_by: signed_by.map(str::to_owned),
-        })
+        .map(|suite| Source { uri: uri.to_owned(), suite: suite.to_owned(), signed_by: signed_by.map(str::to_owned) })
         .collect()
 }
 
@@ -89,31 +75,21 @@ mod tests {
     use super::{Source, parse_deb822, parse_list};
 
     fn source(suite: &str, keys: Option<&str>) -> Source {
-        Source {
-            uri: "http://mirror.test/debian".into(),
-            suite: suite.into(),
-            signed_by: keys.map(str::to_owned),
-        }
+        Source { uri: "http://mirror.test/debian".into(), suite: suite.into(), signed_by: keys.map(str::to_owned) }
     }
 
     #[test]
     fn one_line_sources_are_read_with_their_options() {
         let text = "# deb http://old.test x main\ndeb [arch=amd64 signed-by=/k.gpg] http://mirror.test/debian stable main\n\
                     deb-src http://mirror.test/debian stable main\ndeb http://mirror.test/debian sid contrib main # all\n";
-        assert_eq!(
-            parse_list(text),
-            [source("stable", Some("/k.gpg")), source("sid", None)]
-        );
+        assert_eq!(parse_list(text), [source("stable", Some("/k.gpg")), source("sid", None)]);
     }
 
     #[test]
     fn deb822_sources_are_read_with_continuation_lines() {
         let text = "Types: deb deb-src\n# a note\nURIs: http://mirror.test/debian\nSuites: a\n b\nComponents: main\nSigned-By: /k.gpg\n\n\
                     Types: deb\nURIs: http://other.test\nSuites: c\nComponents: main\nEnabled: no\n";
-        assert_eq!(
-            parse_deb822(text),
-            [source("a", Some("/k.gpg")), source("b", Some("/k.gpg"))]
-        );
+        assert_eq!(parse_deb822(text), [source("a", Some("/k.gpg")), source("b", Some("/k.gpg"))]);
     }
 
     #[test]

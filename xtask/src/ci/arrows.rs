@@ -15,10 +15,7 @@ const CRATES: [(&str, &[&str]); 6] = [
     ("agent-monitor-common", &[]),
     ("agent-monitor-ebpf", &["agent-monitor-common"]),
     ("agent-monitor-policy", &["agent-monitor-common"]),
-    (
-        "agent-monitor",
-        &["agent-monitor-common", "agent-monitor-policy"],
-    ),
+    ("agent-monitor", &["agent-monitor-common", "agent-monitor-policy"]),
     ("agent-monitor-tests", &[]),
     ("xtask", &[]),
 ];
@@ -39,21 +36,14 @@ const LAYERS: [&[&str]; 5] = [
 /// Returns what points the wrong way.
 pub fn check(workspace: &Workspace) -> Result<Vec<String>> {
     let metadata = process::output(
-        build::cargo(workspace).args([
-            "metadata",
-            "--format-version",
-            "1",
-            "--no-deps",
-            "--locked",
-        ]),
+        build::cargo(workspace).args(["metadata", "--format-version", "1", "--no-deps", "--locked"]),
         "read cargo's metadata",
     )?;
     let metadata = serde_json::from_str(&metadata).context("parse cargo's metadata")?;
     let mut problems = crate_problems(&metadata);
     let src = workspace.root.join("agent-monitor/src");
     for path in scan::rust_files(&src)? {
-        let source =
-            fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        let source = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
         let file = path.strip_prefix(&src).unwrap_or(&path);
         problems.extend(file_problems(file, &source));
     }
@@ -62,35 +52,23 @@ pub fn check(workspace: &Workspace) -> Result<Vec<String>> {
 
 fn crate_problems(metadata: &Value) -> Vec<String> {
     let mut problems = Vec::new();
-    let list = |value: &Value, key: &str| {
-        value
-            .get(key)
-            .and_then(Value::as_array)
-            .cloned()
-            .unwrap_or_default()
-    };
+    let list = |value: &Value, key: &str| value.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
     for package in list(metadata, "packages") {
         let name = package["name"].as_str().unwrap_or_default();
         let Some((_, allowed)) = CRATES.iter().find(|(known, _)| *known == name) else {
-            problems.push(format!(
-                "crate {name} has no place in the table of xtask/src/ci/arrows.rs"
-            ));
+            problems.push(format!("crate {name} has no place in the table of xtask/src/ci/arrows.rs"));
             continue;
         };
         for dependency in list(&package, "dependencies") {
             let used = dependency["name"].as_str().unwrap_or_default();
             let is_ours = CRATES.iter().any(|(known, _)| *known == used);
             // The daemon's build script builds the kernel programs, which is no use of their code.
-            let is_built = name == "agent-monitor"
-                && used == "agent-monitor-ebpf"
-                && dependency["kind"] == "build";
+            let is_built = name == "agent-monitor" && used == "agent-monitor-ebpf" && dependency["kind"] == "build";
             if is_ours && !allowed.contains(&used) && !is_built {
                 problems.push(format!("{name} -> {used} in {name}/Cargo.toml"));
             }
             if LOADER.contains(&used) && name != "agent-monitor" {
-                problems.push(format!(
-                    "{name} -> {used}: only agent-monitor/src/bpf loads kernel programs"
-                ));
+                problems.push(format!("{name} -> {used}: only agent-monitor/src/bpf loads kernel programs"));
             }
         }
     }
@@ -104,7 +82,10 @@ fn file_problems(file: &Path, source: &str) -> Vec<String> {
     let tokens = scan::tokens(source);
     let mut problems = Vec::new();
     let Some(layer) = layer_of(own) else {
-        problems.push(format!("agent-monitor/src/{}: module {own} has no place in the layers of xtask/src/ci/arrows.rs", file.display()));
+        problems.push(format!(
+            "agent-monitor/src/{}: module {own} has no place in the layers of xtask/src/ci/arrows.rs",
+            file.display()
+        ));
         return problems;
     };
     let mut complain = |line: usize, what: String| {
@@ -118,31 +99,19 @@ fn file_problems(file: &Path, source: &str) -> Vec<String> {
             continue;
         };
         let may_know_siblings = layer == 0 || layer == LAYERS.len() - 1;
-        let is_well =
-            used == own || used_layer > layer || (used_layer == layer && may_know_siblings);
+        let is_well = used == own || used_layer > layer || (used_layer == layer && may_know_siblings);
         if !is_well {
             complain(line, format!("{own} -> {used}"));
         }
     }
     if own != "bpf" {
         for (index, token) in tokens.iter().enumerate() {
-            let is_path = tokens
-                .get(index + 1)
-                .is_some_and(|next| next.text == "::" || next.text == ";" || next.text == "as");
-            let follows_path = index > 0
-                && tokens[index - 1].text == "::"
-                && index > 1
-                && is_word(&tokens[index - 2].text);
-            if LOADER
-                .iter()
-                .any(|name| name.replace('-', "_") == token.text)
-                && is_path
-                && !follows_path
-            {
-                complain(
-                    token.line,
-                    format!("{own} names {}, which only bpf may", token.text),
-                );
+            let is_path =
+                tokens.get(index + 1).is_some_and(|next| next.text == "::" || next.text == ";" || next.text == "as");
+            let follows_path =
+                index > 0 && tokens[index - 1].text == "::" && index > 1 && is_word(&tokens[index - 2].text);
+            if LOADER.iter().any(|name| name.replace('-', "_") == token.text) && is_path && !follows_path {
+                complain(token.line, format!("{own} names {}, which only bpf may", token.text));
             }
         }
     }
@@ -159,11 +128,8 @@ fn is_word(text: &str) -> bool {
 
 /// `sink/audit.rs` is `sink::audit`, `sink.rs` is `sink`, `main.rs` is the crate itself.
 fn module_path(file: &Path) -> Vec<String> {
-    let mut path: Vec<String> = file
-        .with_extension("")
-        .iter()
-        .map(|part| part.to_string_lossy().into_owned())
-        .collect();
+    let mut path: Vec<String> =
+        file.with_extension("").iter().map(|part| part.to_string_lossy().into_owned()).collect();
     if path.last().is_some_and(|last| last == "mod") || path == ["main"] || path == ["lib"] {
         path.pop();
     }
@@ -240,72 +206,41 @@ mod tests {
     fn arrows_that_point_down_are_well() {
         let source = "use crate::{config::Config, record, event::{Event, sink}};\nuse super::follow;\nmod tests { use super::*; }";
         assert_eq!(problems("sink/audit.rs", source), [""; 0]);
-        assert_eq!(
-            problems("main.rs", "mod cmd; use crate::daemon; use aya_like::x;"),
-            [""; 0]
-        );
-        assert_eq!(
-            problems(
-                "cmd/run.rs",
-                "use crate::{bpf, bind}; use crate::cli::Args;"
-            ),
-            [""; 0]
-        );
+        assert_eq!(problems("main.rs", "mod cmd; use crate::daemon; use aya_like::x;"), [""; 0]);
+        assert_eq!(problems("cmd/run.rs", "use crate::{bpf, bind}; use crate::cli::Args;"), [""; 0]);
         assert_eq!(problems("bpf/load.rs", "use aya::Ebpf;"), [""; 0]);
     }
 
     #[test]
     fn a_sibling_must_not_be_known() {
-        assert_eq!(
-            problems("sink.rs", "use crate::bind::Binding;"),
-            ["agent-monitor/src/sink.rs:1: sink -> bind"]
-        );
+        assert_eq!(problems("sink.rs", "use crate::bind::Binding;"), ["agent-monitor/src/sink.rs:1: sink -> bind"]);
         assert_eq!(
             problems("sink/audit.rs", "\nuse crate::{record, enrich::x};"),
             ["agent-monitor/src/sink/audit.rs:2: sink -> enrich"]
         );
-        assert_eq!(
-            problems("sink/audit.rs", "fn f() { super::super::control::g() }").len(),
-            1
-        );
+        assert_eq!(problems("sink/audit.rs", "fn f() { super::super::control::g() }").len(), 1);
         assert_eq!(problems("sink.rs", "fn f() -> super::bpf::Map {}").len(), 1);
     }
 
     #[test]
     fn an_arrow_up_fails() {
-        assert_eq!(
-            problems("record.rs", "fn f() { crate::daemon::f() }").len(),
-            1
-        );
+        assert_eq!(problems("record.rs", "fn f() { crate::daemon::f() }").len(), 1);
         assert_eq!(problems("daemon.rs", "use crate::cmd;").len(), 1);
         assert_eq!(problems("event/x.rs", "use crate::sink;").len(), 1);
     }
 
     #[test]
     fn comments_and_texts_name_nothing() {
-        assert_eq!(
-            problems(
-                "record.rs",
-                "// crate::daemon\nconst A: &str = \"crate::daemon aya::x\";"
-            ),
-            [""; 0]
-        );
+        assert_eq!(problems("record.rs", "// crate::daemon\nconst A: &str = \"crate::daemon aya::x\";"), [""; 0]);
     }
 
     #[test]
     fn only_bpf_names_the_loader() {
-        for source in [
-            "use aya::Ebpf;",
-            "fn f(x: &::aya::Btf) {}",
-            "extern crate aya;",
-            "aya_log::EbpfLogger::init();",
-        ] {
+        for source in ["use aya::Ebpf;", "fn f(x: &::aya::Btf) {}", "extern crate aya;", "aya_log::EbpfLogger::init();"]
+        {
             assert_eq!(problems("daemon.rs", source).len(), 1, "{source}");
         }
-        assert_eq!(
-            problems("daemon.rs", "use crate::bpf::aya::X; struct S { aya: u8 }"),
-            [""; 0]
-        );
+        assert_eq!(problems("daemon.rs", "use crate::bpf::aya::X; struct S { aya: u8 }"), [""; 0]);
     }
 
     #[test]
@@ -316,9 +251,8 @@ mod tests {
     #[test]
     fn crates_use_only_those_that_they_may() {
         let metadata = |name: &str, uses: &str, kind: &str| {
-            let text = format!(
-                r#"{{"packages":[{{"name":"{name}","dependencies":[{{"name":"{uses}","kind":{kind}}}]}}]}}"#
-            );
+            let text =
+                format!(r#"{{"packages":[{{"name":"{name}","dependencies":[{{"name":"{uses}","kind":{kind}}}]}}]}}"#);
             serde_json::from_str(&text).expect("it is JSON")
         };
         let count = |name, uses, kind| crate_problems(&metadata(name, uses, kind)).len();
@@ -326,15 +260,9 @@ mod tests {
         assert_eq!(count("agent-monitor", "agent-monitor-ebpf", "\"build\""), 0);
         assert_eq!(count("agent-monitor", "aya", "null"), 0);
         assert_eq!(count("agent-monitor", "agent-monitor-ebpf", "null"), 1);
-        assert_eq!(
-            count("agent-monitor-common", "agent-monitor-policy", "null"),
-            1
-        );
+        assert_eq!(count("agent-monitor-common", "agent-monitor-policy", "null"), 1);
         assert_eq!(count("agent-monitor-policy", "aya", "null"), 1);
-        assert_eq!(
-            count("agent-monitor-tests", "agent-monitor-common", "\"dev\""),
-            1
-        );
+        assert_eq!(count("agent-monitor-tests", "agent-monitor-common", "\"dev\""), 1);
         assert_eq!(count("another", "serde", "null"), 1);
     }
 }

@@ -25,22 +25,12 @@ pub fn check(workspace: &Workspace) -> Result<Vec<String>> {
     let path = workspace.root.join(DOCUMENT);
     let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
     let mut functions = BTreeSet::new();
-    for place in PLACES
-        .map(|place| workspace.root.join(place))
-        .iter()
-        .filter(|place| place.is_dir())
-    {
+    for place in PLACES.map(|place| workspace.root.join(place)).iter().filter(|place| place.is_dir()) {
         for file in scan::rust_files(place)? {
-            let source =
-                fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
+            let source = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
             let tokens = scan::tokens(&source);
             let is_function = |pair: &&[scan::Token]| pair[0].text == "fn";
-            functions.extend(
-                tokens
-                    .windows(2)
-                    .filter(is_function)
-                    .map(|pair| pair[1].text.clone()),
-            );
+            functions.extend(tokens.windows(2).filter(is_function).map(|pair| pair[1].text.clone()));
         }
     }
     Ok(problems(&text, &functions))
@@ -51,8 +41,7 @@ fn problems(text: &str, functions: &BTreeSet<String>) -> Vec<String> {
     let mut rows = 0;
     let mut ids = BTreeSet::new();
     for (index, line) in text.lines().enumerate() {
-        let mut complain =
-            |what: String| problems.push(format!("{DOCUMENT}:{}: {what}", index + 1));
+        let mut complain = |what: String| problems.push(format!("{DOCUMENT}:{}: {what}", index + 1));
         let Some(cells) = cells(line) else { continue };
         let is_rule = |cell: &String| cell.chars().all(|c| c == '-' || c == ':');
         if cells.iter().all(is_rule) || cells[0] == "id" {
@@ -76,16 +65,12 @@ fn problems(text: &str, functions: &BTreeSet<String>) -> Vec<String> {
                     complain(format!("{id} is said to be {outcome}, and names no test"));
                 }
                 for test in tests.iter().filter(|test| !functions.contains(*test)) {
-                    complain(format!(
-                        "{id} names the test `{test}`, which does not exist"
-                    ));
+                    complain(format!("{id} names the test `{test}`, which does not exist"));
                 }
             }
             "open" if proof.is_empty() => complain(format!("{id} is open, and gives no reason")),
             "open" => {}
-            other => complain(format!(
-                "{id} has the outcome `{other}`; it is one of denied, recorded, open"
-            )),
+            other => complain(format!("{id} has the outcome `{other}`; it is one of denied, recorded, open")),
         }
     }
     if rows == 0 {
@@ -96,39 +81,16 @@ fn problems(text: &str, functions: &BTreeSet<String>) -> Vec<String> {
 
 /// Cells of a table's row. A `\|` belongs to its cell.
 fn cells(line: &str) -> Option<Vec<String>> {
-    let inside = line
-        .trim()
-        .strip_prefix('|')?
-        .strip_suffix('|')?
-        .replace("\\|", "\u{0}");
-    Some(
-        inside
-            .split('|')
-            .map(|cell| cell.trim().trim_matches('*').replace('\u{0}', "|"))
-            .collect(),
-    )
+    let inside = line.trim().strip_prefix('|')?.strip_suffix('|')?.replace("\\|", "\u{0}");
+    Some(inside.split('|').map(|cell| cell.trim().trim_matches('*').replace('\u{0}', "|")).collect())
 }
 
 /// Names of tests in a cell: words that could be functions, in backticks or alone; a path's last part is the name.
 fn test_names(cell: &str) -> Vec<String> {
     let in_ticks = cell.split('`').skip(1).step_by(2);
-    let words: Vec<&str> = if cell.contains('`') {
-        in_ticks.collect()
-    } else {
-        cell.split([',', ' ']).collect()
-    };
-    let name = |word: &&str| {
-        word.rsplit("::")
-            .next()
-            .unwrap_or_default()
-            .trim()
-            .to_owned()
-    };
-    words
-        .iter()
-        .map(name)
-        .filter(|name| !name.is_empty())
-        .collect()
+    let words: Vec<&str> = if cell.contains('`') { in_ticks.collect() } else { cell.split([',', ' ']).collect() };
+    let name = |word: &&str| word.rsplit("::").next().unwrap_or_default().trim().to_owned();
+    words.iter().map(name).filter(|name| !name.is_empty()).collect()
 }
 
 #[cfg(test)]

@@ -31,11 +31,7 @@ pub fn rust_files(dir: &Path) -> Result<Vec<PathBuf>> {
 
 /// Takes source apart.
 pub fn tokens(source: &str) -> Vec<Token> {
-    let mut scanner = Scanner {
-        rest: source,
-        line: 1,
-        tokens: Vec::new(),
-    };
+    let mut scanner = Scanner { rest: source, line: 1, tokens: Vec::new() };
     while !scanner.rest.is_empty() {
         scanner.step();
     }
@@ -75,10 +71,7 @@ impl Scanner<'_> {
     }
 
     fn take(&mut self, length: usize) {
-        self.tokens.push(Token {
-            text: self.rest[..length].to_owned(),
-            line: self.line,
-        });
+        self.tokens.push(Token { text: self.rest[..length].to_owned(), line: self.line });
         self.skip(length);
     }
 
@@ -110,18 +103,12 @@ fn block_comment(source: &str) -> usize {
 
 /// Length of a text such as `r#"..."#`, if there is one.
 fn raw_text(source: &str) -> Option<usize> {
-    let start = ["r", "br", "cr"]
-        .iter()
-        .find_map(|prefix| source.strip_prefix(prefix))?;
+    let start = ["r", "br", "cr"].iter().find_map(|prefix| source.strip_prefix(prefix))?;
     let hashes = start.len() - start.trim_start_matches('#').len();
     let inside = start[hashes..].strip_prefix('"')?;
     let end = format!("\"{}", "#".repeat(hashes));
     let before = source.len() - inside.len();
-    Some(
-        inside
-            .find(&end)
-            .map_or(source.len(), |at| before + at + end.len()),
-    )
+    Some(inside.find(&end).map_or(source.len(), |at| before + at + end.len()))
 }
 
 /// Length of a text in double quotes.
@@ -143,9 +130,7 @@ fn text(source: &str) -> usize {
 fn character(source: &str) -> usize {
     let mut chars = source.char_indices().skip(1);
     match (chars.next(), chars.next()) {
-        (Some((_, '\\')), Some(_)) => chars
-            .find(|(_, c)| *c == '\'')
-            .map_or(source.len(), |(at, _)| at + 1),
+        (Some((_, '\\')), Some(_)) => chars.find(|(_, c)| *c == '\'').map_or(source.len(), |(at, _)| at + 1),
         (Some(_), Some((at, '\''))) => at + 1,
         _ => 1,
     }
@@ -169,12 +154,6 @@ mod tests {
     fn paths_and_lifetimes_are_taken_apart_with_their_lines() {
         assert_eq!(words("use crate::a;"), ["use", "crate", "::", "a", ";"]);
         assert_eq!(words("&'a str"), ["&", "a", "str"]);
-        assert_eq!(
-            tokens("a\n\nb /*\n*/ c")
-                .iter()
-                .map(|token| token.line)
-                .collect::<Vec<_>>(),
-            [1, 3, 4]
-        );
+        assert_eq!(tokens("a\n\nb /*\n*/ c").iter().map(|token| token.line).collect::<Vec<_>>(), [1, 3, 4]);
     }
 }

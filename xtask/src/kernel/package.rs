@@ -31,12 +31,7 @@ pub fn download(suite: &Suite, release: &str, dir: &Path) -> Result<()> {
     let mut packages = Vec::new();
     for part in PARTS {
         let name = format!("{part}-{release}");
-        packages.extend(
-            suite
-                .packages(&name)?
-                .into_iter()
-                .filter(|package| *package == name),
-        );
+        packages.extend(suite.packages(&name)?.into_iter().filter(|package| *package == name));
     }
     let unpacked = dir.join("unpacked");
     fs::create_dir(&unpacked).with_context(|| format!("create {}", unpacked.display()))?;
@@ -46,61 +41,37 @@ pub fn download(suite: &Suite, release: &str, dir: &Path) -> Result<()> {
     for (number, module) in find_modules(&unpacked, release)? {
         install_module(&module, &modules, number)?;
     }
-    let image = [
-        format!("boot/vmlinuz-{release}"),
-        format!("usr/lib/modules/{release}/vmlinuz"),
-    ]
-    .iter()
-    .map(|path| unpacked.join(path))
-    .find(|path| path.is_file())
-    .with_context(|| format!("{} hold no vmlinuz of {release}", packages.join(", ")))?;
+    let image = [format!("boot/vmlinuz-{release}"), format!("usr/lib/modules/{release}/vmlinuz")]
+        .iter()
+        .map(|path| unpacked.join(path))
+        .find(|path| path.is_file())
+        .with_context(|| format!("{} hold no vmlinuz of {release}", packages.join(", ")))?;
     fs::rename(&image, dir.join("vmlinuz")).with_context(|| format!("move {}", image.display()))?;
     fs::remove_dir_all(&unpacked).with_context(|| format!("remove {}", unpacked.display()))
 }
 
 /// Opens a kernel's directory in the cache.
 pub fn open(dir: &Path) -> Result<Kernel> {
-    let release = dir
-        .file_name()
-        .and_then(|name| name.to_str())
-        .with_context(|| format!("{} has no name", dir.display()))?;
+    let release =
+        dir.file_name().and_then(|name| name.to_str()).with_context(|| format!("{} has no name", dir.display()))?;
     let image = dir.join("vmlinuz");
     if !image.is_file() {
         bail!("{} is missing", image.display());
     }
-    let entries = fs::read_dir(dir.join("modules"))
-        .with_context(|| format!("read the modules of linux {release}"))?;
-    let mut modules: Vec<PathBuf> = entries
-        .map(|entry| Ok(entry?.path()))
-        .collect::<Result<_>>()?;
+    let entries = fs::read_dir(dir.join("modules")).with_context(|| format!("read the modules of linux {release}"))?;
+    let mut modules: Vec<PathBuf> = entries.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
     modules.sort();
-    Ok(Kernel {
-        release: release.to_owned(),
-        image,
-        modules,
-    })
+    Ok(Kernel { release: release.to_owned(), image, modules })
 }
 
 /// A kernel image of the user's own: its modules are found where a kernel package or `make modules_install` puts them.
 pub fn of_user(image: &Path) -> Result<Kernel> {
     let image = std::path::absolute(image)?;
-    let name = image
-        .file_name()
-        .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    let name = image.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let release = name.strip_prefix("vmlinuz-").unwrap_or(&name).to_owned();
-    let root = image
-        .parent()
-        .and_then(Path::parent)
-        .unwrap_or(Path::new("/"));
-    let modules = find_modules(root, &release)?
-        .into_iter()
-        .map(|(_, path)| path)
-        .collect();
-    Ok(Kernel {
-        release,
-        image,
-        modules,
-    })
+    let root = image.parent().and_then(Path::parent).unwrap_or(Path::new("/"));
+    let modules = find_modules(root, &release)?.into_iter().map(|(_, path)| path).collect();
+    Ok(Kernel { release, image, modules })
 }
 
 fn find_modules(root: &Path, release: &str) -> Result<Vec<(usize, PathBuf)>> {
@@ -122,12 +93,8 @@ fn visit(dir: &Path, found: &mut Vec<(usize, PathBuf)>) -> Result<()> {
         let (path, name) = (entry.path(), entry.file_name());
         if entry.file_type()?.is_dir() {
             visit(&path, found)?;
-        } else if let Some((module, "ko" | "ko.xz")) =
-            name.to_str().and_then(|name| name.split_once('.'))
-        {
-            let wanted = MODULES
-                .iter()
-                .position(|wanted| *wanted == module.replace('-', "_"));
+        } else if let Some((module, "ko" | "ko.xz")) = name.to_str().and_then(|name| name.split_once('.')) {
+            let wanted = MODULES.iter().position(|wanted| *wanted == module.replace('-', "_"));
             found.extend(wanted.map(|number| (number, path)));
         }
     }
@@ -137,10 +104,7 @@ fn visit(dir: &Path, found: &mut Vec<(usize, PathBuf)>) -> Result<()> {
 fn install_module(module: &Path, dir: &Path, number: usize) -> Result<()> {
     let to = dir.join(format!("{number:02}-{}.ko", MODULES[number]));
     fs::copy(module, &to).with_context(|| format!("copy {}", module.display()))?;
-    if module
-        .extension()
-        .is_some_and(|extension| extension == "xz")
-    {
+    if module.extension().is_some_and(|extension| extension == "xz") {
         let packed = to.with_extension("ko.xz");
         fs::rename(&to, &packed).with_context(|| format!("move {}", to.display()))?;
         let mut unxz = Command::new(process::need("busybox")?);

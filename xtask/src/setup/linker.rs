@@ -19,9 +19,7 @@ pub fn ensure(workspace: &Workspace) -> Result<()> {
         return Ok(());
     }
     // Ours comes first in the PATH of what we run: an outdated one must not be in the way.
-    if process::find("bpf-linker")
-        .and_then(|path| version(&path))
-        .is_some_and(|version| version == VERSION)
+    if process::find("bpf-linker").and_then(|path| version(&path)).is_some_and(|version| version == VERSION)
         && !own.exists()
     {
         return Ok(());
@@ -31,18 +29,10 @@ pub fn ensure(workspace: &Workspace) -> Result<()> {
 
 /// Builds a tool from the package registry into the cache, with cargo's own progress on standard error.
 pub fn install(workspace: &Workspace, name: &str, version: Option<&str>) -> Result<()> {
-    eprintln!(
-        "xtask: setup: building {name} {} (takes some minutes, once)",
-        version.unwrap_or_default()
-    );
+    eprintln!("xtask: setup: building {name} {} (takes some minutes, once)", version.unwrap_or_default());
     let mut cargo = build::cargo(workspace);
-    cargo
-        .args(["install", "--locked", "--force", "--root"])
-        .arg(workspace.tools());
-    cargo
-        .arg("--target-dir")
-        .arg(workspace.cache.join("tools-build"))
-        .arg(name);
+    cargo.args(["install", "--locked", "--force", "--root"]).arg(workspace.tools());
+    cargo.arg("--target-dir").arg(workspace.cache.join("tools-build")).arg(name);
     if let Some(version) = version {
         cargo.args(["--version", version]);
     }
@@ -52,10 +42,6 @@ pub fn install(workspace: &Workspace, name: &str, version: Option<&str>) -> Resu
 }
 
 fn version(program: &Path) -> Option<String> {
-    let said = process::output(
-        Command::new(program).arg("--version"),
-        "ask bpf-linker for its version",
-    )
-    .ok()?;
+    let said = process::output(Command::new(program).arg("--version"), "ask bpf-linker for its version").ok()?;
     said.split_whitespace().nth(1).map(str::to_owned)
 }

@@ -27,26 +27,19 @@ pub fn ensure() -> Result<()> {
     }
     let list = missing.join(" ");
     if process::find("apt-get").is_none() {
-        bail!(
-            "missing: {list} (names of Debian's packages), and this system has no apt-get; install them its way"
-        );
+        bail!("missing: {list} (names of Debian's packages), and this system has no apt-get; install them its way");
     }
     let user = process::output(std::process::Command::new("id").arg("-u"), "ask who we are")?;
     if user.trim() != "0" {
-        bail!(
-            "missing: {list}; run: sudo apt-get update && sudo apt-get install --no-install-recommends {list}"
-        );
+        bail!("missing: {list}; run: sudo apt-get update && sudo apt-get install --no-install-recommends {list}");
     }
     eprintln!("xtask: setup: installing {list}");
     apt::install(&missing)
 }
 
 fn missing() -> Vec<&'static str> {
-    let mut missing: Vec<&str> = PROGRAMS
-        .iter()
-        .filter(|(program, _)| process::find(program).is_none())
-        .map(|(_, package)| *package)
-        .collect();
+    let mut missing: Vec<&str> =
+        PROGRAMS.iter().filter(|(program, _)| process::find(program).is_none()).map(|(_, package)| *package).collect();
     if !process::find("busybox").is_some_and(|path| is_static(&path)) {
         missing.push("busybox-static");
     }
@@ -65,11 +58,7 @@ fn is_static(program: &Path) -> bool {
 /// Debian 12 has virtiofsd in a package of QEMU's, later ones in one of its own.
 fn virtiofsd_package() -> &'static str {
     let version = fs::read_to_string("/etc/debian_version").unwrap_or_default();
-    if version.starts_with("12.") {
-        "qemu-system-common"
-    } else {
-        "virtiofsd"
-    }
+    if version.starts_with("12.") { "qemu-system-common" } else { "virtiofsd" }
 }
 
 #[cfg(test)]

@@ -56,12 +56,7 @@ impl Accel {
 
 /// Returns the fastest way that works here.
 pub fn best(workspace: &Workspace, kernel: &Kernel) -> Result<Accel> {
-    if OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open("/dev/kvm")
-        .is_err()
-    {
+    if OpenOptions::new().read(true).write(true).open("/dev/kvm").is_err() {
         return Ok(Accel::Tcg);
     }
     let qemu = process::output(
@@ -69,37 +64,18 @@ pub fn best(workspace: &Workspace, kernel: &Kernel) -> Result<Accel> {
         "ask QEMU for its version",
     )?;
     let host = fs::read_to_string("/proc/version").context("read /proc/version")?;
-    let key = format!(
-        "{}\n{}",
-        qemu.lines().next().unwrap_or_default(),
-        host.trim()
-    );
+    let key = format!("{}\n{}", qemu.lines().next().unwrap_or_default(), host.trim());
     let path = workspace.cache.join("kvm-probe");
     let kept = fs::read_to_string(&path).unwrap_or_default();
     if let Some((answer, kept_key)) = kept.split_once('\n')
         && kept_key == key
     {
-        return Ok(if answer == "kvm" {
-            Accel::Kvm
-        } else {
-            Accel::Tcg
-        });
+        return Ok(if answer == "kvm" { Accel::Kvm } else { Accel::Tcg });
     }
-    eprintln!(
-        "xtask: trying whether a stock kernel starts on /dev/kvm (once, at most {} s)",
-        PROBE_LIMIT.as_secs()
-    );
+    eprintln!("xtask: trying whether a stock kernel starts on /dev/kvm (once, at most {} s)", PROBE_LIMIT.as_secs());
     let accel = probe(kernel)?;
-    eprintln!(
-        "xtask: {}",
-        if accel == Accel::Kvm {
-            "it does: using KVM"
-        } else {
-            "it does not: using TCG"
-        }
-    );
-    fs::write(&path, format!("{}\n{key}", accel.name()))
-        .with_context(|| format!("write {}", path.display()))?;
+    eprintln!("xtask: {}", if accel == Accel::Kvm { "it does: using KVM" } else { "it does not: using TCG" });
+    fs::write(&path, format!("{}\n{key}", accel.name())).with_context(|| format!("write {}", path.display()))?;
     Ok(accel)
 }
 

@@ -42,8 +42,7 @@ impl Console {
     /// Takes a line; true if it is the first that tells of trouble.
     pub fn line(&mut self, line: &str) -> bool {
         let line = line.trim_end_matches(['\r', '\n']);
-        let is_first =
-            self.trouble.is_none() && TROUBLE.iter().any(|trouble| line.contains(trouble));
+        let is_first = self.trouble.is_none() && TROUBLE.iter().any(|trouble| line.contains(trouble));
         if is_first {
             self.trouble = Some(self.lines.len());
         }
@@ -75,9 +74,7 @@ impl Console {
 
 /// A kernel line without the time in front of it.
 fn without_time(line: &str) -> &str {
-    line.strip_prefix('[')
-        .and_then(|rest| rest.split_once("] "))
-        .map_or(line, |(_, text)| text)
+    line.strip_prefix('[').and_then(|rest| rest.split_once("] ")).map_or(line, |(_, text)| text)
 }
 
 #[cfg(test)]
@@ -112,10 +109,7 @@ mod tests {
             (0..9).for_each(|number| assert!(!console.line(&format!("line {number}"))));
             assert!(console.line(line), "{line}");
             assert!(!console.line("Kernel panic again"));
-            assert_eq!(
-                console.trouble(),
-                line.split_once("] ").map(|(_, text)| text)
-            );
+            assert_eq!(console.trouble(), line.split_once("] ").map(|(_, text)| text));
             assert_eq!(console.excerpt()[0], "line 4");
             assert_eq!(console.excerpt()[5], line);
         }

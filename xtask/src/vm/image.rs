@@ -29,34 +29,14 @@ pub struct Payload {
 
 /// Files of the minimal root directory. The hash in `shadow` is no hash of anything.
 const ETC: [(&str, u32, &str); 8] = [
-    (
-        "passwd",
-        0o644,
-        "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n",
-    ),
+    ("passwd", 0o644, "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n"),
     ("group", 0o644, "root:x:0:\nnogroup:x:65534:\n"),
-    (
-        "shadow",
-        0o640,
-        "root:$6$test$not-a-hash:20000:0:99999:7:::\n",
-    ),
-    (
-        "hosts",
-        0o644,
-        "127.0.0.1 localhost machine\n::1 localhost\n",
-    ),
+    ("shadow", 0o640, "root:$6$test$not-a-hash:20000:0:99999:7:::\n"),
+    ("hosts", 0o644, "127.0.0.1 localhost machine\n::1 localhost\n"),
     ("hostname", 0o644, "machine\n"),
-    (
-        "nsswitch.conf",
-        0o644,
-        "passwd: files\ngroup: files\nhosts: files\n",
-    ),
+    ("nsswitch.conf", 0o644, "passwd: files\ngroup: files\nhosts: files\n"),
     ("resolv.conf", 0o644, ""),
-    (
-        "os-release",
-        0o644,
-        "ID=machine\nNAME=machine\nPRETTY_NAME=\"initramfs of cargo xtask vm\"\n",
-    ),
+    ("os-release", 0o644, "ID=machine\nNAME=machine\nPRETTY_NAME=\"initramfs of cargo xtask vm\"\n"),
 ];
 
 /// Writes the initramfs for one boot.
@@ -69,9 +49,7 @@ pub fn write(kernel: &Kernel, payload: &Payload, to: &Path) -> Result<()> {
     add_applets(&mut archive, &busybox)?;
     archive.bytes("init", 0o755, include_bytes!("init.sh"))?;
     for module in &kernel.modules {
-        let name = module
-            .file_name()
-            .with_context(|| format!("{} has no name", module.display()))?;
+        let name = module.file_name().with_context(|| format!("{} has no name", module.display()))?;
         archive.copy(module, &format!("modules/{}", name.to_string_lossy()))?;
     }
     for directory in ["dev", "proc", "sys", "run", "var/tmp", "mnt", "usr/lib"] {
@@ -101,27 +79,14 @@ fn add_payload<W: std::io::Write>(
     archive.directory(&format!("{prefix}root"), 0o700)?;
     archive.directory(&format!("{prefix}.machine"), 0o700)?;
     archive.copy(busybox, &format!("{prefix}.machine/busybox"))?;
-    archive.bytes(
-        &format!("{prefix}.machine/boot.sh"),
-        0o644,
-        include_bytes!("boot.sh"),
-    )?;
-    archive.bytes(
-        &format!("{prefix}.machine/command"),
-        0o644,
-        payload.command.as_bytes(),
-    )?;
+    archive.bytes(&format!("{prefix}.machine/boot.sh"), 0o644, include_bytes!("boot.sh"))?;
+    archive.bytes(&format!("{prefix}.machine/command"), 0o644, payload.command.as_bytes())?;
     if let Some(policies) = &payload.policies {
         archive.copy(policies, &format!("{prefix}etc/agent-monitor/policies"))?;
     }
-    for (dir, files) in [
-        ("usr/local/bin", &payload.programs),
-        ("root", &payload.with),
-    ] {
+    for (dir, files) in [("usr/local/bin", &payload.programs), ("root", &payload.with)] {
         for path in files {
-            let name = path
-                .file_name()
-                .with_context(|| format!("{} has no name", path.display()))?;
+            let name = path.file_name().with_context(|| format!("{} has no name", path.display()))?;
             archive.copy(path, &format!("{prefix}{dir}/{}", name.to_string_lossy()))?;
         }
     }
@@ -129,10 +94,7 @@ fn add_payload<W: std::io::Write>(
 }
 
 fn add_applets<W: std::io::Write>(archive: &mut Archive<W>, busybox: &Path) -> Result<()> {
-    let list = process::output(
-        Command::new(busybox).arg("--list-full"),
-        "list busybox's programs",
-    )?;
+    let list = process::output(Command::new(busybox).arg("--list-full"), "list busybox's programs")?;
     let is_program = |path: &&str| path.contains('/') && *path != "bin/busybox";
     for path in list.lines().filter(is_program) {
         archive.symlink(path, "/bin/busybox")?;

@@ -74,34 +74,11 @@ impl Machine {
         };
         let mut command = process::dies_with_us(&process::need("qemu-system-x86_64")?)?;
         // The user's QEMU configuration and default devices would make machines differ.
-        command.args([
-            "-M",
-            "q35",
-            "-no-user-config",
-            "-nodefaults",
-            "-display",
-            "none",
-            "-no-reboot",
-        ]);
+        command.args(["-M", "q35", "-no-user-config", "-nodefaults", "-display", "none", "-no-reboot"]);
         command.args(hardware.accel.arguments());
-        command.args([
-            "-smp",
-            &hardware.cpus.to_string(),
-            "-m",
-            &hardware.memory_mib.to_string(),
-        ]);
-        command
-            .arg("-kernel")
-            .arg(kernel)
-            .arg("-initrd")
-            .arg(initramfs)
-            .args(["-append", &command_line(hardware)]);
-        command.args([
-            "-chardev",
-            "stdio,id=console,signal=off",
-            "-serial",
-            "chardev:console",
-        ]);
+        command.args(["-smp", &hardware.cpus.to_string(), "-m", &hardware.memory_mib.to_string()]);
+        command.arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs).args(["-append", &command_line(hardware)]);
+        command.args(["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]);
         command.args(["-device", "virtio-serial-pci"]);
         if let Some(share) = &share {
             command.args(share.arguments(hardware.memory_mib));
@@ -109,44 +86,23 @@ impl Machine {
         let mut ports = Vec::new();
         for (index, name) in PORTS.iter().enumerate() {
             let path = dir.join(name);
-            ports.push(
-                UnixListener::bind(&path).with_context(|| format!("bind {}", path.display()))?,
-            );
-            command.args([
-                "-chardev",
-                &format!("socket,id={name},path={}", path.display()),
-            ]);
-            command.args([
-                "-device",
-                &format!("virtserialport,chardev={name},name={name},nr={}", index + 1),
-            ]);
+            ports.push(UnixListener::bind(&path).with_context(|| format!("bind {}", path.display()))?);
+            command.args(["-chardev", &format!("socket,id={name},path={}", path.display())]);
+            command.args(["-device", &format!("virtserialport,chardev={name},name={name},nr={}", index + 1)]);
         }
         let log = dir.join("qemu.log");
         let errors = File::create(&log).with_context(|| format!("create {}", log.display()))?;
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(errors);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors);
         let mut qemu = command.spawn().context("start qemu-system-x86_64")?;
-        let console = qemu
-            .stdout
-            .take()
-            .context("qemu's standard output is a pipe")?;
+        let console = qemu.stdout.take().context("qemu's standard output is a pipe")?;
 
-        let mut machine = Self {
-            qemu,
-            share,
-            log,
-            readers: Vec::new(),
-        };
+        let mut machine = Self { qemu, share, log, readers: Vec::new() };
         let paths = PORTS.map(|name| dir.join(name));
         let sender = happenings.clone();
         machine.read(happenings, move || {
             lines(console, &sender, Happening::Console);
             // QEMU may have ended before it connected to its ports; whoever waits there must not wait for ever.
-            paths
-                .iter()
-                .for_each(|path| drop(UnixStream::connect(path)));
+            paths.iter().for_each(|path| drop(UnixStream::connect(path)));
         });
         for (name, port) in PORTS.into_iter().zip(ports) {
             let sender = happenings.clone();
@@ -203,19 +159,13 @@ fn command_line(hardware: &Hardware) -> String {
         Root::Host => "host",
     };
     // loglevel 5 shows warnings and worse. A kernel in trouble stops at once, so that its words are the last ones.
-    format!(
-        "console=ttyS0 loglevel=5 oops=panic panic=-1 lsm={} machine.root={root} {}",
-        hardware.lsm, hardware.append
-    )
+    format!("console=ttyS0 loglevel=5 oops=panic panic=-1 lsm={} machine.root={root} {}", hardware.lsm, hardware.append)
 }
 
 fn lines(stream: impl Read, happenings: &Sender<Happening>, make: fn(String) -> Happening) {
     let mut stream = BufReader::new(stream);
     let mut line = Vec::new();
-    while stream
-        .read_until(b'\n', &mut line)
-        .is_ok_and(|count| count > 0)
-    {
+    while stream.read_until(b'\n', &mut line).is_ok_and(|count| count > 0) {
         let _ = happenings.send(make(String::from_utf8_lossy(&line).trim_end().to_owned()));
         line.clear();
     }

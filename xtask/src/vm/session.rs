@@ -52,34 +52,16 @@ impl Report {
 }
 
 /// Boots a kernel, runs the payload's command and waits for its end.
-pub fn run(
-    kernel: &Kernel,
-    hardware: &Hardware,
-    payload: &Payload,
-    limit: Duration,
-    quiet: bool,
-) -> Result<Report> {
+pub fn run(kernel: &Kernel, hardware: &Hardware, payload: &Payload, limit: Duration, quiet: bool) -> Result<Report> {
     let dir = machine_dir()?;
     let initramfs = dir.path().join("initramfs");
     image::write(kernel, payload, &initramfs).context("make the machine's initramfs")?;
     let (sender, receiver) = channel();
     on_interrupt(&sender)?;
     let start = Instant::now();
-    let mut machine = Machine::start(
-        hardware,
-        &kernel.image,
-        &initramfs,
-        dir.path(),
-        quiet,
-        &sender,
-    )?;
-    let mut watch = Watch {
-        console: Console::default(),
-        status: None,
-        interrupted: false,
-        boot: None,
-        streams: STREAMS,
-    };
+    let mut machine = Machine::start(hardware, &kernel.image, &initramfs, dir.path(), quiet, &sender)?;
+    let mut watch =
+        Watch { console: Console::default(), status: None, interrupted: false, boot: None, streams: STREAMS };
     let timed_out = watch.until_end(&receiver, start, limit, &mut machine, quiet, hardware);
     let complaints = machine.complaints();
     drop(machine);
@@ -95,24 +77,15 @@ pub fn run(
 /// A directory for one machine. Those of runs that were killed, and could not remove theirs, are removed first.
 fn machine_dir() -> Result<TempDir> {
     const PREFIX: &str = "agent-monitor-vm-";
-    for entry in std::env::temp_dir()
-        .read_dir()
-        .context("read the directory for temporary files")?
-        .flatten()
-    {
+    for entry in std::env::temp_dir().read_dir().context("read the directory for temporary files")?.flatten() {
         let name = entry.file_name();
-        let owner = name
-            .to_str()
-            .and_then(|name| name.strip_prefix(PREFIX)?.split('-').next());
+        let owner = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split('-').next());
         if owner.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
             let _ = std::fs::remove_dir_all(entry.path());
         }
     }
     let prefix = format!("{PREFIX}{}-", std::process::id());
-    tempfile::Builder::new()
-        .prefix(&prefix)
-        .tempdir()
-        .context("create a directory for the machine")
+    tempfile::Builder::new().prefix(&prefix).tempdir().context("create a directory for the machine")
 }
 
 struct Watch {
@@ -190,21 +163,10 @@ impl Watch {
             Some(status) => Outcome::Exited(status),
             None if timed_out => Outcome::TimedOut,
             None => {
-                let own = self
-                    .console
-                    .excerpt()
-                    .iter()
-                    .rev()
-                    .find(|line| line.starts_with("machine: "));
-                let qemu = complaints
-                    .trim()
-                    .lines()
-                    .last()
-                    .map(|line| format!("QEMU: {line}"));
-                let why = own
-                    .cloned()
-                    .or(qemu)
-                    .unwrap_or_else(|| "the machine ended before the command did".to_owned());
+                let own = self.console.excerpt().iter().rev().find(|line| line.starts_with("machine: "));
+                let qemu = complaints.trim().lines().last().map(|line| format!("QEMU: {line}"));
+                let why =
+                    own.cloned().or(qemu).unwrap_or_else(|| "the machine ended before the command did".to_owned());
                 Outcome::Failed(why)
             }
         }
@@ -228,8 +190,6 @@ fn on_interrupt(sender: &Sender<Happening>) -> Result<()> {
         })
         .context("handle Ctrl-C");
     }
-    *current
-        .lock()
-        .map_err(|_| anyhow::anyhow!("the signal handler panicked"))? = sender.clone();
+    *current.lock().map_err(|_| anyhow::anyhow!("the signal handler panicked"))? = sender.clone();
     Ok(())
 }

@@ -10,11 +10,7 @@ use anyhow::{Context, Result, bail};
 use crate::process;
 
 /// Where distributions put virtiofsd: QEMU's own of before 8.0, and the later one in Rust.
-const PLACES: [&str; 3] = [
-    "/usr/lib/qemu/virtiofsd",
-    "/usr/libexec/virtiofsd",
-    "/usr/lib/virtiofsd",
-];
+const PLACES: [&str; 3] = ["/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd", "/usr/lib/virtiofsd"];
 /// How long virtiofsd may take to open its socket.
 const START_LIMIT: Duration = Duration::from_secs(10);
 
@@ -27,10 +23,7 @@ pub struct Share {
 
 /// Finds virtiofsd on this machine.
 pub fn program() -> Option<PathBuf> {
-    let known = PLACES
-        .iter()
-        .map(PathBuf::from)
-        .find(|path| process::is_executable(path));
+    let known = PLACES.iter().map(PathBuf::from).find(|path| process::is_executable(path));
     known.or_else(|| process::find("virtiofsd"))
 }
 
@@ -44,24 +37,15 @@ impl Share {
         let mut command = process::dies_with_us(&program)?;
         command.arg(format!("--socket-path={}", socket.display()));
         command.args(options(&program)?);
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(errors);
-        let virtiofsd = command
-            .spawn()
-            .with_context(|| format!("start {}", program.display()))?;
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors);
+        let virtiofsd = command.spawn().with_context(|| format!("start {}", program.display()))?;
         let mut share = Self { virtiofsd, socket };
         let started = Instant::now();
         while !share.socket.exists() {
             let ended = share.virtiofsd.try_wait().context("wait for virtiofsd")?;
             if ended.is_some() || started.elapsed() > START_LIMIT {
                 let said = std::fs::read_to_string(&log).unwrap_or_default();
-                bail!(
-                    "{} opened no socket (it needs root): {}",
-                    program.display(),
-                    said.trim()
-                );
+                bail!("{} opened no socket (it needs root): {}", program.display(), said.trim());
             }
             // Not in place of the condition: only so that looking for the socket is no busy loop.
             std::thread::park_timeout(Duration::from_millis(5));
@@ -88,27 +72,12 @@ impl Share {
 
 /// Options of the program in Rust, or of QEMU's own one.
 fn options(program: &Path) -> Result<&'static [&'static str]> {
-    let help = process::output(
-        Command::new(program).arg("--help"),
-        "ask virtiofsd for its options",
-    )?;
+    let help = process::output(Command::new(program).arg("--help"), "ask virtiofsd for its options")?;
     Ok(if help.contains("--shared-dir") {
         // Mount points would be objects that the machine's overlay refuses.
-        &[
-            "--shared-dir=/",
-            "--cache=always",
-            "--sandbox=chroot",
-            "--no-announce-submounts",
-        ]
+        &["--shared-dir=/", "--cache=always", "--sandbox=chroot", "--no-announce-submounts"]
     } else {
-        &[
-            "-o",
-            "source=/",
-            "-o",
-            "cache=always",
-            "-o",
-            "sandbox=chroot",
-        ]
+        &["-o", "source=/", "-o", "cache=always", "-o", "sandbox=chroot"]
     })
 }
 
