@@ -53,8 +53,13 @@ pub struct Diagnostic {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Diagnostics(Vec<Diagnostic>);
 
-/// More than this are counted, not listed: a hostile document could have millions.
+/// More than this are counted, not listed, and more than ten times this are not even counted: a hostile document could
+/// have millions.
 const LISTED: usize = 1000;
+/// Longest line of a document that is looked into for what to show.
+const LINE: usize = 16 << 10;
+/// Longest message, in characters; what it quotes can be megabytes long.
+const MESSAGE: usize = 600;
 /// Longest part of a source line that is shown.
 const SHOWN: usize = 160;
 
@@ -181,8 +186,17 @@ fn excerpt(source: &str, column: usize) -> (String, usize) {
 
 /// `text` with control and direction-changing characters escaped.
 fn printable(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
+    // What is cut is what is quoted, in the middle.
+    let length = text.chars().count();
+    let cut = if length > MESSAGE { MESSAGE / 2..length - MESSAGE / 2 } else { length..length };
+    let mut out = String::new();
+    for (at, c) in text.chars().enumerate() {
+        if at == cut.start {
+            out.push_str(" [...] ");
+        }
+        if cut.contains(&at) {
+            continue;
+        }
         if c.is_control() || is_format(c) { out.extend(c.escape_unicode()) } else { out.push(c) }
     }
     out
@@ -198,11 +212,13 @@ pub(crate) struct Report<'a> {
     path: &'a str,
     lines: Vec<&'a str>,
     found: Diagnostics,
+    /// Whether an error is among them.
+    is_wrong: bool,
 }
 
 impl<'a> Report<'a> {
     pub(crate) fn new(path: &'a str, text: &'a str) -> Self {
-        Self { path, lines: text.split('\n').collect(), found: Diagnostics::default() }
+        Self { path, lines: text.split('\n').collect(), found: Diagnostics::default(), is_wrong: false }
     }
 
     pub(crate) fn error(&mut self, place: Place, message: impl Into<String>, help: Option<String>) {
@@ -214,10 +230,19 @@ impl<'a> Report<'a> {
     }
 
     fn push(&mut self, severity: Severity, place: Place, message: String, help: Option<String>) {
-        let line = (place.line as usize).checked_sub(1).and_then(|line| self.lines.get(line));
-        // A line can be megabytes long: what is kept is what can be shown.
-        let source = line.map(|line| line.trim_end_matches('\r').chars().take(place.column as usize + SHOWN).collect());
+        let full = self.found.len() >= 10 * LISTED;
+        if full && (severity == Severity::Warning || self.is_wrong) {
+            return;
+        }
+        self.is_wrong |= severity == Severity::Error;
+        let source = self.line(place).map(|line| line.trim_end_matches('\r').to_owned());
         self.found.push(Diagnostic { path: self.path.to_owned(), place, severity, message, help, source });
+    }
+
+    /// The line of a place, unless it is too long to be looked into.
+    fn line(&self, place: Place) -> Option<&'a str> {
+        let line = self.lines.get((place.line as usize).checked_sub(1)?)?;
+        Some(*line).filter(|line| line.len() <= LINE)
     }
 
     pub(crate) fn finish(self) -> Diagnostics {
@@ -226,9 +251,7 @@ impl<'a> Report<'a> {
 
     /// The place `offset` characters into the scalar at `place`, if the scalar is written in the document as `text`.
     pub(crate) fn inside(&self, place: Place, text: &str, offset: usize) -> Place {
-        let Some(line) = (place.line as usize).checked_sub(1).and_then(|line| self.lines.get(line)) else {
-            return place;
-        };
+        let Some(line) = self.line(place) else { return place };
         let rest: String = line.chars().skip(place.column as usize - 1).take(text.chars().count() + 1).collect();
         let quote = usize::from(rest.starts_with(['"', '\'']));
         if rest.chars().skip(quote).take(text.chars().count()).eq(text.chars()) {

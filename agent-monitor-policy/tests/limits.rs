@@ -102,6 +102,17 @@ fn patterns_that_are_each_too_large_are_refused_in_bounded_time() {
 }
 
 #[test]
+fn a_long_line_of_errors_is_reported_in_bounded_time() {
+    let rules = format!("    - allow: [read]\n      paths: [{}]\n", "a,".repeat(1_900_000));
+    let error = timed("a long line of errors", policy(&rules), 15).expect_err("wrong");
+    let text = error.to_string();
+    assert!(text.len() < 1 << 20 && text.ends_with("more\n"), "{}", text.len());
+    let key = format!("    - {}: [read]\n", "k".repeat(1 << 20));
+    let error = timed("a long key", policy(&key), 5).expect_err("wrong").to_string();
+    assert!(error.len() < 10_000, "{}", error.len());
+}
+
+#[test]
 fn a_document_of_four_mebibytes_is_read_and_one_byte_more_is_refused() {
     let rules = "    - allow: [read]\n      paths: [\"/a\"]\n";
     let mut document = policy(rules);

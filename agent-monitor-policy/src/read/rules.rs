@@ -10,6 +10,9 @@ use crate::yaml::Node;
 use agent_monitor_common::class::{Class, USE, access_words, all_accesses};
 use agent_monitor_common::name::{CAPABILITIES, PRIVILEGES_NOT_YET, Privilege, anonymous};
 
+/// Capabilities with which mounts and the root of a process are changed, and with them what each path is.
+const MOUNTS: &[&str] = &["CAP_SYS_ADMIN", "CAP_SYS_CHROOT"];
+
 /// What every rule has.
 pub(super) struct Common<'n> {
     pub allow: bool,
@@ -170,7 +173,15 @@ impl Reader<'_, '_> {
         for node in list.unwrap_or_default() {
             let Some(text) = self.report.word(node, what) else { continue };
             match number(text) {
-                Ok(number) => objects.push(plain(USE, Graph::of_bytes(&[number]), node, text)),
+                Ok(number) => {
+                    if common.allow && class == Class::Capability && MOUNTS.contains(&text) {
+                        let message =
+                            format!("`{text}` lets a program change what paths mean: no rule on paths holds it then");
+                        let help = "allow it only to programs that are trusted with every file".to_owned();
+                        self.report.warning(node.place, message, Some(help));
+                    }
+                    objects.push(plain(USE, Graph::of_bytes(&[number]), node, text));
+                }
                 Err((message, help)) => self.error(node.place, message, help),
             }
         }
