@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn an_agent_is_one_line() {
         let agent = Agent { id: "a-1".into(), policy: "p".into(), cgroup: Some("/x".into()), ..Agent::default() };
-        let text = table(&[agent.clone()]);
+        let text = table(std::slice::from_ref(&agent));
         assert_eq!(text.lines().count(), 2);
         assert!(text.contains("a-1") && details(&agent).contains("cgroup     /x"), "{text}");
     }

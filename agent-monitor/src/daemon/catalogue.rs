@@ -25,6 +25,9 @@ pub struct Catalogue {
     waiting: BTreeSet<String>,
 }
 
+/// A policy, or all that is wrong in it.
+type Compilation = Result<Arc<Candidate>, Vec<String>>;
+
 /// What reading the directory gave.
 #[derive(Debug, Default)]
 pub struct Read {
@@ -33,7 +36,7 @@ pub struct Read {
     waiting: Vec<(String, Document)>,
     refused: Vec<(String, Vec<String>)>,
     /// The policies of agents with values of their own, by slot.
-    again: Vec<(u32, Result<Arc<Candidate>, Vec<String>>)>,
+    again: Vec<(u32, Compilation)>,
     began: Option<Instant>,
 }
 
@@ -179,11 +182,9 @@ impl Catalogue {
             }
         }
         // A file that is refused now still stands for the policy that it gave before.
-        for (path, _) in &refused {
-            if let Some(name) = self.name_of_file(path) {
-                if let Some(document) = self.documents.get(&name) {
-                    here.entry(name).or_insert_with(|| document.clone());
-                }
+        for name in refused.keys().filter_map(|path| self.name_of_file(path)) {
+            if let Some(document) = self.documents.get(&name) {
+                here.entry(name).or_insert_with(|| document.clone());
             }
         }
         let gone: Vec<(u32, String)> = node

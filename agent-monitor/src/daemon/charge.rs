@@ -152,10 +152,8 @@ impl Daemon {
                 }
             }
             let unused = self.node.directory.table().count(slot) == 0;
-            if unused {
-                if let Err(error) = self.node.unload(slot) {
-                    tracing::error!("{error:#}");
-                }
+            if unused && let Err(error) = self.node.unload(slot) {
+                tracing::error!("{error:#}");
             }
         }
     }

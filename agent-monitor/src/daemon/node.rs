@@ -319,10 +319,12 @@ impl Node {
     pub fn drop_unused(&mut self, slot: u32) {
         let source = self.policies.get(slot).map(|instance| instance.source.clone());
         let unused = self.directory.table().count(slot) == 0;
-        if unused && matches!(source, Some(Source::Agent | Source::Removed)) {
-            if let Err(error) = self.unload(slot) {
-                tracing::warn!(error = format!("{error:#}"), "cannot remove a policy that no agent needs any more");
-            }
+        let temporary = matches!(source, Some(Source::Agent | Source::Removed));
+        if unused
+            && temporary
+            && let Err(error) = self.unload(slot)
+        {
+            tracing::warn!("cannot remove a policy that no agent needs any more: {error:#}");
         }
     }
 

@@ -277,10 +277,8 @@ impl Writer {
 
 /// The self-test gets no records, but its denials have come as far as the others.
 fn note_test(record: &Record, agent: &Agent) {
-    if let Body::Operation(operation) = &record.body {
-        if operation.verdict == Verdict::Deny.name() {
-            agent.tally.add_denied(true);
-        }
+    if matches!(&record.body, Body::Operation(operation) if operation.verdict == Verdict::Deny.name()) {
+        agent.tally.add_denied(true);
     }
 }
 

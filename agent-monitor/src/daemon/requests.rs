@@ -228,16 +228,13 @@ fn bindable(daemon: &Daemon, path: &str) -> Result<Cgroup, Refusal> {
         )));
     }
     let table = daemon.node.directory.table();
-    if let Some(agent) =
-        table.iter().find(|agent| within(&cgroup.path, &agent.cgroup) || within(&agent.cgroup, &cgroup.path))
-    {
-        if !agent.cgroup.is_empty() {
-            return Err(Refusal::Conflict(format!(
-                "cgroup {} is already bound: agent {} has {}",
-                cgroup.path, agent.identity.id, agent.cgroup
-            )));
-        }
+    let overlaps = |agent: &&Agent| within(&cgroup.path, &agent.cgroup) || within(&agent.cgroup, &cgroup.path);
+    // One whose cgroup was gone before it was looked up has no path.
+    if let Some(agent) = table.iter().filter(|agent| !agent.cgroup.is_empty()).find(overlaps) {
+        let (id, bound) = (&agent.identity.id, &agent.cgroup);
+        return Err(Refusal::Conflict(format!("cgroup {} is already bound: agent {id} has {bound}", cgroup.path)));
     }
+    drop(table);
     Ok(cgroup)
 }
 

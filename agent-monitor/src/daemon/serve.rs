@@ -262,10 +262,10 @@ impl Daemon {
     /// Takes leave of agents, and answers who waits for it.
     fn settle(&mut self) {
         for (agent, counts) in self.node.settle() {
-            if agent.origin == Origin::Made {
-                if let Err(error) = self.node.directory.hierarchy.remove(&agent.cgroup) {
-                    tracing::warn!(%error, cgroup = agent.cgroup, "cannot remove the cgroup of an agent that is gone");
-                }
+            if agent.origin == Origin::Made
+                && let Err(error) = self.node.directory.hierarchy.remove(&agent.cgroup)
+            {
+                tracing::warn!(%error, cgroup = agent.cgroup, "cannot remove the cgroup of an agent that is gone");
             }
             if let Some((Some(answer), killed)) = self.ending.remove(&agent.number) {
                 let shown = super::view::agent(self, &agent);

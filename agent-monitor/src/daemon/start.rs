@@ -128,7 +128,7 @@ impl Attempt<'_> {
         let tests: &[&'static str] = if partial { &["network"] } else { &["file", "exec", "network", "events"] };
         let outcomes = selftest::run(&mut node, &self.config.run_root, tests).await;
         let failed = match &outcomes {
-            Ok(outcomes) => outcomes.iter().filter_map(failure).collect::<Vec<_>>().join("\n"),
+            Ok(outcomes) => outcomes.iter().filter_map(failure).collect::<Vec<_>>().join("; "),
             Err(_) => String::new(),
         };
         let started = Started { node, pump, notices, level, tests: outcomes?, enricher };
@@ -136,11 +136,11 @@ impl Attempt<'_> {
             return Ok(Ok(started));
         }
         tokio::task::spawn_blocking(move || started.pump.stop()).await.context("stopping panicked")?;
-        Ok(Err(failed))
+        Ok(Err(format!("the programs are attached, but what they decide is not what happens: self-test {failed}")))
     }
 }
 
 fn failure(outcome: &Outcome) -> Option<String> {
     let failure = outcome.failure.as_ref()?;
-    Some(format!("the programs are attached and do not decide: self-test {}: {failure}", outcome.test))
+    Some(format!("{}: {failure}", outcome.test))
 }
