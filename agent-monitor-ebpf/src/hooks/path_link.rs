@@ -5,7 +5,7 @@ use crate::kernel::{self, Kernel, address, load, read};
 use crate::operation::{Operation, guard};
 use crate::path::{Named, Place, nameless_text, place_in, removed, walk};
 use agent_monitor_common::class::{Builtin, Class, Fault, file};
-use agent_monitor_common::decide::{OwnEntry, more_rights};
+use agent_monitor_common::decide::more_rights;
 use agent_monitor_common::hook::HookId;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
@@ -43,10 +43,7 @@ fn judge(operation: &mut Operation<'_>, old: Kernel, directory: Kernel, new: Ker
     let from = operation.set_object(from);
     let to = walk(operation.scratch.new_object(), place_in(directory, new))?;
     let to = operation.set_new_object(to);
-    if operation.judge(Class::File, from, OwnEntry::default(), file::LINK)
-        && operation.judge(Class::File, to, OwnEntry::default(), ACCESS)
-        && more_rights(&operation.image, &from, &to, false)
-    {
+    if operation.judge_names(from, file::LINK, to, ACCESS) && more_rights(&operation.image, &from, &to, false) {
         operation.becomes_builtin(Builtin::MoreRights);
     }
     Ok(())

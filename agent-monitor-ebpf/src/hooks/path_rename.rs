@@ -6,7 +6,7 @@ use crate::kernel::{self, Kernel, load};
 use crate::operation::{Operation, guard};
 use crate::path::{place_in, walk};
 use agent_monitor_common::class::{Builtin, Class, Fault, file};
-use agent_monitor_common::decide::{OwnEntry, more_rights};
+use agent_monitor_common::decide::more_rights;
 use agent_monitor_common::hook::HookId;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
@@ -55,8 +55,7 @@ fn judge(operation: &mut Operation<'_>, names: &Names) -> Result<(), Fault> {
     let from = operation.set_object(from);
     let to = walk(operation.scratch.new_object(), place_in(names.new_directory, names.new))?;
     let to = operation.set_new_object(to);
-    if operation.judge(Class::File, from, OwnEntry::default(), file::RENAME)
-        && operation.judge(Class::File, to, OwnEntry::default(), names.access)
+    if operation.judge_names(from, file::RENAME, to, names.access)
         && (more_rights(&operation.image, &from, &to, is_directory(names.old))
             || names.exchange && more_rights(&operation.image, &to, &from, is_directory(names.new)))
     {
