@@ -4,6 +4,7 @@
 mod catalogue;
 mod charge;
 pub mod directory;
+mod leave;
 pub mod library;
 mod loss;
 pub mod node;

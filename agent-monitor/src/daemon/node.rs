@@ -4,15 +4,15 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use agent_monitor_common::binding::{Binding, EMPTY_SLOT, flags};
 use agent_monitor_common::class::Mode;
-use agent_monitor_common::counter::AgentCounters;
 use agent_monitor_policy::Policy;
 use anyhow::{Context, Result};
 
 use super::directory::{Directory, Loaded, free_id};
+use super::leave::Leaving;
 use super::library::Compiler;
 use super::loss::Losses;
 use super::policies::{Candidate, Policies, Source};
@@ -20,9 +20,6 @@ use crate::bind::{Agent, Cgroup, Origin, Table};
 use crate::bpf::Programs;
 use crate::record::{AgentChange, AgentRef, Body, Counts, PolicyChange, PolicyRef, Record, clock};
 use crate::sink::Stream;
-
-/// Longest wait until all events of an agent that is gone have become records.
-const SETTLE_LIMIT: Duration = Duration::from_secs(5);
 
 /// The node.
 pub struct Node {
@@ -37,17 +34,11 @@ pub struct Node {
     node_name: Arc<str>,
     /// Compiles policies for this node.
     pub compiler: Compiler,
-    leaving: Vec<Leaving>,
+    /// Agents on their way out.
+    pub leaving: Vec<Leaving>,
     records: Vec<Record>,
     /// Losses that have become records.
     pub losses: Losses,
-}
-
-/// An agent that is gone, and whose last events may still be on their way.
-struct Leaving {
-    number: u32,
-    action: &'static str,
-    since: Instant,
 }
 
 /// What an agent is bound to, and as what.
@@ -258,55 +249,6 @@ impl Node {
         Ok(())
     }
 
-    /// Ends an agent; with the action `unbound` its cgroups are unbound now. Its last record is written once all its
-    /// events are: see [`Self::settle`].
-    pub fn leave(&mut self, number: u32, action: &'static str) {
-        if self.is_leaving(number) {
-            return;
-        }
-        let agent = self.directory.table().get(number).cloned();
-        if let Some(agent) = agent.filter(|_| action == "unbound") {
-            self.unbind(&agent);
-        }
-        self.leaving.push(Leaving { number, action, since: Instant::now() });
-    }
-
-    /// Whether an agent is on its way out.
-    pub fn is_leaving(&self, number: u32) -> bool {
-        self.leaving.iter().any(|leaving| leaving.number == number)
-    }
-
-    /// Takes leave of the agents whose events have all become records, or that have waited too long for it.
-    pub fn settle(&mut self) -> Vec<(Agent, Counts)> {
-        let mut left = Vec::new();
-        for leaving in std::mem::take(&mut self.leaving) {
-            let Some(agent) = self.directory.table().get(leaving.number).cloned() else { continue };
-            let counters = self.programs.agent_counters(leaving.number).unwrap_or_default();
-            let audited: u64 = counters.audited.iter().sum();
-            let settled =
-                agent.tally.denied() >= counters.emitted && agent.tally.audited() + counters.telemetry_lost >= audited;
-            if !settled && leaving.since.elapsed() < SETTLE_LIMIT {
-                self.leaving.push(leaving);
-                continue;
-            }
-            left.push((agent.clone(), self.remove(&agent, leaving.action, &counters)));
-        }
-        left
-    }
-
-    fn remove(&mut self, agent: &Agent, action: &str, counters: &AgentCounters) -> Counts {
-        self.check_losses();
-        let counts = last_counts(agent, counters);
-        self.tell_agent(action, agent, Some(counts));
-        if let Err(error) = self.programs.remove_agent(agent.number) {
-            tracing::warn!(%error, agent = agent.identity.id, "cannot remove the counters of an agent");
-        }
-        self.directory.table_mut().remove(agent.number);
-        self.losses.forget(agent.number);
-        self.drop_unused(agent.slot);
-        counts
-    }
-
     /// Takes an agent out of the table without a word: its cgroup is bound anew.
     pub fn forget(&mut self, number: u32) {
         self.directory.table_mut().remove(number);
@@ -328,7 +270,8 @@ impl Node {
         }
     }
 
-    fn unbind(&mut self, agent: &Agent) {
+    /// Unbinds the cgroups of an agent.
+    pub fn unbind(&mut self, agent: &Agent) {
         let below = self.directory.hierarchy.descendants(&agent.cgroup);
         let ids = below.iter().map(|cgroup| cgroup.id).chain([agent.identity.cgroup_id]);
         for id in ids {
@@ -336,11 +279,6 @@ impl Node {
                 tracing::warn!(%error, agent = agent.identity.id, "cannot unbind a cgroup");
             }
         }
-    }
-
-    /// What the kernel and the daemon counted for an agent.
-    pub fn counts(&self, agent: &Agent) -> Counts {
-        counts(agent, &self.programs.agent_counters(agent.number).unwrap_or_default())
     }
 
     /// Makes a record about an agent.
@@ -388,55 +326,5 @@ impl Node {
             directory.hierarchy.wait_empty(cgroup, limit)?;
         }
         Ok(populated)
-    }
-}
-
-/// What is known so far. What has left the ring and is not written yet is neither written nor lost.
-fn counts(agent: &Agent, counters: &AgentCounters) -> Counts {
-    let denied: u64 = counters.denied.iter().sum();
-    let written = agent.tally.written().min(denied);
-    Counts {
-        denied,
-        audited: counters.audited.iter().sum(),
-        faults: counters.faults,
-        written,
-        lost: counters.lost + agent.tally.denied().saturating_sub(written),
-    }
-}
-
-/// What is known at the end: what is not written now will not be.
-fn last_counts(agent: &Agent, counters: &AgentCounters) -> Counts {
-    let counts = counts(agent, counters);
-    Counts { lost: counts.denied - counts.written, ..counts }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use agent_monitor_common::class::CLASSES;
-
-    #[test]
-    fn at_the_end_denied_is_written_and_lost() {
-        let agent = Agent {
-            number: 1,
-            identity: Arc::default(),
-            cgroup: String::new(),
-            origin: Origin::Made,
-            slot: 1,
-            mode: Mode::Enforce,
-            mode_fixed: false,
-            tally: Arc::default(),
-        };
-        let mut denied = [0; CLASSES];
-        denied[0] = 10;
-        let counters = AgentCounters { denied, emitted: 7, lost: 3, ..AgentCounters::default() };
-        for written in [true, true, true, false] {
-            agent.tally.add_denied(written);
-        }
-        // Three of seven are still on their way; of the four that came one could not be written.
-        let counts = counts(&agent, &counters);
-        assert_eq!((counts.denied, counts.written, counts.lost), (10, 3, 4));
-        let counts = last_counts(&agent, &counters);
-        assert_eq!((counts.denied, counts.written, counts.lost), (10, 3, 7));
     }
 }

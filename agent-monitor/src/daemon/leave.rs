@@ -1,0 +1,129 @@
+//! Agents that go: the last record of each is written after all its events, with what became of its denials.
+
+use std::time::{Duration, Instant};
+
+use agent_monitor_common::counter::AgentCounters;
+
+use super::node::Node;
+use crate::bind::Agent;
+use crate::record::Counts;
+
+/// Longest wait until all events of an agent that is gone have become records.
+const SETTLE_LIMIT: Duration = Duration::from_secs(5);
+
+/// An agent that is gone, and whose last events may still be on their way.
+pub struct Leaving {
+    number: u32,
+    action: &'static str,
+    since: Instant,
+}
+
+impl Node {
+    /// Ends an agent; with the action `unbound` its cgroups are unbound now. Its last record is written once all its
+    /// events are: see [`Self::settle`].
+    pub fn leave(&mut self, number: u32, action: &'static str) {
+        if self.is_leaving(number) {
+            return;
+        }
+        let agent = self.directory.table().get(number).cloned();
+        if let Some(agent) = agent.filter(|_| action == "unbound") {
+            self.unbind(&agent);
+        }
+        self.leaving.push(Leaving { number, action, since: Instant::now() });
+    }
+
+    /// Whether an agent is on its way out.
+    pub fn is_leaving(&self, number: u32) -> bool {
+        self.leaving.iter().any(|leaving| leaving.number == number)
+    }
+
+    /// Takes leave of the agents whose events have all become records, or that have waited too long for it.
+    pub fn settle(&mut self) -> Vec<(Agent, Counts)> {
+        let mut left = Vec::new();
+        for leaving in std::mem::take(&mut self.leaving) {
+            let Some(agent) = self.directory.table().get(leaving.number).cloned() else { continue };
+            let counters = self.programs.agent_counters(leaving.number).unwrap_or_default();
+            let audited: u64 = counters.audited.iter().sum();
+            let settled =
+                agent.tally.denied() >= counters.emitted && agent.tally.audited() + counters.telemetry_lost >= audited;
+            if !settled && leaving.since.elapsed() < SETTLE_LIMIT {
+                self.leaving.push(leaving);
+                continue;
+            }
+            left.push((agent.clone(), self.remove(&agent, leaving.action, &counters)));
+        }
+        left
+    }
+
+    fn remove(&mut self, agent: &Agent, action: &str, counters: &AgentCounters) -> Counts {
+        self.check_losses();
+        let counts = last_counts(agent, counters);
+        self.tell_agent(action, agent, Some(counts));
+        if let Err(error) = self.programs.remove_agent(agent.number) {
+            tracing::warn!(%error, agent = agent.identity.id, "cannot remove the counters of an agent");
+        }
+        self.directory.table_mut().remove(agent.number);
+        self.losses.forget(agent.number);
+        self.drop_unused(agent.slot);
+        counts
+    }
+
+    /// What the kernel and the daemon counted for an agent.
+    pub fn counts(&self, agent: &Agent) -> Counts {
+        counts(agent, &self.programs.agent_counters(agent.number).unwrap_or_default())
+    }
+}
+
+/// What is known so far. What has left the ring and is not written yet is neither written nor lost.
+fn counts(agent: &Agent, counters: &AgentCounters) -> Counts {
+    let denied: u64 = counters.denied.iter().sum();
+    let written = agent.tally.written().min(denied);
+    Counts {
+        denied,
+        audited: counters.audited.iter().sum(),
+        faults: counters.faults,
+        written,
+        lost: counters.lost + agent.tally.denied().saturating_sub(written),
+    }
+}
+
+/// What is known at the end: what is not written now will not be.
+fn last_counts(agent: &Agent, counters: &AgentCounters) -> Counts {
+    let counts = counts(agent, counters);
+    Counts { lost: counts.denied - counts.written, ..counts }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    use agent_monitor_common::class::{CLASSES, Mode};
+
+    use crate::bind::Origin;
+
+    #[test]
+    fn at_the_end_denied_is_written_and_lost() {
+        let agent = Agent {
+            number: 1,
+            identity: Arc::default(),
+            cgroup: String::new(),
+            origin: Origin::Made,
+            slot: 1,
+            mode: Mode::Enforce,
+            mode_fixed: false,
+            tally: Arc::default(),
+        };
+        let mut denied = [0; CLASSES];
+        denied[0] = 10;
+        let counters = AgentCounters { denied, emitted: 7, lost: 3, ..AgentCounters::default() };
+        for written in [true, true, true, false] {
+            agent.tally.add_denied(written);
+        }
+        // Three of seven are still on their way; of the four that came one could not be written.
+        let counts = counts(&agent, &counters);
+        assert_eq!((counts.denied, counts.written, counts.lost), (10, 3, 4));
+        let counts = last_counts(&agent, &counters);
+        assert_eq!((counts.denied, counts.written, counts.lost), (10, 3, 7));
+    }
+}
