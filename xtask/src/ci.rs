@@ -107,7 +107,7 @@ fn clippy(workspace: &Workspace, _: &[Spec]) -> Result<Verdict> {
 }
 
 fn unit(workspace: &Workspace, _: &[Spec]) -> Result<Verdict> {
-    process::run(build::cargo(workspace).arg("test"), "the tests of the default members")?;
+    process::run(build::cargo(workspace).args(["test", "--no-fail-fast"]), "the tests of the default members")?;
     Ok(Verdict::Passed)
 }
 
