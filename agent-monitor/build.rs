@@ -11,23 +11,14 @@ const PACKAGE: &str = "agent-monitor-ebpf";
 const TARGET: &str = "bpfel-unknown-none";
 
 fn main() -> Result<()> {
-    let workspace = PathBuf::from(
-        std::env::var_os("CARGO_MANIFEST_DIR").context("CARGO_MANIFEST_DIR is not set")?,
-    )
-    .join("..");
+    let workspace =
+        PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").context("CARGO_MANIFEST_DIR is not set")?).join("..");
     for changed in [PACKAGE, "agent-monitor-common", "Cargo.toml"] {
-        println!(
-            "cargo:rerun-if-changed={}",
-            workspace.join(changed).display()
-        );
+        println!("cargo:rerun-if-changed={}", workspace.join(changed).display());
     }
     let out = PathBuf::from(std::env::var_os("OUT_DIR").context("OUT_DIR is not set")?);
-    let arch =
-        std::env::var("CARGO_CFG_TARGET_ARCH").context("CARGO_CFG_TARGET_ARCH is not set")?;
-    ensure!(
-        arch == "x86_64",
-        "the kernel programs are built for x86_64 only so far, not for {arch}"
-    );
+    let arch = std::env::var("CARGO_CFG_TARGET_ARCH").context("CARGO_CFG_TARGET_ARCH is not set")?;
+    ensure!(arch == "x86_64", "the kernel programs are built for x86_64 only so far, not for {arch}");
 
     // The kernel programs are a build of their own: another target, other flags, unstable cargo features. Nothing of the
     // outer build's environment may reach it.
@@ -42,28 +33,12 @@ fn main() -> Result<()> {
     let mut cargo = Command::new(std::env::var_os("CARGO").context("CARGO is not set")?);
     cargo
         .current_dir(&workspace)
-        .args([
-            "build",
-            "--package",
-            PACKAGE,
-            "--release",
-            "--target",
-            TARGET,
-            "-Z",
-            "build-std=core",
-            "--target-dir",
-        ])
+        .args(["build", "--package", PACKAGE, "--release", "--target", TARGET, "-Z", "build-std=core", "--target-dir"])
         .arg(&target_dir)
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
         // `-Z build-std` on a stable compiler. For this build only: see rust-toolchain.toml.
         .env("RUSTC_BOOTSTRAP", "1");
-    for inherited in [
-        "RUSTC",
-        "RUSTC_WRAPPER",
-        "RUSTC_WORKSPACE_WRAPPER",
-        "RUSTFLAGS",
-        "CARGO_MAKEFLAGS",
-    ] {
+    for inherited in ["RUSTC", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "RUSTFLAGS", "CARGO_MAKEFLAGS"] {
         cargo.env_remove(inherited);
     }
     let output = cargo.output().with_context(|| format!("run {cargo:?}"))?;
@@ -74,7 +49,6 @@ fn main() -> Result<()> {
     );
     let object = target_dir.join(TARGET).join("release").join(PACKAGE);
     let to = out.join(PACKAGE);
-    std::fs::copy(&object, &to)
-        .with_context(|| format!("copy {} to {}", object.display(), to.display()))?;
+    std::fs::copy(&object, &to).with_context(|| format!("copy {} to {}", object.display(), to.display()))?;
     Ok(())
 }

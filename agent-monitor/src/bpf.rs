@@ -11,8 +11,8 @@ mod ring;
 
 pub use load::{HookState, HookStatus, LoadError, LoadOptions, Roots};
 pub use map::{Counters, MapError, MapState};
-pub use probe::{Feature, FeatureState, probe};
-pub use ring::{Ring, Rings};
+pub use probe::{FeatureState, probe};
+pub use ring::Rings;
 
 use agent_monitor_common::binding::Binding;
 use agent_monitor_common::counter::AgentCounters;
@@ -37,11 +37,7 @@ impl Programs {
         load::attach(&mut loaded, options)?;
         let images = Images::take(&mut loaded.object)?;
         let maps = Maps::take(&mut loaded.object)?;
-        Ok(Self {
-            loaded,
-            maps,
-            images,
-        })
+        Ok(Self { loaded, maps, images })
     }
 
     /// Each hook of the table, and whether its program is attached.
@@ -80,14 +76,6 @@ impl Programs {
     /// The kernel refused the write.
     pub fn unbind(&mut self, cgroup: u64) -> Result<(), MapError> {
         self.maps.unbind(cgroup)
-    }
-
-    /// All bindings, those that the kernel copied among them.
-    ///
-    /// # Errors
-    /// The kernel refused the read.
-    pub fn bindings(&self) -> Result<Vec<(u64, Binding)>, MapError> {
-        self.maps.bindings()
     }
 
     /// Makes the counters of an agent, all 0.

@@ -51,10 +51,8 @@ impl Btf {
     /// # Errors
     /// The file can't be read or is no BTF.
     pub fn read(path: &Path) -> Result<Self, String> {
-        let data =
-            std::fs::read(path).map_err(|error| format!("read {}: {error}", path.display()))?;
-        Self::parse(data)
-            .ok_or_else(|| format!("{} is not BTF that this version can read", path.display()))
+        let data = std::fs::read(path).map_err(|error| format!("read {}: {error}", path.display()))?;
+        Self::parse(data).ok_or_else(|| format!("{} is not BTF that this version can read", path.display()))
     }
 
     fn parse(data: Vec<u8>) -> Option<Self> {
@@ -62,12 +60,7 @@ impl Btf {
         if half != MAGIC {
             return None;
         }
-        let mut btf = Self {
-            data,
-            strings: 0,
-            types: vec![0],
-            by_name: HashMap::new(),
-        };
+        let mut btf = Self { data, strings: 0, types: vec![0], by_name: HashMap::new() };
         let header = btf.word(4)? as usize;
         let types = header.checked_add(btf.word(8)? as usize)?;
         let end = types.checked_add(btf.word(12)? as usize)?;
@@ -78,11 +71,7 @@ impl Btf {
             btf.types.push(at);
             let found = btf.at(at)?;
             let name = btf.string(btf.word(at)?)?;
-            if matches!(
-                found.kind(),
-                KIND_STRUCT | KIND_UNION | KIND_TYPEDEF | KIND_FUNC
-            ) && !name.is_empty()
-            {
+            if matches!(found.kind(), KIND_STRUCT | KIND_UNION | KIND_TYPEDEF | KIND_FUNC) && !name.is_empty() {
                 let name = name.to_owned();
                 btf.by_name.entry((found.kind(), name)).or_insert(id);
             }
@@ -106,10 +95,7 @@ impl Btf {
 
     /// Size in bytes of a structure.
     pub fn size(&self, name: &str) -> Option<u32> {
-        Some(
-            self.get(*self.by_name.get(&(KIND_STRUCT, name.to_owned()))?)?
-                .size_or_type,
-        )
+        Some(self.get(*self.by_name.get(&(KIND_STRUCT, name.to_owned()))?)?.size_or_type)
     }
 
     /// Number of parameters of a function.
@@ -121,15 +107,10 @@ impl Btf {
 
     /// Number of parameters of a tracepoint, without the one that every tracepoint has for itself.
     pub fn tracepoint_parameters(&self, name: &str) -> Option<usize> {
-        let found = self.get(
-            *self
-                .by_name
-                .get(&(KIND_TYPEDEF, format!("btf_trace_{name}")))?,
-        )?;
+        let found = self.get(*self.by_name.get(&(KIND_TYPEDEF, format!("btf_trace_{name}")))?)?;
         let pointer = self.get(found.size_or_type)?;
         let prototype = self.get(pointer.size_or_type)?;
-        (pointer.kind() == KIND_PTR && prototype.kind() == KIND_FUNC_PROTO)
-            .then(|| prototype.entries() - 1)
+        (pointer.kind() == KIND_PTR && prototype.kind() == KIND_FUNC_PROTO).then(|| prototype.entries() - 1)
     }
 
     /// Offset and type of a member.
@@ -140,14 +121,9 @@ impl Btf {
         }
         for index in 0..found.entries() {
             let at = found.rest + index * 12;
-            let (member_name, member_type, bits) =
-                (self.word(at)?, self.word(at + 4)?, self.word(at + 8)?);
+            let (member_name, member_type, bits) = (self.word(at)?, self.word(at + 4)?, self.word(at + 8)?);
             // With the kind flag the upper byte is the size of a bit field.
-            let bits = if found.info >> 31 == 1 {
-                bits & 0xff_ffff
-            } else {
-                bits
-            };
+            let bits = if found.info >> 31 == 1 { bits & 0xff_ffff } else { bits };
             match self.string(member_name)? {
                 found if found == name => return Some((bits / 8, member_type)),
                 "" => {
@@ -180,23 +156,15 @@ impl Btf {
     }
 
     fn at(&self, at: usize) -> Option<Type> {
-        Some(Type {
-            info: self.word(at + 4)?,
-            size_or_type: self.word(at + 8)?,
-            rest: at + 12,
-        })
+        Some(Type { info: self.word(at + 4)?, size_or_type: self.word(at + 8)?, rest: at + 12 })
     }
 
     fn word(&self, at: usize) -> Option<u32> {
-        Some(u32::from_le_bytes(
-            self.data.get(at..at.checked_add(4)?)?.try_into().ok()?,
-        ))
+        Some(u32::from_le_bytes(self.data.get(at..at.checked_add(4)?)?.try_into().ok()?))
     }
 
     fn string(&self, offset: u32) -> Option<&str> {
-        let bytes = self
-            .data
-            .get(self.strings.checked_add(offset as usize)?..)?;
+        let bytes = self.data.get(self.strings.checked_add(offset as usize)?..)?;
         std::str::from_utf8(bytes.split(|byte| *byte == 0).next()?).ok()
     }
 }
@@ -224,7 +192,7 @@ mod tests {
             println!("skipped: this kernel has no {}", path.display());
             return None;
         }
-        Some(Btf::read(path).unwrap())
+        Some(Btf::read(path).expect("the kernel's own BTF can be read"))
     }
 
     #[test]
@@ -240,11 +208,9 @@ mod tests {
 
     #[test]
     fn bytes_that_are_no_btf_are_refused() {
-        for bytes in [
-            &b""[..],
-            b"\x9f\xeb",
-            b"\x9f\xeb\x01\x00\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
-        ] {
+        for bytes in
+            [&b""[..], b"\x9f\xeb", b"\x9f\xeb\x01\x00\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"]
+        {
             assert!(Btf::parse(bytes.to_vec()).is_none());
         }
     }

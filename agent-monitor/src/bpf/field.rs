@@ -14,10 +14,7 @@ pub fn constants(btf: &Btf) -> Result<Vec<(&'static str, u32)>, Vec<String>> {
     for field in FIELDS {
         match btf.offset(field.structure, field.member) {
             Some(offset) => constants.push((field.symbol, offset)),
-            None => missing.push(format!(
-                "struct {}.{} ({})",
-                field.structure, field.member, field.purpose
-            )),
+            None => missing.push(format!("struct {}.{} ({})", field.structure, field.member, field.purpose)),
         }
     }
     for (symbol, structure) in SIZES {
@@ -27,19 +24,10 @@ pub fn constants(btf: &Btf) -> Result<Vec<(&'static str, u32)>, Vec<String>> {
         }
     }
     for (symbol, bytes) in [("DENTRY_SEQ", 4), ("DENTRY_PARENT", 8), ("DENTRY_NAME", 16)] {
-        let end = constants
-            .iter()
-            .find(|(name, _)| *name == symbol)
-            .map(|(_, offset)| offset + bytes);
+        let end = constants.iter().find(|(name, _)| *name == symbol).map(|(_, offset)| offset + bytes);
         if end.is_some_and(|end| end > DENTRY_BYTES) {
-            missing.push(format!(
-                "{symbol} in the first {DENTRY_BYTES} bytes of struct dentry"
-            ));
+            missing.push(format!("{symbol} in the first {DENTRY_BYTES} bytes of struct dentry"));
         }
     }
-    if missing.is_empty() {
-        Ok(constants)
-    } else {
-        Err(missing)
-    }
+    if missing.is_empty() { Ok(constants) } else { Err(missing) }
 }

@@ -39,22 +39,14 @@ impl Images {
             put(&mut self.large, "IMAGES_LARGE", slot, image)?;
             3
         } else {
-            let reason = format!(
-                "an image of {} bytes is larger than {}",
-                image.len(),
-                IMAGE_SIZES[2]
-            );
+            let reason = format!("an image of {} bytes is larger than {}", image.len(), IMAGE_SIZES[2]);
             return Err(MapError::new("IMAGES_LARGE", "write", reason));
         };
-        self.slots
-            .set(slot, map, 0)
-            .map_err(|error| MapError::new("SLOTS", "write", chain(&error)))
+        self.slots.set(slot, map, 0).map_err(|error| MapError::new("SLOTS", "write", chain(&error)))
     }
 
     pub fn clear(&mut self, slot: u32) -> Result<(), MapError> {
-        self.slots
-            .set(slot, 0, 0)
-            .map_err(|error| MapError::new("SLOTS", "write", chain(&error)))
+        self.slots.set(slot, 0, 0).map_err(|error| MapError::new("SLOTS", "write", chain(&error)))
     }
 }
 
@@ -66,10 +58,7 @@ fn put<const SIZE: usize>(
 ) -> Result<(), MapError> {
     let mut padded = vec![0; SIZE];
     padded[..image.len()].copy_from_slice(image);
-    let value: Box<[u8; SIZE]> = padded
-        .into_boxed_slice()
-        .try_into()
-        .expect("the vector was made with this length");
+    let value: Box<[u8; SIZE]> = padded.into_boxed_slice().try_into().expect("the vector was made with this length");
     let write = |error: aya::maps::MapError| MapError::new(name, "write", chain(&error));
     let mut inner = Inner::<SIZE>::create(1, 0).map_err(write)?;
     inner.set(0, *value, 0).map_err(write)?;
@@ -80,8 +69,6 @@ fn open<T: TryFrom<aya::maps::Map>>(object: &mut Ebpf, name: &'static str) -> Re
 where
     T::Error: std::fmt::Display,
 {
-    let map = object
-        .take_map(name)
-        .ok_or_else(|| MapError::new(name, "open", "the object has no such map"))?;
+    let map = object.take_map(name).ok_or_else(|| MapError::new(name, "open", "the object has no such map"))?;
     T::try_from(map).map_err(|error| MapError::new(name, "open", error))
 }

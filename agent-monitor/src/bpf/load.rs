@@ -25,10 +25,7 @@ pub struct Roots {
 
 impl Default for Roots {
     fn default() -> Self {
-        Self {
-            sys: "/sys".into(),
-            cgroup: "/sys/fs/cgroup".into(),
-        }
+        Self { sys: "/sys".into(), cgroup: "/sys/fs/cgroup".into() }
     }
 }
 
@@ -100,12 +97,7 @@ fn refused(hooks: &[HookState]) -> String {
         HookStatus::Loaded | HookStatus::Attached => format!("hook {}", state.hook.name),
     };
     let lines: Vec<String> = hooks.iter().map(line).collect();
-    format!(
-        "{} of {} hooks can't be used:\n{}",
-        lines.len(),
-        HOOKS.len(),
-        lines.join("\n")
-    )
+    format!("{} of {} hooks can't be used:\n{}", lines.len(), HOOKS.len(), lines.join("\n"))
 }
 
 /// The object and what became of each hook.
@@ -121,11 +113,8 @@ pub fn open(options: &LoadOptions) -> Result<Loaded, LoadError> {
     let constants = field::constants(&kernel).map_err(LoadError::MissingFields)?;
     let btf = aya::Btf::parse_file(&types, aya::Endianness::default())
         .map_err(|error| LoadError::NoBtf(error.to_string()))?;
-    let cpus = aya::util::nr_cpus()
-        .map_err(|(path, error)| LoadError::Object(format!("read {path}: {error}")))?;
-    let cpus = u32::try_from(cpus)
-        .unwrap_or(SCRATCH_CPUS)
-        .min(SCRATCH_CPUS);
+    let cpus = aya::util::nr_cpus().map_err(|(path, error)| LoadError::Object(format!("read {path}: {error}")))?;
+    let cpus = u32::try_from(cpus).unwrap_or(SCRATCH_CPUS).min(SCRATCH_CPUS);
     let mut loader = EbpfLoader::new();
     loader
         .btf(Some(&btf))
@@ -136,9 +125,7 @@ pub fn open(options: &LoadOptions) -> Result<Loaded, LoadError> {
     for (symbol, value) in &constants {
         loader.override_global(symbol, value, true);
     }
-    let mut object = loader
-        .load(OBJECT)
-        .map_err(|error| LoadError::Object(chain(&error)))?;
+    let mut object = loader.load(OBJECT).map_err(|error| LoadError::Object(chain(&error)))?;
     let mut hooks = Vec::new();
     for hook in HOOKS {
         let status = if options.partial && matches!(hook.attach, Attach::Lsm(_)) {
@@ -164,20 +151,13 @@ pub fn attach(loaded: &mut Loaded, options: &LoadOptions) -> Result<(), LoadErro
         let not_built = state.hook.optional() && matches!(state.status, HookStatus::Missing(_));
         !left_out && !not_built
     };
-    let bad: Vec<HookState> = loaded
-        .hooks
-        .iter()
-        .filter(|state| needed(state) && state.status != HookStatus::Loaded)
-        .cloned()
-        .collect();
+    let bad: Vec<HookState> =
+        loaded.hooks.iter().filter(|state| needed(state) && state.status != HookStatus::Loaded).cloned().collect();
     if !bad.is_empty() {
         return Err(LoadError::Hooks(bad));
     }
     let path = &options.roots.cgroup;
-    let cgroup = File::open(path).map_err(|error| LoadError::Cgroup {
-        path: path.clone(),
-        error,
-    })?;
+    let cgroup = File::open(path).map_err(|error| LoadError::Cgroup { path: path.clone(), error })?;
     for state in &mut loaded.hooks {
         if state.status == HookStatus::Loaded {
             state.status = match attach_one(&mut loaded.object, state.hook, &cgroup) {
@@ -195,31 +175,23 @@ pub fn attach(loaded: &mut Loaded, options: &LoadOptions) -> Result<(), LoadErro
 /// Whether the kernel has the hook in the form that its program was written for.
 fn present(hook: &Hook, kernel: &Btf) -> Result<(), String> {
     let (what, found, expected) = match hook.attach {
-        Attach::Lsm(parameters) => (
-            format!("bpf_lsm_{}", hook.name),
-            kernel.parameters(&format!("bpf_lsm_{}", hook.name)),
-            parameters,
-        ),
-        Attach::Tracepoint(parameters) => (
-            format!("tracepoint {}", hook.name),
-            kernel.tracepoint_parameters(hook.name),
-            parameters,
-        ),
+        Attach::Lsm(parameters) => {
+            (format!("bpf_lsm_{}", hook.name), kernel.parameters(&format!("bpf_lsm_{}", hook.name)), parameters)
+        }
+        Attach::Tracepoint(parameters) => {
+            (format!("tracepoint {}", hook.name), kernel.tracepoint_parameters(hook.name), parameters)
+        }
         Attach::CgroupSockAddr => return Ok(()),
     };
     match found {
         None => Err(format!("this kernel has no {what}")),
         Some(found) if found == usize::from(expected) => Ok(()),
-        Some(found) => Err(format!(
-            "{what} has {found} parameters in this kernel, expected {expected}"
-        )),
+        Some(found) => Err(format!("{what} has {found} parameters in this kernel, expected {expected}")),
     }
 }
 
 fn load(object: &mut Ebpf, hook: &Hook, btf: &aya::Btf) -> Result<(), ProgramError> {
-    let program = object
-        .program_mut(hook.name)
-        .ok_or(ProgramError::NotLoaded)?;
+    let program = object.program_mut(hook.name).ok_or(ProgramError::NotLoaded)?;
     match hook.attach {
         Attach::Lsm(_) => <&mut Lsm>::try_from(program)?.load(hook.name, btf),
         Attach::Tracepoint(_) => <&mut BtfTracePoint>::try_from(program)?.load(hook.name, btf),
@@ -228,18 +200,14 @@ fn load(object: &mut Ebpf, hook: &Hook, btf: &aya::Btf) -> Result<(), ProgramErr
 }
 
 fn attach_one(object: &mut Ebpf, hook: &Hook, cgroup: &File) -> Result<(), ProgramError> {
-    let program = object
-        .program_mut(hook.name)
-        .ok_or(ProgramError::NotLoaded)?;
+    let program = object.program_mut(hook.name).ok_or(ProgramError::NotLoaded)?;
     match hook.attach {
         Attach::Lsm(_) => <&mut Lsm>::try_from(program)?.attach().map(drop),
         Attach::Tracepoint(_) => <&mut BtfTracePoint>::try_from(program)?.attach().map(drop),
         Attach::CgroupSockAddr => {
             // A link to a cgroup always stands beside others; the kernel takes no flags with it
             // (`cgroup_bpf_link_attach()` in kernel/bpf/cgroup.c), and `Single` is aya's word for none.
-            <&mut CgroupSockAddr>::try_from(program)?
-                .attach(cgroup, CgroupAttachMode::Single)
-                .map(drop)
+            <&mut CgroupSockAddr>::try_from(program)?.attach(cgroup, CgroupAttachMode::Single).map(drop)
         }
     }
 }
@@ -249,11 +217,7 @@ fn explain(error: &ProgramError) -> String {
     const LAST_LINES: usize = 30;
     /// Who may not load programs gets EPERM; a program that the verifier refuses gets EACCES or another errno.
     const EPERM: i32 = 1;
-    if let ProgramError::LoadError {
-        io_error,
-        verifier_log,
-    } = error
-    {
+    if let ProgramError::LoadError { io_error, verifier_log } = error {
         if io_error.raw_os_error() == Some(EPERM) {
             return format!("{io_error}: this host does not let anybody load such programs");
         }
@@ -292,7 +256,7 @@ mod tests {
 
     /// Names of the programs in the object.
     fn aya_obj_programs() -> Vec<String> {
-        let object = aya_obj::Object::parse(OBJECT).unwrap();
+        let object = aya_obj::Object::parse(OBJECT).expect("the object can be parsed");
         let mut names: Vec<String> = object.programs.keys().cloned().collect();
         names.sort_unstable();
         names

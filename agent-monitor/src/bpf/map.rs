@@ -17,16 +17,8 @@ pub struct MapError {
 }
 
 impl MapError {
-    pub(super) fn new(
-        map: &'static str,
-        action: &'static str,
-        reason: impl std::fmt::Display,
-    ) -> Self {
-        Self {
-            map,
-            action,
-            reason: reason.to_string(),
-        }
+    pub(super) fn new(map: &'static str, action: &'static str, reason: impl std::fmt::Display) -> Self {
+        Self { map, action, reason: reason.to_string() }
     }
 }
 
@@ -108,30 +100,11 @@ impl Maps {
 
     pub fn bind(&mut self, cgroup: u64, binding: Binding) -> Result<(), MapError> {
         let value = [binding.slot, binding.agent, binding.mode, binding.flags];
-        self.bindings
-            .insert(cgroup, value, 0)
-            .map_err(|error| MapError::new("BINDINGS", "write", chain(&error)))
+        self.bindings.insert(cgroup, value, 0).map_err(|error| MapError::new("BINDINGS", "write", chain(&error)))
     }
 
     pub fn unbind(&mut self, cgroup: u64) -> Result<(), MapError> {
         gone_is_fine(self.bindings.remove(&cgroup), "BINDINGS")
-    }
-
-    pub fn bindings(&self) -> Result<Vec<(u64, Binding)>, MapError> {
-        let entry = |entry: Result<(u64, [u32; 4]), aya::maps::MapError>| {
-            let (cgroup, [slot, agent, mode, flags]) =
-                entry.map_err(|error| MapError::new("BINDINGS", "read", chain(&error)))?;
-            Ok((
-                cgroup,
-                Binding {
-                    slot,
-                    agent,
-                    mode,
-                    flags,
-                },
-            ))
-        };
-        self.bindings.iter().map(entry).collect()
     }
 
     pub fn add_agent(&mut self, agent: u32) -> Result<(), MapError> {
@@ -152,37 +125,23 @@ impl Maps {
         };
         let mut counters = AgentCounters::default();
         counters.denied.copy_from_slice(&numbers[..CLASSES]);
-        counters
-            .audited
-            .copy_from_slice(&numbers[CLASSES..2 * CLASSES]);
-        [
-            counters.emitted,
-            counters.lost,
-            counters.telemetry_lost,
-            counters.faults,
-        ] = [0, 1, 2, 3].map(|index| numbers[2 * CLASSES + index]);
+        counters.audited.copy_from_slice(&numbers[CLASSES..2 * CLASSES]);
+        [counters.emitted, counters.lost, counters.telemetry_lost, counters.faults] =
+            [0, 1, 2, 3].map(|index| numbers[2 * CLASSES + index]);
         Ok(counters)
     }
 
     pub fn counters(&self) -> Result<Counters, MapError> {
         let total = |index| {
-            let values = self
-                .counters
-                .get(&index, 0)
-                .map_err(|error| MapError::new("COUNTERS", "read", chain(&error)))?;
+            let values =
+                self.counters.get(&index, 0).map_err(|error| MapError::new("COUNTERS", "read", chain(&error)))?;
             Ok(values.iter().sum())
         };
-        (0..counter::COUNTERS)
-            .map(total)
-            .collect::<Result<_, _>>()
-            .map(Counters)
+        (0..counter::COUNTERS).map(total).collect::<Result<_, _>>().map(Counters)
     }
 
     pub fn set_root(&mut self, cgroup: u64, level: u32) -> Result<(), MapError> {
-        let old = self
-            .settings
-            .get(&0, 0)
-            .map_err(|error| MapError::new("SETTINGS", "read", chain(&error)))?;
+        let old = self.settings.get(&0, 0).map_err(|error| MapError::new("SETTINGS", "read", chain(&error)))?;
         let [low, high] = [cgroup as u32, (cgroup >> 32) as u32];
         self.settings
             .set(0, [low, high, level, old[3]], 0)
@@ -191,9 +150,7 @@ impl Maps {
 
     pub fn protect(&mut self, pid: u32) -> Result<(), MapError> {
         let start = start_of(pid).map_err(|error| MapError::new("MONITORS", "write", error))?;
-        self.monitors
-            .insert(pid, start, 0)
-            .map_err(|error| MapError::new("MONITORS", "write", chain(&error)))
+        self.monitors.insert(pid, start, 0).map_err(|error| MapError::new("MONITORS", "write", chain(&error)))
     }
 
     pub fn states(&self) -> Result<Vec<MapState>, MapError> {
@@ -218,11 +175,7 @@ impl Maps {
             entries,
             capacity: capacity.into(),
         };
-        Ok(counted
-            .into_iter()
-            .zip(self.capacities)
-            .map(state)
-            .collect())
+        Ok(counted.into_iter().zip(self.capacities).map(state).collect())
     }
 }
 
@@ -233,31 +186,20 @@ fn start_of(pid: u32) -> Result<u64, String> {
     let text = std::fs::read_to_string(&path).map_err(|error| format!("read {path}: {error}"))?;
     // The name in parentheses may hold anything; what follows the last one are numbers.
     let fields = text.rsplit_once(')').map_or("", |(_, fields)| fields);
-    fields
-        .split_whitespace()
-        .nth(19)
-        .and_then(|field| field.parse().ok())
-        .ok_or(format!("{path} has no start time"))
+    fields.split_whitespace().nth(19).and_then(|field| field.parse().ok()).ok_or(format!("{path} has no start time"))
 }
 
 fn take<T: TryFrom<Map>>(object: &mut Ebpf, name: &'static str) -> Result<T, MapError>
 where
     T::Error: std::fmt::Display,
 {
-    let map = object
-        .take_map(name)
-        .ok_or_else(|| MapError::new(name, "open", "the object has no such map"))?;
+    let map = object.take_map(name).ok_or_else(|| MapError::new(name, "open", "the object has no such map"))?;
     T::try_from(map).map_err(|error| MapError::new(name, "open", error))
 }
 
-fn gone_is_fine(
-    result: Result<(), aya::maps::MapError>,
-    map: &'static str,
-) -> Result<(), MapError> {
+fn gone_is_fine(result: Result<(), aya::maps::MapError>, map: &'static str) -> Result<(), MapError> {
     match result {
-        Err(aya::maps::MapError::SyscallError(error))
-            if error.io_error.kind() == std::io::ErrorKind::NotFound =>
-        {
+        Err(aya::maps::MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => {
             Ok(())
         }
         Err(aya::maps::MapError::KeyNotFound) | Ok(()) => Ok(()),

@@ -1,7 +1,7 @@
 //! What this kernel and this node can enforce, found by asking the kernel and never by its version.
 
 use super::load::{self, HookStatus, LoadError, LoadOptions, Roots};
-use agent_monitor_common::hook::{Attach, HOOKS};
+use agent_monitor_common::hook::HOOKS;
 use agent_monitor_common::limit::BINDINGS;
 
 /// Whether something can be used.
@@ -28,100 +28,48 @@ pub struct Feature {
     pub detail: String,
     /// How to get it where it is not available.
     pub how: String,
-    /// Whether files, exec and powers need it: without it the network alone can be enforced.
-    pub needed_for: Needed,
-}
-
-/// What a feature is needed for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Needed {
-    /// Everything.
-    All,
-    /// Files, exec and powers.
-    Lsm,
 }
 
 /// All features, in the order in which they build on each other.
 #[must_use]
 pub fn probe(roots: &Roots) -> Vec<Feature> {
     let mut features = vec![btf(roots), lsm(roots), cgroup(roots)];
-    let options = LoadOptions {
-        partial: false,
-        bindings: BINDINGS,
-        roots: roots.clone(),
-    };
+    let options = LoadOptions { partial: false, bindings: BINDINGS, roots: roots.clone() };
     match load::open(&options) {
         Ok(loaded) => features.extend(loaded.hooks.iter().map(|state| {
             let (found, detail, how) = match &state.status {
-                HookStatus::Loaded | HookStatus::Attached => (
-                    FeatureState::Available,
-                    state.hook.purpose.to_owned(),
-                    String::new(),
-                ),
-                HookStatus::Missing(why) if state.hook.optional() => (
-                    FeatureState::Available,
-                    format!("not needed: {why}"),
-                    String::new(),
-                ),
-                HookStatus::Missing(why) => (
-                    FeatureState::Missing,
-                    why.clone(),
-                    "use a kernel that has it".to_owned(),
-                ),
+                HookStatus::Loaded | HookStatus::Attached => {
+                    (FeatureState::Available, state.hook.purpose.to_owned(), String::new())
+                }
+                HookStatus::Missing(why) if state.hook.optional() => {
+                    (FeatureState::Available, format!("not needed: {why}"), String::new())
+                }
+                HookStatus::Missing(why) => (FeatureState::Missing, why.clone(), "use a kernel that has it".to_owned()),
                 HookStatus::Refused(why) => (FeatureState::Missing, why.clone(), refused_how(why)),
             };
-            hook_feature(state.hook.name, state.hook.attach, found, detail, how)
+            hook_feature(state.hook.name, found, detail, how)
         })),
         Err(error) => features.extend(HOOKS.iter().map(|hook| {
-            hook_feature(
-                hook.name,
-                hook.attach,
-                FeatureState::Missing,
-                first_line(&error),
-                "see the lines above".to_owned(),
-            )
+            hook_feature(hook.name, FeatureState::Missing, first_line(&error), "see the lines above".to_owned())
         })),
     }
     features
 }
 
-fn hook_feature(
-    name: &str,
-    attach: Attach,
-    state: FeatureState,
-    detail: String,
-    how: String,
-) -> Feature {
-    let needed_for = if matches!(attach, Attach::Lsm(_)) {
-        Needed::Lsm
-    } else {
-        Needed::All
-    };
-    Feature {
-        name: format!("hook {name}"),
-        state,
-        detail,
-        how,
-        needed_for,
-    }
+fn hook_feature(name: &str, state: FeatureState, detail: String, how: String) -> Feature {
+    Feature { name: format!("hook {name}"), state, detail, how }
 }
 
 fn refused_how(why: &str) -> String {
     if why.contains("does not let anybody load") {
-        "run as root on a host that is not restricted, or in a virtual machine of your own"
-            .to_owned()
+        "run as root on a host that is not restricted, or in a virtual machine of your own".to_owned()
     } else {
         "report the lines above with the version of the kernel".to_owned()
     }
 }
 
 fn first_line(error: &LoadError) -> String {
-    error
-        .to_string()
-        .lines()
-        .next()
-        .unwrap_or_default()
-        .to_owned()
+    error.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
 fn btf(roots: &Roots) -> Feature {
@@ -129,18 +77,9 @@ fn btf(roots: &Roots) -> Feature {
     let found = path.exists();
     Feature {
         name: "kernel types (BTF)".into(),
-        state: if found {
-            FeatureState::Available
-        } else {
-            FeatureState::NotBuilt
-        },
+        state: if found { FeatureState::Available } else { FeatureState::NotBuilt },
         detail: path.display().to_string(),
-        how: if found {
-            String::new()
-        } else {
-            "use a kernel with CONFIG_DEBUG_INFO_BTF=y".into()
-        },
-        needed_for: Needed::All,
+        how: if found { String::new() } else { "use a kernel with CONFIG_DEBUG_INFO_BTF=y".into() },
     }
 }
 
@@ -150,49 +89,25 @@ fn lsm(roots: &Roots) -> Feature {
         Ok(list) if list.trim().split(',').any(|name| name == "bpf") => {
             (FeatureState::Available, list.trim().to_owned())
         }
-        Ok(list) => (
-            FeatureState::NotEnabled,
-            format!("the kernel runs {}", list.trim()),
-        ),
-        Err(error) => (
-            FeatureState::Missing,
-            format!("read {}: {error}; mount securityfs there", path.display()),
-        ),
+        Ok(list) => (FeatureState::NotEnabled, format!("the kernel runs {}", list.trim())),
+        Err(error) => (FeatureState::Missing, format!("read {}: {error}; mount securityfs there", path.display())),
     };
     let how = match state {
         FeatureState::Available => String::new(),
         FeatureState::NotEnabled => {
-            format!(
-                "add bpf to the kernel's command line: lsm={},bpf",
-                detail.trim_start_matches("the kernel runs ")
-            )
+            format!("add bpf to the kernel's command line: lsm={},bpf", detail.trim_start_matches("the kernel runs "))
         }
         _ => "mount -t securityfs securityfs /sys/kernel/security".into(),
     };
-    Feature {
-        name: "LSM programs (bpf in lsm=)".into(),
-        state,
-        detail,
-        how,
-        needed_for: Needed::Lsm,
-    }
+    Feature { name: "LSM programs (bpf in lsm=)".into(), state, detail, how }
 }
 
 fn cgroup(roots: &Roots) -> Feature {
     let found = roots.cgroup.join("cgroup.controllers").exists();
     Feature {
         name: "unified cgroup hierarchy".into(),
-        state: if found {
-            FeatureState::Available
-        } else {
-            FeatureState::Missing
-        },
+        state: if found { FeatureState::Available } else { FeatureState::Missing },
         detail: roots.cgroup.display().to_string(),
-        how: if found {
-            String::new()
-        } else {
-            format!("mount -t cgroup2 cgroup2 {}", roots.cgroup.display())
-        },
-        needed_for: Needed::All,
+        how: if found { String::new() } else { format!("mount -t cgroup2 cgroup2 {}", roots.cgroup.display()) },
     }
 }

@@ -25,17 +25,13 @@ pub struct Rings {
 impl Rings {
     pub(super) fn take(object: &mut Ebpf) -> Result<Self, LoadError> {
         let mut ring = |name: &'static str| -> Result<_, LoadError> {
-            let map = object
-                .take_map(name)
-                .ok_or_else(|| MapError::new(name, "open", "it was taken before"))?;
-            let ring =
-                RingBuf::try_from(map).map_err(|error| MapError::new(name, "open", error))?;
-            Ok(AsyncFd::new(ring).map_err(|error| MapError::new(name, "watch", error))?)
+            let map = object.take_map(name).ok_or_else(|| MapError::new(name, "open", "it was taken before"))?;
+            let ring = RingBuf::try_from(map).map_err(|error| MapError::new(name, "open", error))?;
+            // SAFETY: the ring owns its map's descriptor, gives the same one each time, and keeps it open while it lives.
+            let watched = unsafe { AsyncFd::register(ring) };
+            Ok(watched.map_err(|error| MapError::new(name, "watch", error))?)
         };
-        Ok(Self {
-            denials: ring("DENIALS")?,
-            telemetry: ring("TELEMETRY")?,
-        })
+        Ok(Self { denials: ring("DENIALS")?, telemetry: ring("TELEMETRY")? })
     }
 
     /// Waits until a ring has events, and gives all that are there to `each`. The future may be dropped while it waits.
