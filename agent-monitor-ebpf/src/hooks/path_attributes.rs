@@ -38,6 +38,10 @@ fn at(ctx: &LsmContext, hook: HookId, previous: i32, access: u16) -> i32 {
             let dentry: Kernel = load(path, &kernel::PATH_DENTRY);
             let place = place_at(path as u64);
             let named = nameless(load(dentry, &kernel::DENTRY_INODE), dentry, place.mount);
+            if matches!(named, Named::Memfd) && access == file::WRITE {
+                // Memory is not judged where it is made and written; before 6.2 this hook sees its ftruncate, too.
+                return false;
+            }
             if matches!(named, Named::Path) {
                 operation.judge_place(place, access);
             } else {
