@@ -7,8 +7,14 @@ mod exec;
 mod file_open;
 mod leaving;
 mod memory;
+mod monitor;
 mod names;
+mod no_lsm;
+mod node;
+mod property;
 mod rights;
+mod run;
+mod shipped;
 mod socket_bind;
 mod socket_connect;
 mod socket_sendmsg;
@@ -35,4 +41,11 @@ pub const ALL: &[&[Scenario]] = &[
     capable::ALL,
     leaving::ALL,
     cgroups::ALL,
+    monitor::ALL,
+    shipped::ALL,
+    node::ALL,
+    run::ALL,
+    run::ALONE,
+    property::ALL,
+    no_lsm::ALL,
 ];

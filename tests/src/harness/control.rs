@@ -22,8 +22,13 @@ pub fn raw(bytes: &[u8]) -> Result<Vec<u8>> {
     let _ = stream.write_all(bytes);
     let _ = stream.shutdown(std::net::Shutdown::Write);
     let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).context("read an answer of the control socket")?;
-    Ok(answer)
+    match stream.read_to_end(&mut answer) {
+        // It hung up before it had read all.
+        Err(error) if error.kind() != std::io::ErrorKind::ConnectionReset => {
+            Err(error).context("read an answer of the control socket")
+        }
+        _ => Ok(answer),
+    }
 }
 
 /// A request to the control socket: the status and the body of the answer.

@@ -1,7 +1,7 @@
 //! The audit log, as somebody who reads it sees it.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::Read;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::path::Path;
 use std::time::Instant;
@@ -49,14 +49,6 @@ impl Records {
         let text = String::from_utf8(bytes).context("the audit log is not UTF-8")?;
         self.lines.extend(text.lines().map(str::to_owned));
         Ok(())
-    }
-
-    /// Starts again at the beginning of the log.
-    pub fn rewind(&mut self) -> Result<()> {
-        self.file.seek(SeekFrom::Start(0))?;
-        self.torn.clear();
-        self.lines.clear();
-        self.read()
     }
 
     /// Waits for the first record, from line `start` on, that names `word` and holds all of `expected`.

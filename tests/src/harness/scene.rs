@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::cgroup::{self, Cgroup};
@@ -132,30 +132,5 @@ impl Drop for Scene<'_> {
         }
         let _ = cgroup::remove(&self.cgroup.directory());
         let _ = fs::remove_dir_all(&self.workspace);
-    }
-}
-
-/// An agent that is ended at the end.
-#[derive(Debug)]
-pub struct Made {
-    /// Its id.
-    pub id: String,
-    /// Its cgroup's directory.
-    pub directory: PathBuf,
-}
-
-impl Made {
-    /// Has the daemon make an agent.
-    pub fn make(body: &Value) -> Result<Self> {
-        let answer = control::ask("POST", "/v1/agents", body)?;
-        let (id, path) = (answer["id"].as_str(), answer["cgroup"].as_str());
-        ensure!(id.is_some() && path.is_some(), "an agent has an id and a cgroup: {answer}");
-        Ok(Self { id: id.unwrap_or_default().to_owned(), directory: cgroup::directory(path.unwrap_or_default()) })
-    }
-}
-
-impl Drop for Made {
-    fn drop(&mut self) {
-        let _ = control::request("DELETE", &format!("/v1/agents/{}", self.id), "");
     }
 }

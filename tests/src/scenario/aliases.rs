@@ -46,7 +46,7 @@ fn an_alias_of_a_denied_file_is_denied(scene: &mut Scene<'_>) -> Outcome {
         .denied(read(format!("/proc/self/root{w}/secret/key")), denied())
         .denied(read("/proc/self/cwd/secret/key".to_owned()), denied())
         .denied(read("/proc/thread-self/cwd/secret/key".to_owned()), denied())
-        .denied(read(format!("/dev/fd/../cwd/secret/key")), denied())
+        .denied(read("/dev/fd/../cwd/secret/key".to_owned()), denied())
         .run(scene, SPEC)?;
     // Through a descriptor of the directory that was opened without a hook seeing it.
     scene.bind(SPEC)?;

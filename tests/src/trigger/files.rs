@@ -104,7 +104,7 @@ pub const STEPS: &[super::Row] = &[
     }),
     // Many opens; the value is how many were denied.
     ("flood", |_, words| {
-        let denied = (0..words.number(2)).filter(|_| open(words, 1).err() == Some(libc::EACCES));
+        let denied = (0..words.number(3)).filter(|_| open(words, 1).err() == Some(libc::EACCES));
         Ok(denied.count() as i64)
     }),
     ("list", |_, words| {

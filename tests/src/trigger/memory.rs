@@ -16,8 +16,6 @@ pub const STEPS: &[super::Row] = &[
     ("map-memfd-exec", |_, _| {
         // SAFETY: the name ends with NUL.
         let memory = descriptor(unsafe { libc::memfd_create(c"code".as_ptr(), libc::MFD_CLOEXEC) })?;
-        // SAFETY: takes numbers.
-        check(unsafe { libc::ftruncate(memory.as_raw_fd(), PAGE as i64) })?;
         map(Some(&memory), libc::PROT_READ | libc::PROT_EXEC, libc::PROT_NONE)
     }),
     ("map-read", |_, words| map(Some(&file(words)?), libc::PROT_READ, libc::PROT_NONE)),

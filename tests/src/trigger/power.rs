@@ -123,13 +123,19 @@ pub const STEPS: &[super::Row] = &[
     }),
     // SAFETY: an unknown command: the right is asked for first, and nothing happens.
     ("reboot", |_, _| {
-        in_child(|| unsafe { libc::syscall(libc::SYS_reboot, 0xfee1_dead_u32, 672_274_793, 0x89ab_cdef_u32, 0) })
+        in_child(|| {
+            // SAFETY: the call takes numbers only.
+            unsafe { libc::syscall(libc::SYS_reboot, 0xfee1_dead_u32, 672_274_793, 0x89ab_cdef_u32, 0) }
+        })
     }),
     // SAFETY: no file of this name is there.
     ("swapon", |_, _| in_child(|| unsafe { libc::syscall(libc::SYS_swapon, c"/no-such-file".as_ptr(), 0) })),
     // SAFETY: no bytes are no module.
     ("init-module", |_, _| {
-        in_child(|| unsafe { libc::syscall(libc::SYS_init_module, std::ptr::null::<u8>(), 0, c"".as_ptr()) })
+        in_child(|| {
+            // SAFETY: no bytes are read from the module, and the text is a constant.
+            unsafe { libc::syscall(libc::SYS_init_module, std::ptr::null::<u8>(), 0, c"".as_ptr()) }
+        })
     }),
     ("open-by-handle", |_, words| {
         #[repr(C)]
