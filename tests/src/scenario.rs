@@ -13,6 +13,7 @@ mod no_lsm;
 mod node;
 mod property;
 mod rights;
+mod ring;
 mod run;
 mod shipped;
 mod socket_bind;
@@ -39,6 +40,7 @@ pub const ALL: &[&[Scenario]] = &[
     unix::ALL,
     tasks::ALL,
     capable::ALL,
+    ring::ALL,
     leaving::ALL,
     cgroups::ALL,
     monitor::ALL,

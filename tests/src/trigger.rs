@@ -8,6 +8,7 @@ mod held;
 mod memory;
 mod network;
 mod power;
+mod ring;
 mod sys;
 mod task;
 mod unix;
@@ -31,6 +32,7 @@ const TABLES: &[&[Row]] = &[
     unix::STEPS,
     task::STEPS,
     power::STEPS,
+    ring::STEPS,
 ];
 
 /// Does steps until standard input ends.

@@ -48,7 +48,7 @@ fn the_kernel_decides_like_the_host(scene: &mut Scene<'_>) -> Outcome {
     for round in 0..POLICIES {
         one_policy(scene, &mut random).with_context(|| format!("SEED={seed}, policy {round}"))?;
     }
-    println!("(seed {seed}) ");
+    eprintln!("the_kernel_decides_like_the_host: SEED={seed}");
     Ok(())
 }
 

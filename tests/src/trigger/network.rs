@@ -81,7 +81,8 @@ fn socket(family: i32, kind: i32, protocol: i32) -> Result<OwnedFd, i32> {
     descriptor(unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC, protocol) })
 }
 
-fn of_protocol(protocol: &str, v6: bool) -> Result<OwnedFd, i32> {
+/// A socket of the protocol that a word names.
+pub fn of_protocol(protocol: &str, v6: bool) -> Result<OwnedFd, i32> {
     let family = if v6 { libc::AF_INET6 } else { libc::AF_INET };
     match protocol {
         "udp" => socket(family, libc::SOCK_DGRAM, 0),
@@ -94,7 +95,7 @@ fn of_protocol(protocol: &str, v6: bool) -> Result<OwnedFd, i32> {
 }
 
 /// A socket address in the room of the longest, and its length.
-fn address(text: &str) -> (libc::sockaddr_in6, u32) {
+pub fn address(text: &str) -> (libc::sockaddr_in6, u32) {
     let parsed: SocketAddr = text.parse().unwrap_or(SocketAddr::V6(SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, 0, 0, 0)));
     // SAFETY: numbers, for which 0 is a value.
     let mut name: libc::sockaddr_in6 = unsafe { zeroed() };
