@@ -4,6 +4,7 @@
 //! operations with a result, 32-bit arithmetic), which every kernel from 5.12 on has.
 
 use anyhow::{Context as _, Result, ensure};
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -41,6 +42,9 @@ fn main() -> Result<()> {
     for inherited in ["RUSTC", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "RUSTFLAGS", "CARGO_MAKEFLAGS"] {
         cargo.env_remove(inherited);
     }
+    if let Some(path) = path_with_tools() {
+        cargo.env("PATH", path);
+    }
     let output = cargo.output().with_context(|| format!("run {cargo:?}"))?;
     ensure!(
         output.status.success(),
@@ -51,4 +55,16 @@ fn main() -> Result<()> {
     let to = out.join(PACKAGE);
     std::fs::copy(&object, &to).with_context(|| format!("copy {} to {}", object.display(), to.display()))?;
     Ok(())
+}
+
+/// `PATH` with the linker that `cargo xtask setup` put into the cache in front, so that `cargo build` alone is enough. The
+/// same places as in `xtask/src/workspace.rs`.
+fn path_with_tools() -> Option<OsString> {
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let cache = set("AGENT_MONITOR_CACHE").or_else(|| {
+        let base = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")))?;
+        Some(base.join("agent-monitor"))
+    })?;
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::join_paths(std::iter::once(cache.join("tools/bin")).chain(std::env::split_paths(&path))).ok()
 }

@@ -10,10 +10,21 @@ use crate::class::Class;
 pub enum Attach {
     /// LSM program on `bpf_lsm_<name>`, which must have this many parameters in the kernel's BTF.
     Lsm(u8),
+    /// LSM program that knows two forms of the hook, by the number of parameters. The loader puts the one that the
+    /// kernel has into the constant `<NAME>_PARAMETERS` of the object.
+    LsmForms([u8; 2]),
     /// Program on a cgroup's socket addresses, attached to the root of the hierarchy.
     CgroupSockAddr,
     /// BTF tracepoint of this name with this many parameters.
     Tracepoint(u8),
+}
+
+impl Attach {
+    /// Whether it is an LSM program, which runs only where `bpf` is among the kernel's LSMs.
+    #[must_use]
+    pub const fn is_lsm(self) -> bool {
+        matches!(self, Self::Lsm(_) | Self::LsmForms(_))
+    }
 }
 
 /// A row of the table.
@@ -30,18 +41,31 @@ pub struct Hook {
     pub class: Option<Class>,
     /// What it is for, in a line of the documentation.
     pub purpose: &'static str,
+    /// Why nothing passes unjudged on a supported kernel that lacks the hook; `None` where all have it, so that one
+    /// without it is refused.
+    pub absent: Option<&'static str>,
 }
 
 impl Hook {
-    /// Whether a kernel may lack the hook because it was built without what the hook guards (io_uring).
+    /// Whether a kernel may lack the hook.
     #[must_use]
     pub const fn optional(&self) -> bool {
-        matches!(self.id, HookId::UringOverrideCreds | HookId::UringSqpoll)
+        self.absent.is_some()
     }
 }
 
+/// Nothing, or what is given.
+macro_rules! optional {
+    () => {
+        None
+    };
+    ($text:literal) => {
+        Some($text)
+    };
+}
+
 macro_rules! hooks {
-    ($($(#[$doc:meta])* $id:ident = $number:literal, $name:literal, $attach:expr, $class:expr, $purpose:literal;)+) => {
+    ($($(#[$doc:meta])* $id:ident = $number:literal, $name:literal, $attach:expr, $class:expr, $purpose:literal $(, absent $absent:literal)?;)+) => {
         /// The number of a hook in events. Numbers are never used again for another hook.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[repr(u16)]
@@ -49,7 +73,14 @@ macro_rules! hooks {
 
         /// All hooks.
         pub const HOOKS: &[Hook] = &[
-            $(Hook { id: HookId::$id, name: $name, attach: $attach, class: $class, purpose: $purpose },)+
+            $(Hook {
+                id: HookId::$id,
+                name: $name,
+                attach: $attach,
+                class: $class,
+                purpose: $purpose,
+                absent: optional!($($absent)?),
+            },)+
         ];
 
         impl HookId {
@@ -103,8 +134,8 @@ hooks! {
     TaskKill = 41, "task_kill", Lsm(4), Some(Privilege), "sending of signals";
     Capable = 42, "capable", Lsm(4), Some(Capability), "use of a capability, in any user namespace";
     TaskAlloc = 43, "task_alloc", Lsm(2), Some(Privilege), "creation of a process: not in another cgroup";
-    UringOverrideCreds = 44, "uring_override_creds", Lsm(1), Some(Privilege), "io_uring operations with other credentials than the task's own";
-    UringSqpoll = 45, "uring_sqpoll", Lsm(0), Some(Privilege), "a kernel thread that submits io_uring operations";
+    UringOverrideCreds = 44, "uring_override_creds", Lsm(1), Some(Privilege), "io_uring operations with other credentials than the task's own", absent "such a kernel has no io_uring";
+    UringSqpoll = 45, "uring_sqpoll", Lsm(0), Some(Privilege), "a kernel thread that submits io_uring operations", absent "such a kernel has no io_uring";
     CgroupMkdir = 60, "cgroup_mkdir", Tracepoint(2), None, "a new cgroup gets the binding of the one that it was made in";
     CgroupRelease = 61, "cgroup_release", Tracepoint(2), None, "the binding of a cgroup ends with it";
 }

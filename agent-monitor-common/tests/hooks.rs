@@ -8,16 +8,18 @@ use std::fmt::Write as _;
 fn the_page_about_hooks_says_what_the_table_says() {
     let mut page = String::from(
         "# Hooks\n\nWhere the kernel programs sit. Made from the table in `agent-monitor-common/src/hook.rs`; a test keeps it so.\n\n\
-         | hook | kind | class | what it sees |\n| --- | --- | --- | --- |\n",
+         | hook | kind | class | what it sees | where a kernel may lack it, why nothing passes |\n| --- | --- | --- | --- | --- |\n",
     );
     for hook in HOOKS {
         let kind = match hook.attach {
-            Attach::Lsm(_) => "LSM",
+            Attach::Lsm(_) | Attach::LsmForms(_) => "LSM",
             Attach::CgroupSockAddr => "cgroup",
             Attach::Tracepoint(_) => "tracepoint",
         };
         let class = hook.class.map_or("identity", |class| class.name());
-        writeln!(page, "| `{}` | {kind} | {class} | {} |", hook.name, hook.purpose).expect("a string takes all");
+        let absent = hook.absent.unwrap_or("");
+        writeln!(page, "| `{}` | {kind} | {class} | {} | {absent} |", hook.name, hook.purpose)
+            .expect("a string takes all");
     }
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/hooks.md");
     if std::env::var_os("UPDATE_DOCS").is_some() {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use agent_monitor_common::hook::{Attach, HOOKS};
+use agent_monitor_common::hook::HOOKS;
 use serde::Serialize;
 
 use crate::bpf::{self, FeatureState, HookState, HookStatus, LoadError, Roots};
@@ -130,7 +130,7 @@ pub fn refusal(why: &str, roots: &Roots) -> String {
 /// Whether the network can be enforced without this feature.
 fn for_lsm(feature: &str) -> bool {
     match feature.strip_prefix("hook ") {
-        Some(name) => HOOKS.iter().any(|hook| hook.name == name && matches!(hook.attach, Attach::Lsm(_))),
+        Some(name) => HOOKS.iter().any(|hook| hook.name == name && hook.attach.is_lsm()),
         None => feature.starts_with("LSM "),
     }
 }

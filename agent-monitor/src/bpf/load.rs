@@ -49,6 +49,19 @@ pub struct HookState {
     pub status: HookStatus,
 }
 
+impl HookState {
+    /// Whether its program does not run although something would pass for that: not so for a hook that this kernel may
+    /// lack, and not before it was attached.
+    #[must_use]
+    pub fn lacking(&self) -> bool {
+        match self.status {
+            HookStatus::Attached => false,
+            HookStatus::Missing(_) => !self.hook.optional(),
+            HookStatus::Loaded | HookStatus::Refused(_) => true,
+        }
+    }
+}
+
 /// What became of a hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HookStatus {
@@ -125,14 +138,18 @@ pub fn open(options: &LoadOptions) -> Result<Loaded, LoadError> {
     for (symbol, value) in &constants {
         loader.override_global(symbol, value, true);
     }
+    let forms = forms(&kernel);
+    for (symbol, value) in &forms {
+        loader.override_global(symbol, value, true);
+    }
     let mut object = loader.load(OBJECT).map_err(|error| LoadError::Object(chain(&error)))?;
     let mut hooks = Vec::new();
     for hook in HOOKS {
-        let status = if options.partial && matches!(hook.attach, Attach::Lsm(_)) {
+        let status = if options.partial && hook.attach.is_lsm() {
             HookStatus::Missing("left out, because partial enforcement was asked for".into())
         } else {
             match present(hook, &kernel) {
-                Err(why) => HookStatus::Missing(why),
+                Err(status) => status,
                 Ok(()) => match load(&mut object, hook, &btf) {
                     Ok(()) => HookStatus::Loaded,
                     Err(error) => HookStatus::Refused(explain(&error)),
@@ -147,7 +164,7 @@ pub fn open(options: &LoadOptions) -> Result<Loaded, LoadError> {
 /// Attaches every loaded program; all hooks must be there, or with `partial` all that are no LSM hooks.
 pub fn attach(loaded: &mut Loaded, options: &LoadOptions) -> Result<(), LoadError> {
     let needed = |state: &HookState| {
-        let left_out = options.partial && matches!(state.hook.attach, Attach::Lsm(_));
+        let left_out = options.partial && state.hook.attach.is_lsm();
         let not_built = state.hook.optional() && matches!(state.status, HookStatus::Missing(_));
         !left_out && !not_built
     };
@@ -172,28 +189,42 @@ pub fn attach(loaded: &mut Loaded, options: &LoadOptions) -> Result<(), LoadErro
     Ok(())
 }
 
-/// Whether the kernel has the hook in the form that its program was written for.
-fn present(hook: &Hook, kernel: &Btf) -> Result<(), String> {
-    let (what, found, expected) = match hook.attach {
-        Attach::Lsm(parameters) => {
-            (format!("bpf_lsm_{}", hook.name), kernel.parameters(&format!("bpf_lsm_{}", hook.name)), parameters)
-        }
+/// Whether the kernel has the hook in a form that its program was written for; else what became of it.
+fn present(hook: &Hook, kernel: &Btf) -> Result<(), HookStatus> {
+    let lsm = || (format!("bpf_lsm_{}", hook.name), kernel.parameters(&format!("bpf_lsm_{}", hook.name)));
+    let ((what, found), expected) = match hook.attach {
+        Attach::Lsm(parameters) => (lsm(), [parameters; 2]),
+        Attach::LsmForms(forms) => (lsm(), forms),
         Attach::Tracepoint(parameters) => {
-            (format!("tracepoint {}", hook.name), kernel.tracepoint_parameters(hook.name), parameters)
+            ((format!("tracepoint {}", hook.name), kernel.tracepoint_parameters(hook.name)), [parameters; 2])
         }
         Attach::CgroupSockAddr => return Ok(()),
     };
     match found {
-        None => Err(format!("this kernel has no {what}")),
-        Some(found) if found == usize::from(expected) => Ok(()),
-        Some(found) => Err(format!("{what} has {found} parameters in this kernel, expected {expected}")),
+        None => Err(HookStatus::Missing(format!("this kernel has no {what}"))),
+        Some(found) if expected.iter().any(|form| usize::from(*form) == found) => Ok(()),
+        Some(found) => {
+            let expected = expected.map(|form| form.to_string());
+            let expected = if expected[0] == expected[1] { expected[0].clone() } else { expected.join(" or ") };
+            Err(HookStatus::Refused(format!("{what} has {found} parameters in this kernel, expected {expected}")))
+        }
     }
+}
+
+/// The constants that tell programs which form of their hook the kernel has.
+fn forms(kernel: &Btf) -> Vec<(String, u32)> {
+    let of = |hook: &&Hook| matches!(hook.attach, Attach::LsmForms(_));
+    let constant = |hook: &Hook| {
+        let found = kernel.parameters(&format!("bpf_lsm_{}", hook.name))?;
+        Some((format!("{}_PARAMETERS", hook.name.to_uppercase()), u32::try_from(found).ok()?))
+    };
+    HOOKS.iter().filter(of).filter_map(constant).collect()
 }
 
 fn load(object: &mut Ebpf, hook: &Hook, btf: &aya::Btf) -> Result<(), ProgramError> {
     let program = object.program_mut(hook.name).ok_or(ProgramError::NotLoaded)?;
     match hook.attach {
-        Attach::Lsm(_) => <&mut Lsm>::try_from(program)?.load(hook.name, btf),
+        Attach::Lsm(_) | Attach::LsmForms(_) => <&mut Lsm>::try_from(program)?.load(hook.name, btf),
         Attach::Tracepoint(_) => <&mut BtfTracePoint>::try_from(program)?.load(hook.name, btf),
         Attach::CgroupSockAddr => <&mut CgroupSockAddr>::try_from(program)?.load(),
     }
@@ -202,7 +233,7 @@ fn load(object: &mut Ebpf, hook: &Hook, btf: &aya::Btf) -> Result<(), ProgramErr
 fn attach_one(object: &mut Ebpf, hook: &Hook, cgroup: &File) -> Result<(), ProgramError> {
     let program = object.program_mut(hook.name).ok_or(ProgramError::NotLoaded)?;
     match hook.attach {
-        Attach::Lsm(_) => <&mut Lsm>::try_from(program)?.attach().map(drop),
+        Attach::Lsm(_) | Attach::LsmForms(_) => <&mut Lsm>::try_from(program)?.attach().map(drop),
         Attach::Tracepoint(_) => <&mut BtfTracePoint>::try_from(program)?.attach().map(drop),
         Attach::CgroupSockAddr => {
             // A link to a cgroup always stands beside others; the kernel takes no flags with it

@@ -41,8 +41,8 @@ pub fn probe(roots: &Roots) -> Vec<Feature> {
                 HookStatus::Loaded | HookStatus::Attached => {
                     (FeatureState::Available, state.hook.purpose.to_owned(), String::new())
                 }
-                HookStatus::Missing(why) if state.hook.optional() => {
-                    (FeatureState::Available, format!("not needed: {why}"), String::new())
+                HookStatus::Missing(why) if let Some(reason) = state.hook.absent => {
+                    (FeatureState::Available, format!("not needed: {why}, and {reason}"), String::new())
                 }
                 HookStatus::Missing(why) => (FeatureState::Missing, why.clone(), "use a kernel that has it".to_owned()),
                 HookStatus::Refused(why) => (FeatureState::Missing, why.clone(), refused_how(why)),

@@ -21,7 +21,6 @@ use super::selftest::Outcome;
 use super::start::{StartError, Started, start};
 use super::{VERSION, requests, watch::watch as watch_directory};
 use crate::bind::{Agent, Origin};
-use crate::bpf::HookStatus;
 use crate::config::Config;
 use crate::control::{
     Answer, Health, Limits, Listeners, Lock, Readiness, Request, RequestTotals, api, control_router, metrics_router,
@@ -292,7 +291,7 @@ impl Daemon {
         }
         if self.level == Level::Full {
             let hooks = self.node.programs.hooks();
-            let detached = hooks.iter().filter(|state| state.status != HookStatus::Attached);
+            let detached = hooks.iter().filter(|state| state.lacking());
             reasons.extend(detached.map(|state| format!("hook {} is not attached", state.hook.name)));
         }
         let well = reasons.is_empty();
