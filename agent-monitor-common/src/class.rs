@@ -120,6 +120,10 @@ byte_enum! {
         OtherAgent = 5, "other-agent";
         /// Acting with credentials that are not the task's own.
         OtherCredentials = 6, "other-credentials";
+        /// Sending by way of other addresses: a source route, a routing header.
+        SourceRoute = 13, "source-route";
+        /// Typing into a terminal as if its user did.
+        TerminalInput = 14, "terminal-input";
     }
 }
 

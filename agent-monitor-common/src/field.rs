@@ -21,6 +21,8 @@ macro_rules! kernel_fields {
             MOUNT_PARENT, "mount", "mnt_parent", "the mount that a mount is on";
             MOUNT_MOUNTPOINT, "mount", "mnt_mountpoint", "the name that a mount is on";
             MOUNT_NS, "mount", "mnt_ns", "the namespace of a mount";
+            MOUNT_INSTANCE, "mount", "mnt_instance", "the list of a file system's mounts, before 6.18";
+            MOUNT_NEXT, "mount", "mnt_next_for_sb", "the next mount of a file system, from 6.18 on";
             DENTRY_SEQ, "dentry", "d_seq", "changes with each rename of a name";
             DENTRY_HASH, "dentry", "d_hash", "whether a name still exists";
             DENTRY_PARENT, "dentry", "d_parent", "the directory of a name";
@@ -31,9 +33,11 @@ macro_rules! kernel_fields {
             INODE_NLINK, "inode", "i_nlink", "how many names a file has";
             INODE_SB, "inode", "i_sb", "the file system of a file";
             SUPER_MAGIC, "super_block", "s_magic", "the type of a file system";
+            SUPER_MOUNTS, "super_block", "s_mounts", "the mounts of a file system";
             SUPER_FLAGS, "super_block", "s_flags", "whether a file system is internal to the kernel";
             BPRM_FILE, "linux_binprm", "file", "the file that is executed";
             VMA_FILE, "vm_area_struct", "vm_file", "the file of mapped memory";
+            VMA_ANONYMOUS, "vm_area_struct", "anon_vma", "whether mapped memory holds what was written to it";
             VMA_FLAGS, "vm_area_struct", "vm_flags", "whether mapped memory is executable already";
             SOCKET_SK, "socket", "sk", "the socket of a file";
             SOCKET_TYPE, "socket", "type", "stream or datagram";
@@ -43,14 +47,22 @@ macro_rules! kernel_fields {
             SOCK_LOCAL_PORT, "sock", "__sk_common.skc_num", "the local port";
             SOCK_LOCAL_V4, "sock", "__sk_common.skc_rcv_saddr", "the local IPv4 address";
             SOCK_LOCAL_V6, "sock", "__sk_common.skc_v6_rcv_saddr", "the local IPv6 address";
+            SOCK_PEER_PORT, "sock", "__sk_common.skc_dport", "the peer's port";
+            SOCK_PEER_V4, "sock", "__sk_common.skc_daddr", "the peer's IPv4 address";
+            SOCK_PEER_V6, "sock", "__sk_common.skc_v6_daddr", "the peer's IPv6 address";
             UNIX_SOCK_ADDRESS, "unix_sock", "addr", "the name of a unix socket";
             UNIX_SOCK_PATH, "unix_sock", "path", "the path of a unix socket";
             UNIX_ADDRESS_LENGTH, "unix_address", "len", "the length of a unix socket's name";
             UNIX_ADDRESS_NAME, "unix_address", "name", "a unix socket's name";
             MSGHDR_NAME, "msghdr", "msg_name", "the address that a send names";
             MSGHDR_NAME_LENGTH, "msghdr", "msg_namelen", "the length of that address";
+            MSGHDR_CONTROL, "msghdr", "msg_control", "control messages of a send";
+            MSGHDR_CONTROL_LENGTH, "msghdr", "msg_controllen", "their length";
             MSGHDR_FLAGS, "msghdr", "msg_flags", "flags of a send";
             TASK_FS, "task_struct", "fs", "the root of a task";
+            TASK_FLAGS, "task_struct", "flags", "whether a task is a worker of io_uring, or is dying";
+            TASK_NSPROXY, "task_struct", "nsproxy", "the namespaces of a task";
+            NSPROXY_MOUNTS, "nsproxy", "mnt_ns", "the mount namespace of a task";
             TASK_TGID, "task_struct", "tgid", "the process id";
             TASK_PID, "task_struct", "pid", "the thread id";
             TASK_GROUP_LEADER, "task_struct", "group_leader", "the first thread of a process";
@@ -60,6 +72,7 @@ macro_rules! kernel_fields {
             TASK_CRED, "task_struct", "cred", "the credentials that a task acts with";
             TASK_REAL_CRED, "task_struct", "real_cred", "a task's own credentials";
             TASK_CGROUPS, "task_struct", "cgroups", "the cgroups of a task";
+            IATTR_VALID, "iattr", "ia_valid", "which attributes are changed";
             FS_ROOT, "fs_struct", "root", "the root of a task";
             PID_LEVEL, "pid", "level", "the depth of a pid namespace";
             PID_NUMBERS, "pid", "numbers", "the ids in each pid namespace";
@@ -73,6 +86,10 @@ macro_rules! kernel_fields {
         }
     };
 }
+
+/// Fields of which a kernel has one or the other, by their symbols: the one that it lacks keeps [`MISSING`], and the
+/// programs know both ways.
+pub const EITHER: &[[&str; 2]] = &[["MOUNT_INSTANCE", "MOUNT_NEXT"]];
 
 macro_rules! list {
     ($($symbol:ident, $structure:literal, $member:literal, $purpose:literal;)+) => {

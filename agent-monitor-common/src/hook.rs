@@ -99,7 +99,7 @@ macro_rules! hooks {
     };
 }
 
-use Attach::{CgroupSockAddr, Lsm, Tracepoint};
+use Attach::{CgroupSockAddr, Lsm, LsmForms, Tracepoint};
 use Class::{Capability, Exec, File, Network, Privilege};
 
 hooks! {
@@ -117,13 +117,26 @@ hooks! {
     PathTruncate = 12, "path_truncate", Lsm(1), Some(File), "truncation by path and by O_TRUNC";
     PathChmod = 13, "path_chmod", Lsm(2), Some(File), "change of the mode";
     PathChown = 14, "path_chown", Lsm(3), Some(File), "change of the owner";
+    InodeSetattr = 15, "inode_setattr", LsmForms([2, 3]), Some(File), "change of the times";
+    InodeSetxattr = 16, "inode_setxattr", Lsm(6), Some(File), "setting of an extended attribute";
+    InodeRemovexattr = 17, "inode_removexattr", Lsm(3), Some(File), "removal of an extended attribute";
+    InodeSetAcl = 18, "inode_set_acl", Lsm(4), Some(File), "setting of an access list", absent "inode_setxattr sees it there";
+    InodeRemoveAcl = 19, "inode_remove_acl", Lsm(3), Some(File), "removal of an access list", absent "inode_removexattr sees it there";
+    FileTruncate = 70, "file_truncate", Lsm(1), Some(File), "truncation by descriptor", absent "path_truncate sees it there";
+    FileReceive = 71, "file_receive", Lsm(1), Some(File), "descriptors from a unix socket or another process";
+    FileIoctl = 72, "file_ioctl", Lsm(3), Some(File), "flags of a file, input of a terminal, and who gets signals about a file, by ioctl";
+    FileIoctlCompat = 73, "file_ioctl_compat", Lsm(3), Some(File), "the same by a 32-bit program", absent "file_ioctl sees it there";
+    InodeFileSetattr = 74, "inode_file_setattr", Lsm(2), Some(File), "flags of a file set by file_setattr", absent "flags are set by ioctl alone there";
+    FileFcntl = 75, "file_fcntl", Lsm(3), Some(Privilege), "who gets the signals about a file";
+    CredPrepare = 76, "cred_prepare", Lsm(3), Some(Privilege), "core dumps";
     SocketCreate = 20, "socket_create", Lsm(4), Some(Network), "creation of a socket of any family";
     SocketConnect = 21, "socket_connect", Lsm(3), Some(Network), "connect of an internet socket";
-    SocketSendmsg = 22, "socket_sendmsg", Lsm(3), Some(Network), "send to an address that is named in the call";
+    SocketSendmsg = 22, "socket_sendmsg", Lsm(3), Some(Network), "send, to an address that is named in the call or to the peer";
     SocketBind = 23, "socket_bind", Lsm(3), Some(Network), "bind of an internet or abstract unix socket";
     SocketListen = 24, "socket_listen", Lsm(2), Some(Network), "listen on the socket's own address";
     UnixStreamConnect = 25, "unix_stream_connect", Lsm(3), Some(Network), "connect of a unix stream or seqpacket socket";
     UnixMaySend = 26, "unix_may_send", Lsm(2), Some(Network), "connect and send of a unix datagram socket";
+    SocketSetsockopt = 27, "socket_setsockopt", Lsm(3), Some(Network), "options that send by way of other addresses";
     Connect4 = 30, "connect4", CgroupSockAddr, Some(Network), "connect over IPv4, also by TCP fast open";
     Connect6 = 31, "connect6", CgroupSockAddr, Some(Network), "connect over IPv6, also by TCP fast open";
     Sendmsg4 = 32, "sendmsg4", CgroupSockAddr, Some(Network), "unconnected UDP send over IPv4";

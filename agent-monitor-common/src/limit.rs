@@ -12,6 +12,10 @@ pub const NAME_BYTES: usize = 255;
 /// room for mount points. One that needs more is the fault `path-too-long`.
 pub const PATH_STEPS: u32 = 2304;
 
+/// Most mounts of one file system that are looked at for the names of a file, in all mount namespaces: a node's disk has
+/// some for each container. With more of them, a file whose name was not found before is the fault `path-unreadable`.
+pub const MOUNTS: u32 = 1 << 16;
+
 /// Sizes in bytes of the image classes: a policy's image lies in the smallest that holds it. Powers of two, because the
 /// kernel programs mask each offset with size - 1. A larger image is refused when the policy is compiled.
 pub const IMAGE_SIZES: [usize; 3] = [64 << 10, 512 << 10, 4 << 20];

@@ -140,6 +140,8 @@ byte_enum! {
         SignalAny = 2, "signal-any";
         /// Have a kernel thread submit io_uring operations.
         IoUringSqpoll = 3, "io-uring-sqpoll";
+        /// Leave a core dump when a signal ends a process: a file, or a program that the kernel starts for it.
+        CoreDump = 40, "core-dump";
     }
 }
 

@@ -4,8 +4,14 @@ mod bprm_check_security;
 mod capable;
 mod cgroup_mkdir;
 mod cgroup_release;
+mod cred_prepare;
+mod file_fcntl;
+mod file_ioctl;
 mod file_mprotect;
 mod file_open;
+mod file_receive;
+mod file_truncate;
+mod inode_attributes;
 mod mmap_file;
 mod path_attributes;
 mod path_create;
@@ -19,6 +25,7 @@ mod socket_connect;
 mod socket_create;
 mod socket_listen;
 mod socket_sendmsg;
+mod socket_setsockopt;
 mod task_alloc;
 mod task_kill;
 mod unix_peer;
@@ -38,7 +45,12 @@ const BPFFS_MAGIC: u64 = 0xcafe_4a11;
 /// systems: leaving the cgroup and unpinning the monitor start with one.
 #[inline(always)]
 fn on_file_system(operation: &mut Operation<'_>, superblock: Kernel) {
-    let magic: u64 = load(superblock, &kernel::SUPER_MAGIC);
+    on_magic(operation, load(superblock, &kernel::SUPER_MAGIC));
+}
+
+/// The same by the number of the file system's type.
+#[inline(always)]
+fn on_magic(operation: &mut Operation<'_>, magic: u64) {
     if magic == CGROUP_MAGIC || magic == CGROUP2_MAGIC {
         operation.becomes_builtin(Builtin::CgroupWrite);
     } else if magic == BPFFS_MAGIC {

@@ -13,6 +13,7 @@ mod hooks;
 mod image;
 mod kernel;
 mod maps;
+mod mounts;
 mod operation;
 mod path;
 mod scratch;

@@ -163,6 +163,16 @@ fn field<T: Copy>(head: *const u8, offset: usize) -> T {
     unsafe { core::ptr::read_volatile(head.add(offset).cast()) }
 }
 
+/// `include/linux/fs.h`: mounted by the kernel for itself.
+const SB_KERNMOUNT: u64 = 1 << 22;
+// `include/uapi/linux/magic.h`
+const PIPEFS: u64 = 0x5049_5045;
+const SOCKFS: u64 = 0x534f_434b;
+const TMPFS: u64 = 0x0102_1994;
+const HUGETLBFS: u64 = 0x9584_58f6;
+const ANON_INODE_FS: u64 = 0x0904_1934;
+const PIDFS: u64 = 0x5049_4446;
+
 /// Whether an object has a path, or what it is without one.
 #[derive(Clone, Copy)]
 #[repr(u8)]
@@ -202,11 +212,6 @@ fn word(buffer: Buffer, word: &'static str) -> Text {
 /// `SB_KERNMOUNT` as well, so the mount must be internal, too.
 #[inline(always)]
 pub fn nameless(inode: Kernel, dentry: Kernel, mount: u64) -> Named {
-    const SB_KERNMOUNT: u64 = 1 << 22;
-    const PIPEFS: u64 = 0x5049_5045;
-    const SOCKFS: u64 = 0x534f_434b;
-    const TMPFS: u64 = 0x0102_1994;
-    const HUGETLBFS: u64 = 0x9584_58f6;
     let superblock: Kernel = load(inode, &kernel::INODE_SB);
     let flags: u64 = load(superblock, &kernel::SUPER_FLAGS);
     if flags & SB_KERNMOUNT != 0 && internal(mount) {
@@ -238,6 +243,31 @@ pub fn removed(dentry: Kernel) -> bool {
     let pprev: u64 = unsafe { core::ptr::read_volatile(dentry.byte_add(offset(&kernel::DENTRY_HASH) + 8).cast()) };
     let parent: Kernel = load(dentry, &kernel::DENTRY_PARENT);
     pprev == 0 && parent as u64 != dentry as u64
+}
+
+/// What a file of a file system that users can't mount is, by the address of its `struct super_block`; `None` for one of
+/// any other file system.
+#[inline(always)]
+pub fn internal_file_system(superblock: u64) -> Option<Named> {
+    let flags: u64 = read(superblock + offset(&kernel::SUPER_FLAGS) as u64);
+    if flags & SB_KERNMOUNT == 0 {
+        return None;
+    }
+    match read::<u64>(superblock + offset(&kernel::SUPER_MAGIC) as u64) {
+        PIPEFS => Some(Named::Pipe),
+        SOCKFS => Some(Named::Socket),
+        TMPFS | HUGETLBFS => Some(Named::Memfd),
+        ANON_INODE_FS | PIDFS => Some(Named::Other),
+        _ => None,
+    }
+}
+
+/// The same as [`removed`] for the address of a dentry.
+#[inline(always)]
+pub fn was_removed(dentry: u64) -> bool {
+    let pprev: u64 = read(dentry + offset(&kernel::DENTRY_HASH) as u64 + 8);
+    let parent: u64 = read(dentry + offset(&kernel::DENTRY_PARENT) as u64);
+    pprev == 0 && parent != dentry
 }
 
 /// Writes an operand of a few bytes.

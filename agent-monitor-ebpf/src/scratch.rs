@@ -3,6 +3,7 @@
 
 use crate::image::Text;
 use crate::maps::SCRATCH;
+use crate::mounts::Found;
 use agent_monitor_common::event::EventHeader;
 use agent_monitor_common::limit::{NAME_BYTES, PATH_BYTES, SCRATCH_PER_CPU};
 use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
@@ -55,6 +56,8 @@ pub struct Scratch {
     pub own_thread: u64,
     /// Not 0 where the kernel only looked whether it would be granted: neither counted nor told.
     pub silent: u64,
+    /// What the search for names of a file found, see `mounts.rs`.
+    pub found: Found,
     /// State of the loop that runs, if one does.
     pub state: Loop,
     /// The operand.

@@ -113,6 +113,25 @@ impl Endpoint {
         }
     }
 
+    /// The endpoint that an internet `struct sock` of `family` is connected to.
+    #[inline(always)]
+    pub fn peer(sk: Kernel, family: u16) -> Self {
+        let protocol: u16 = load(sk, &kernel::SOCK_PROTOCOL);
+        let port: u16 = load(sk, &kernel::SOCK_PEER_PORT);
+        if family == AF_INET {
+            Self::v4(protocol.into(), load(sk, &kernel::SOCK_PEER_V4), port)
+        } else {
+            Self::v6(protocol.into(), read(address(sk, &kernel::SOCK_PEER_V6)), port)
+        }
+    }
+
+    /// Whether it is no address: that of the peer of a socket which is not connected.
+    #[inline(always)]
+    pub fn unspecified(&self) -> bool {
+        let upper = self.address[0] | self.address[1];
+        upper == 0 && self.address[3] == 0 && (self.v4 || self.address[2] == 0)
+    }
+
     /// No endpoint yet.
     pub const NONE: Self = Self { protocol: 0, port: 0, address: [0; 4], v4: false };
 

@@ -15,6 +15,20 @@ pub fn current() -> Kernel {
     unsafe { bpf_get_current_task_btf() as Kernel }
 }
 
+/// `include/linux/sched.h`: a worker of io_uring; a task that a signal ends.
+const PF_IO_WORKER: u32 = 0x10;
+pub const PF_SIGNALED: u32 = 0x400;
+
+/// Whether the kernel acts with other credentials on the task's behalf, as overlayfs does with those of whoever mounted
+/// it. A task can't bring that about by itself: access(2) only gives up rights. A worker of io_uring can, because it
+/// takes on the credentials that the task had when it submitted: what a worker does is always judged.
+#[inline(always)]
+pub fn acts_for_others() -> bool {
+    let task = current();
+    load::<u32>(task, &kernel::TASK_FLAGS) & PF_IO_WORKER == 0
+        && load::<u64>(task, &kernel::TASK_CRED) != load::<u64>(task, &kernel::TASK_REAL_CRED)
+}
+
 /// The id of a `struct cgroup`.
 #[inline(always)]
 pub fn cgroup_id(cgroup: Kernel) -> u64 {
@@ -56,9 +70,15 @@ pub fn is_monitor(task: Kernel) -> bool {
     }
 }
 
+/// The first thread of a task's process.
+#[inline(always)]
+pub fn leader(task: Kernel) -> Kernel {
+    load(task, &kernel::TASK_GROUP_LEADER)
+}
+
 /// The id of a task in its own, innermost pid namespace.
 #[inline(always)]
-fn id_in_own_namespace(task: Kernel) -> u32 {
+pub fn id_in_own_namespace(task: Kernel) -> u32 {
     // Plain addresses, because the entry is one of an array without a length.
     let pid: u64 = read(address(task, &kernel::TASK_THREAD_PID));
     let level: u32 = read(pid + offset(&kernel::PID_LEVEL) as u64);

@@ -121,6 +121,9 @@ pub struct Run {
     /// Write the agent's records to this file
     #[arg(long, value_name = "FILE")]
     pub record: Option<PathBuf>,
+    /// Leave this descriptor open for the command; standard input, output and error always are, all others are closed
+    #[arg(long = "keep-fd", value_name = "NUMBER")]
+    pub keep_descriptors: Vec<u32>,
     /// Go on where the kernel lets only the network be enforced
     #[arg(long)]
     pub allow_partial: bool,
@@ -281,6 +284,9 @@ pub struct Enter {
     /// Process id of the parent, with which the command ends
     #[arg(long)]
     pub parent: u32,
+    /// Leave this descriptor open
+    #[arg(long = "keep-fd", value_name = "NUMBER")]
+    pub keep_descriptors: Vec<u32>,
     /// The command and its arguments
     #[arg(required = true, trailing_var_arg = true)]
     pub command: Vec<OsString>,

@@ -4,6 +4,7 @@ pub mod cgroup;
 pub mod control;
 pub mod cycle;
 pub mod daemon;
+pub mod mount;
 pub mod policy;
 pub mod process;
 pub mod records;
@@ -12,6 +13,7 @@ pub mod scene;
 pub mod wait;
 
 pub use cycle::{Cycle, builtin, capability, record};
+pub use mount::Mount;
 pub use process::Process;
 pub use run::{Group, Scenario, skip};
 pub use scene::Scene;

@@ -1,10 +1,13 @@
 //! The scenarios, by hook or topic. The name of a function is the sentence that it proves.
 
 mod aliases;
+mod attributes;
 mod capable;
 mod cgroups;
 mod exec;
 mod file_open;
+mod held;
+mod indirect;
 mod leaving;
 mod memory;
 mod monitor;
@@ -31,8 +34,11 @@ pub const ALL: &[&[Scenario]] = &[
     exec::ALL,
     memory::ALL,
     names::ALL,
+    attributes::ALL,
     rights::ALL,
     aliases::ALL,
+    held::ALL,
+    indirect::ALL,
     sockets::ALL,
     socket_connect::ALL,
     socket_sendmsg::ALL,

@@ -3,7 +3,7 @@
 use crate::kernel::{self, load};
 use crate::operation::guard;
 use crate::path::operand;
-use crate::task::current;
+use crate::task::{acts_for_others, current};
 use agent_monitor_common::class::{Class, USE};
 use agent_monitor_common::decide::OwnEntry;
 use agent_monitor_common::hook::HookId;
@@ -19,14 +19,8 @@ fn capable(ctx: LsmContext) -> i32 {
         ctx.arg(4),
         #[inline(always)]
         |operation| {
-            let task = current();
-            let acting: u64 = load(task, &kernel::TASK_CRED);
-            let own: u64 = load(task, &kernel::TASK_REAL_CRED);
             let asked: u64 = ctx.arg(0);
-            if acting != own && asked == acting {
-                // The kernel acts with other credentials on the task's behalf, as overlayfs does with those of whoever
-                // mounted it. A task can't bring that about by itself: access(2) only gives up rights, and io_uring's way
-                // is denied in `uring_override_creds`.
+            if acts_for_others() && asked == load::<u64>(current(), &kernel::TASK_CRED) {
                 return false;
             }
             let capability: u32 = ctx.arg(2);

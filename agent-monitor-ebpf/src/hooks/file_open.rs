@@ -59,12 +59,7 @@ fn judge(operation: &mut Operation<'_>, open: Kernel) -> bool {
     if flags & FMODE_EXEC != 0 {
         operation.note(Class::Exec, USE, Reason::NoRule, 0);
     } else {
-        // An open with access mode 3 may neither read nor write, but needs the permission for both.
-        let access = match mode & (FMODE_READ | FMODE_WRITE) {
-            FMODE_READ => file::READ,
-            FMODE_WRITE => file::WRITE,
-            _ => file::READ | file::WRITE,
-        };
+        let access = access_of(mode);
         // From 6.2 on no hook on paths sees this truncation, for which the file need not be open for writing.
         let access = if flags & O_TRUNC != 0 { access | file::WRITE } else { access };
         operation.note(Class::File, access, Reason::NoRule, 0);
@@ -80,6 +75,17 @@ fn judge(operation: &mut Operation<'_>, open: Kernel) -> bool {
         on_file_system(operation, superblock);
     }
     true
+}
+
+/// What an open file may be used for, by its mode.
+#[inline(always)]
+pub fn access_of(mode: u32) -> u16 {
+    // An open with access mode 3 may neither read nor write, but needs the permission for both.
+    match mode & (FMODE_READ | FMODE_WRITE) {
+        FMODE_READ => file::READ,
+        FMODE_WRITE => file::WRITE,
+        _ => file::READ | file::WRITE,
+    }
 }
 
 /// The operand of an open file, as the object: its path, or the word for what it is without one.

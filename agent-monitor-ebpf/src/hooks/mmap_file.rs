@@ -12,6 +12,8 @@ use aya_ebpf::EbpfContext;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
 
+/// `PROT_WRITE`
+pub const PROT_WRITE: u64 = 2;
 /// `PROT_EXEC`
 pub const PROT_EXEC: u64 = 4;
 
@@ -31,7 +33,8 @@ fn mmap_file(ctx: LsmContext) -> i32 {
             // drop the check of the pointer. So the argument is read as a number first.
             let present = read::<u64>(ctx.as_ptr() as u64) != 0;
             let mapped: Kernel = ctx.arg(0);
-            let object = if !present || mapped.is_null() {
+            // What can be written is not what a rule for the file speaks of.
+            let object = if !present || mapped.is_null() || protection & PROT_WRITE != 0 {
                 Ok(memory(operation))
             } else {
                 file_text(operation, mapped, load(mapped, &kernel::FILE_F_INODE))

@@ -1,22 +1,33 @@
-//! Sends to an address that is named in the call, TCP fast open among them.
+//! Sends: to an address that is named in the call, TCP fast open among them; and to the peer that a socket is connected
+//! to, because the socket may have been connected by somebody else, or under another policy. Control messages that send
+//! by way of other addresses are denied.
 
-use crate::kernel::{self, Kernel, load};
-use crate::operation::{earlier, guard};
-use crate::socket::{AF_INET, AF_INET6, AF_UNSPEC};
-use agent_monitor_common::class::{Class, network};
+use crate::kernel::{self, Kernel, address, load, read};
+use crate::operation::{Operation, earlier, guard};
+use crate::scratch::reload;
+use crate::socket::{AF_INET, AF_INET6, AF_UNSPEC, Endpoint};
+use agent_monitor_common::class::{Builtin, Class, Fault, Reason, network};
 use agent_monitor_common::hook::HookId;
 use agent_monitor_common::name::protocol_byte;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
 
 const TCP: u8 = 6;
+const UDP: u16 = 17;
+const UDPLITE: u16 = 136;
 const MSG_FASTOPEN: u32 = 0x2000_0000;
+const SOCK_STREAM: u16 = 1;
 
 #[lsm(hook = "socket_sendmsg")]
 fn socket_sendmsg(ctx: LsmContext) -> i32 {
-    let message: Kernel = ctx.arg(1);
-    let name: u64 = load(message, &kernel::MSGHDR_NAME);
-    if name == 0 {
+    let socket: Kernel = ctx.arg(0);
+    let sk: Kernel = load(socket, &kernel::SOCKET_SK);
+    if sk.is_null() {
+        return earlier(ctx.arg(3));
+    }
+    let family: u16 = load(sk, &kernel::SOCK_FAMILY);
+    if family != AF_INET && family != AF_INET6 {
+        // Unix peers are judged by `unix_stream_connect` and `unix_may_send`, other families where they are created.
         return earlier(ctx.arg(3));
     }
     guard(
@@ -25,32 +36,90 @@ fn socket_sendmsg(ctx: LsmContext) -> i32 {
         ctx.arg(3),
         #[inline(always)]
         |operation| {
-            let socket: Kernel = ctx.arg(0);
-            let sk: Kernel = load(socket, &kernel::SOCKET_SK);
-            if sk.is_null() {
-                return false;
+            let message: Kernel = ctx.arg(1);
+            let control: u64 = load(message, &kernel::MSGHDR_CONTROL);
+            let control_length: u64 = load(message, &kernel::MSGHDR_CONTROL_LENGTH);
+            if control_length != 0 && routed(operation, control, control_length) {
+                return true;
             }
-            let family: u16 = load(sk, &kernel::SOCK_FAMILY);
-            if family != AF_INET && family != AF_INET6 {
-                return false;
-            }
-            let protocol: u16 = load(sk, &kernel::SOCK_PROTOCOL);
-            let mut access = network::SEND;
-            if protocol_byte(protocol.into()) == TCP {
-                // TCP ignores the name, but for a fast open, which connects.
-                let flags: u32 = load(message, &kernel::MSGHDR_FLAGS);
-                if flags & MSG_FASTOPEN == 0 {
-                    return false;
-                }
-                access = network::CONNECT;
-            }
+            let name: u64 = load(message, &kernel::MSGHDR_NAME);
             let length: u32 = load(message, &kernel::MSGHDR_NAME_LENGTH);
-            if length == 0 {
-                return false;
+            let protocol: u16 = load(sk, &kernel::SOCK_PROTOCOL);
+            let tcp = protocol_byte(protocol.into()) == TCP;
+            // TCP ignores the name, but for a fast open, which connects.
+            let flags: u32 = load(message, &kernel::MSGHDR_FLAGS);
+            if name == 0 || length == 0 || tcp && flags & MSG_FASTOPEN == 0 {
+                return judge_peer(operation, sk, family);
             }
-            // udp_sendmsg() and raw_sendmsg() take AF_UNSPEC for AF_INET; udpv6_sendmsg() ignores such a name.
-            let unspecified = if family == AF_INET { AF_INET } else { AF_UNSPEC };
+            let access = if tcp { network::CONNECT } else { network::SEND };
+            // udp_sendmsg() and raw_sendmsg() take AF_UNSPEC for AF_INET, rawv6_sendmsg() for AF_INET6; udpv6_sendmsg()
+            // ignores such a name and sends to the peer.
+            let udp = protocol == UDP || protocol == UDPLITE;
+            let unspecified = if family == AF_INET6 && udp { AF_UNSPEC } else { family };
             operation.judge_sockaddr(name, length, protocol.into(), unspecified, access)
+                || judge_peer(operation, sk, family)
         },
     )
+}
+
+/// Judges a send to the peer that a socket is connected to: the right to connect to it; or, for a stream that was
+/// accepted, the right to listen where it arrived. `false` where it is not connected.
+#[inline(always)]
+fn judge_peer(operation: &mut Operation<'_>, sk: Kernel, family: u16) -> bool {
+    let peer = Endpoint::peer(sk, family);
+    if peer.unspecified() {
+        return false;
+    }
+    operation.judge_endpoint(peer, network::CONNECT);
+    if reload(&operation.scratch.header.reason) == Reason::AllowRule as u8
+        || load::<u16>(sk, &kernel::SOCK_TYPE) != SOCK_STREAM
+    {
+        return true;
+    }
+    operation.judge_endpoint(Endpoint::local(sk, family), network::LISTEN);
+    if reload(&operation.scratch.header.reason) != Reason::AllowRule as u8 {
+        operation.judge_endpoint(Endpoint::peer(sk, family), network::CONNECT);
+    }
+    true
+}
+
+/// Whether control messages send by way of other addresses (a source route in IP options, a routing header), or can't
+/// be read; notes the denial then.
+#[inline(always)]
+fn routed(operation: &mut Operation<'_>, control: u64, length: u64) -> bool {
+    // More than any use of them together.
+    const MESSAGES: u32 = 8;
+    // struct cmsghdr { size_t len; int level; int type }, each aligned to 8 bytes.
+    const HEADER: u64 = 16;
+    let mut at = 0;
+    let mut i = 0;
+    while i < MESSAGES {
+        if at + HEADER > length {
+            return false;
+        }
+        let [bytes, kind]: [u64; 2] = read(control + at);
+        if bytes < HEADER {
+            // The kernel refuses the call, or what is here can't be read.
+            break;
+        }
+        if is_route(kind as u32, (kind >> 32) as u32) {
+            operation.builtin(Class::Network, network::SEND, Builtin::SourceRoute);
+            return true;
+        }
+        at += (bytes + 7) & !7;
+        i += 1;
+    }
+    operation.fault(Class::Network, network::SEND, Fault::AddressUnreadable);
+    true
+}
+
+/// Whether a control message of this level and type sets a route.
+#[inline(always)]
+fn is_route(level: u32, kind: u32) -> bool {
+    const SOL_IP: u32 = 0;
+    const IP_RETOPTS: u32 = 7;
+    const SOL_IPV6: u32 = 41;
+    const IPV6_2292RTHDR: u32 = 5;
+    const IPV6_RTHDR: u32 = 57;
+    level == SOL_IP && kind == IP_RETOPTS || level == SOL_IPV6 && (kind == IPV6_RTHDR || kind == IPV6_2292RTHDR)
 }

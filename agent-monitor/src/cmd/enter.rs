@@ -7,6 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
+use anyhow::{Context, Result, bail};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
 use crate::cli::{Enter, RUN_FAILED};
@@ -26,6 +27,9 @@ pub fn enter(options: &Enter) -> ExitCode {
     if tied.is_err() || getppid().is_none_or(|parent| parent.as_raw_nonzero().get().unsigned_abs() != options.parent) {
         return fail(RUN_FAILED, "the process that started this one is gone");
     }
+    if let Err(error) = close_others(&options.keep_descriptors) {
+        return fail(RUN_FAILED, &format!("cannot close the descriptors that the command shall not have: {error:#}"));
+    }
     if let Err(error) = join(&options.cgroup) {
         return fail(RUN_FAILED, &format!("cannot go into the cgroup {}: {error}", options.cgroup.display()));
     }
@@ -38,6 +42,27 @@ pub fn enter(options: &Enter) -> ExitCode {
 /// Moves this process into a cgroup.
 pub fn join(cgroup: &Path) -> std::io::Result<()> {
     fs::write(cgroup.join("cgroup.procs"), std::process::id().to_string())
+}
+
+/// Closes every descriptor but the standard ones and those that are kept: what it refers to was opened outside of the
+/// agent, so no rule was asked.
+fn close_others(kept: &[u32]) -> Result<()> {
+    const STANDARD: u32 = 3;
+    const LIST: &str = "/proc/self/fd";
+    let entries = fs::read_dir(LIST).with_context(|| format!("list {LIST}"))?;
+    // The list's own descriptor is closed before any other is.
+    let names = entries.map(|entry| Ok(entry?.file_name())).collect::<Result<Vec<_>>>().context(LIST)?;
+    let open: Vec<u32> = names.iter().filter_map(|name| name.to_str()?.parse().ok()).collect();
+    if let Some(missing) = kept.iter().find(|number| !open.contains(number)) {
+        bail!("--keep-fd {missing}: no such descriptor is open");
+    }
+    for number in open.into_iter().filter(|number| *number >= STANDARD && !kept.contains(number)) {
+        match nix::unistd::close(number.cast_signed()) {
+            Ok(()) | Err(nix::Error::EBADF) => {}
+            Err(error) => bail!("close descriptor {number}: {error}"),
+        }
+    }
+    Ok(())
 }
 
 fn exec_failure(error: &std::io::Error) -> (u8, String) {

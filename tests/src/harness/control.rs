@@ -56,6 +56,13 @@ pub fn ask(method: &str, path: &str, body: &Value) -> Result<Value> {
     serde_json::from_str(&answer).with_context(|| format!("{method} {path}: the answer is no JSON: {answer}"))
 }
 
+/// Whether the kernel has this hook, and its program runs.
+pub fn is_attached(hook: &str) -> Result<bool> {
+    let status = ask("GET", "/v1/status", &Value::Null)?;
+    let hooks = status["hooks"].as_array().context("the status tells of hooks")?;
+    Ok(hooks.iter().any(|row| row["name"] == hook && row["state"] == "attached"))
+}
+
 /// A path of the address for metrics: status and body.
 pub fn metrics(path: &str) -> Result<(u16, String)> {
     let mut stream = TcpStream::connect(METRICS).with_context(|| format!("connect to {METRICS}"))?;

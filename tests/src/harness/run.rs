@@ -84,7 +84,12 @@ pub fn run(arguments: &[String]) -> ExitCode {
             Group::Alone(function) | Group::NoLsm(function) => function(),
             Group::Node(function) => on_node(&mut node, number, function),
         };
+        let hopeless = outcome.as_ref().is_err_and(|error| error.is::<NoDaemon>());
         totals.tell(outcome, start.elapsed().as_secs_f32());
+        if hopeless {
+            println!("no daemon starts: the other scenarios that need one are not tried");
+            break;
+        }
     }
     if let Some((daemon, _)) = node {
         let end = daemon.stop();
@@ -98,10 +103,22 @@ pub fn run(arguments: &[String]) -> ExitCode {
 
 type Node = (Daemon, Records);
 
+/// The first daemon did not start, so none will.
+#[derive(Debug)]
+struct NoDaemon(anyhow::Error);
+
+impl std::fmt::Display for NoDaemon {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:#}", self.0)
+    }
+}
+
+impl std::error::Error for NoDaemon {}
+
 fn on_node(node: &mut Option<Node>, number: usize, function: fn(&mut Scene<'_>) -> Outcome) -> Outcome {
     let (daemon, records) = match node {
         Some(node) => node,
-        None => node.insert(start()?),
+        None => node.insert(start().map_err(NoDaemon)?),
     };
     let mut scene = Scene::new(number, daemon, records)?;
     function(&mut scene)

@@ -8,6 +8,7 @@ use crate::{scenarios, step};
 pub const ALL: &[Scenario] = scenarios![Node:
     a_library_is_mapped_executable_only_by_a_rule,
     anonymous_memory_becomes_executable_only_by_a_rule,
+    executable_memory_of_a_file_is_written_only_by_a_rule,
 ];
 
 fn a_library_is_mapped_executable_only_by_a_rule(scene: &mut Scene<'_>) -> Outcome {
@@ -44,4 +45,26 @@ fn anonymous_memory_becomes_executable_only_by_a_rule(scene: &mut Scene<'_>) -> 
         .allowed(step!("map-memory-then-exec"))
         .denied(step!("map-memfd-exec"), denied("mmap_file", "anon:memfd"))
         .run(scene, "files:\n  - {allow: [map-exec], paths: [\"anon:other\"]}\n")
+}
+
+/// A rule for a file speaks of what is in the file, and not of what was written over its mapping.
+fn executable_memory_of_a_file_is_written_only_by_a_rule(scene: &mut Scene<'_>) -> Outcome {
+    let library = scene.file("library.so", "l");
+    let denied = |hook: &str| record(hook, &["map-exec"], json!({"path": "anon:other"}), "no_rule", None);
+    let spec = "files:\n  - {allow: [read, map-exec], paths: [\"$W/*\", \"/root/scenarios\"]}\n";
+    Cycle::new()
+        .allowed(step!("map-exec", library))
+        .allowed(step!("map-then-exec", library))
+        .denied(step!("own-code-writable"), denied("file_mprotect"))
+        .denied(step!("map-write-exec", library), denied("mmap_file"))
+        .denied(step!("map-write-then-exec", library), denied("file_mprotect"))
+        .run(scene, spec)?;
+    Cycle::new()
+        .allowed(step!("own-code-writable"))
+        .allowed(step!("map-write-exec", library))
+        .allowed(step!("map-write-then-exec", library))
+        .run(
+            scene,
+            "files:\n  - {allow: [read], paths: [\"$W/*\"]}\n  - {allow: [map-exec], paths: [\"anon:other\"]}\n",
+        )
 }

@@ -15,6 +15,7 @@ pub const ALL: &[Scenario] = scenarios![Node:
     run_with_a_daemon_gives_the_commands_status_and_a_report,
     run_with_a_daemon_records_to_a_file_and_leaves_no_agent,
     run_kills_what_the_command_left_behind,
+    run_closes_what_it_was_not_told_to_keep,
 ];
 
 /// Those that must have no daemon.
@@ -72,6 +73,26 @@ fn statuses(place: &Path) -> Outcome {
     expect(&run(place, &[], &["/no/such/program"])?, 127, "a program that is not there")?;
     expect(&run(place, &[], &["/tmp/scenarios-run/not-executable"])?, 126, "a file that is no program")?;
     expect(&run(place, &[], &["/bin/busybox", "sh", "-c", "kill -TERM $$"])?, 128 + 15, "SIGTERM")
+}
+
+fn run_closes_what_it_was_not_told_to_keep(_scene: &mut Scene<'_>) -> Outcome {
+    let place = place()?;
+    let policy = place.join("policy.yaml");
+    // The shell has the secret open when it starts `run`, whose command reads from that descriptor.
+    let read = |options: &str| {
+        let script = format!(
+            "exec 7</tmp/scenarios-run/secret; agent-monitor run --policy {} {options} -- /bin/busybox sh -c 'cat <&7'",
+            policy.display()
+        );
+        Command::new("/bin/busybox").args(["sh", "-c", &script]).output().context("start a shell")
+    };
+    let closed = read("")?;
+    let text = String::from_utf8_lossy(&closed.stderr);
+    ensure!(!closed.status.success() && closed.stdout.is_empty(), "the command read {closed:?}");
+    ensure!(text.contains("7: Bad file descriptor"), "the shell said {text}");
+    let kept = read("--keep-fd 7")?;
+    ensure!(kept.status.success() && kept.stdout == b"s", "the command could not read what was kept: {kept:?}");
+    expect(&read("--keep-fd 8")?, 125, "a descriptor that is not there")
 }
 
 /// The denied open, its status and its report.

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use serde_json::json;
 
 use super::socket_connect::internet;
-use crate::harness::{Cycle, Outcome, Process, Scenario, Scene, record, skip};
+use crate::harness::{Cycle, Outcome, Process, Scenario, Scene, builtin, record, skip};
 use crate::{scenarios, step};
 
 pub const ALL: &[Scenario] = scenarios![Node:
@@ -15,6 +15,8 @@ pub const ALL: &[Scenario] = scenarios![Node:
     a_denied_address_is_not_reached_by_mptcp,
     a_udp_socket_is_judged_at_each_connect,
     a_socket_made_before_binding_reaches_no_denied_address,
+    nothing_is_sent_by_way_of_other_addresses,
+    a_raw_socket_reaches_no_denied_address,
 ];
 
 const CREATE: &str = "network:\n  - {allow: [create], sockets: [inet, inet6]}\n";
@@ -100,4 +102,35 @@ fn a_socket_made_before_binding_reaches_no_denied_address(scene: &mut Scene<'_>)
     scene.denied(&mut process, &step!("connect-held", "s", "127.0.0.1:9"), libc::EACCES, &connected)?;
     scene.unbind_after(2)?;
     process.works(&step!("connect-held", "s", "127.0.0.1:9"), "after unbinding").map(drop)
+}
+
+/// A packet with a source route goes to the first address of the route, whatever its destination is.
+fn nothing_is_sent_by_way_of_other_addresses(scene: &mut Scene<'_>) -> Outcome {
+    let spec = format!("{CREATE}  - {{allow: [connect, send], to: {{addresses: [\"127.0.0.1\", \"::1\"]}}}}\n");
+    let denied = |hook: &str| builtin(hook, &["send"], json!({}), "source-route");
+    let mut outsider = Process::start()?;
+    let mut cycle = Cycle::new();
+    for (step, hook) in [
+        (step!("set-ip-options", "udp"), "socket_setsockopt"),
+        (step!("set-ip-options", "tcp"), "socket_setsockopt"),
+        (step!("set-routing-header", "udp"), "socket_setsockopt"),
+        (step!("set-routing-header", "tcp"), "socket_setsockopt"),
+        (step!("send-routed", "udp", "127.0.0.1:9"), "socket_sendmsg"),
+        (step!("send-routed", "udp", "[::1]:9"), "socket_sendmsg"),
+    ] {
+        let (errno, _) = outsider.run(&step)?;
+        anyhow::ensure!(errno != libc::EACCES, "{step:?} is refused to an outsider too");
+        cycle = cycle.denied(step, denied(hook)).otherwise(errno);
+    }
+    cycle.allowed(step!("sendto", "udp", "127.0.0.1:9")).run(scene, &spec)
+}
+
+fn a_raw_socket_reaches_no_denied_address(scene: &mut Scene<'_>) -> Outcome {
+    let spec = "network:\n  - {allow: [create], sockets: [inet6-raw]}\ncapabilities:\n  - {allow: [CAP_NET_RAW]}\n";
+    let denied = record("socket_sendmsg", &["send"], json!({"family": "inet6", "address": "::1"}), "no_rule", None);
+    Cycle::new()
+        .denied(step!("sendto", "raw6", "[::1]:0"), denied.clone())
+        // rawv6_sendmsg() takes AF_UNSPEC for AF_INET6.
+        .denied(step!("sendto-unspec", "raw6", "[::1]:0"), denied)
+        .run(scene, spec)
 }

@@ -1,10 +1,20 @@
 //! Steps on files.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::AsRawFd;
 
 use super::sys::{check, descriptor};
 use super::words::Words;
+
+/// An extended attribute that root may set on any file.
+const ATTRIBUTE: &CStr = c"trusted.agent-monitor-test";
+/// Where access lists are set.
+const ACL: &CStr = c"system.posix_acl_access";
+
+/// `include/uapi/linux/fs.h`.
+const FS_IOC_SETFLAGS: libc::Ioctl = 0x4008_6602;
+/// From 6.17 on (`arch/x86/entry/syscalls/syscall_64.tbl`).
+const SYS_FILE_SETATTR: libc::c_long = 469;
 
 /// The steps, by name.
 pub const STEPS: &[super::Row] = &[
@@ -93,10 +103,45 @@ pub const STEPS: &[super::Row] = &[
         // SAFETY: see above; no times stand for now.
         check(unsafe { libc::utimensat(libc::AT_FDCWD, words.path(1).as_ptr(), std::ptr::null(), 0) })
     }),
+    ("futimes", |held, words| {
+        let times = [libc::timespec { tv_sec: 1, tv_nsec: 0 }, libc::timespec { tv_sec: 0, tv_nsec: libc::UTIME_OMIT }];
+        // SAFETY: see above; two times, as the call takes them.
+        check(unsafe { libc::futimens(held.get(words, 1)?, times.as_ptr()) })
+    }),
     ("setxattr", |_, words| {
-        let name = c"trusted.agent-monitor-test";
         // SAFETY: see above; the value is one byte long.
-        check(unsafe { libc::setxattr(words.path(1).as_ptr(), name.as_ptr(), b"1".as_ptr().cast(), 1, 0) })
+        check(unsafe { libc::setxattr(words.path(1).as_ptr(), ATTRIBUTE.as_ptr(), b"1".as_ptr().cast(), 1, 0) })
+    }),
+    ("fsetxattr", |held, words| {
+        // SAFETY: see above; the value is one byte long.
+        check(unsafe { libc::fsetxattr(held.get(words, 1)?, ATTRIBUTE.as_ptr(), b"1".as_ptr().cast(), 1, 0) })
+    }),
+    // SAFETY: see above.
+    ("removexattr", |_, words| check(unsafe { libc::removexattr(words.path(1).as_ptr(), ATTRIBUTE.as_ptr()) })),
+    ("setacl", |_, words| {
+        // An access list (`include/uapi/linux/posix_acl_xattr.h`): version 2; owner rw, uid 1 r, group, mask, others r.
+        let mut list = 2_u32.to_le_bytes().to_vec();
+        for (tag, rights, id) in
+            [(1_u16, 6_u16, u32::MAX), (2, 4, 1), (4, 4, u32::MAX), (16, 4, u32::MAX), (32, 4, u32::MAX)]
+        {
+            list.extend(tag.to_le_bytes().into_iter().chain(rights.to_le_bytes()).chain(id.to_le_bytes()));
+        }
+        // SAFETY: see above; the value is as long as is said.
+        check(unsafe { libc::setxattr(words.path(1).as_ptr(), ACL.as_ptr(), list.as_ptr().cast(), list.len(), 0) })
+    }),
+    // SAFETY: see above.
+    ("removeacl", |_, words| check(unsafe { libc::removexattr(words.path(1).as_ptr(), ACL.as_ptr()) })),
+    ("setflags", |held, words| {
+        let flags = 0_i32;
+        // SAFETY: see above; the argument is a number of four bytes.
+        check(unsafe { libc::ioctl(held.get(words, 1)?, FS_IOC_SETFLAGS, &raw const flags) })
+    }),
+    ("file-setattr", |_, words| {
+        // struct file_attr { u64 xflags; u32 extsize, nextents, projid, cowextsize }
+        let attributes = [0_u64; 3];
+        let (at, path) = (libc::AT_FDCWD, words.path(1));
+        // SAFETY: see above; the attributes are as long as is said.
+        check(unsafe { libc::syscall(SYS_FILE_SETATTR, at, path.as_ptr(), attributes.as_ptr(), 24_usize, 0) })
     }),
     ("chdir", |_, words| {
         // SAFETY: see above.

@@ -9,6 +9,7 @@ use super::words::Words;
 
 const IPPROTO_MPTCP: i32 = 262;
 const TCP_FASTOPEN_CONNECT: i32 = 30;
+const IPV6_RTHDR: i32 = 57;
 
 /// The steps, by name. `PROTOCOL ADDRESS:PORT` follows most.
 pub const STEPS: &[super::Row] = &[
@@ -69,6 +70,42 @@ pub const STEPS: &[super::Row] = &[
     }),
     ("bind", |_, words| bound(words).map(|_| 0)),
     ("listen", |_, words| listen(&bound(words)?)),
+    ("listen-held", |held, words| {
+        let socket = of_protocol("tcp", is_v6(words, 2))?;
+        set(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR)?;
+        let (name, length) = address(&words.text(2));
+        // SAFETY: the address is as long as is said.
+        check(unsafe { libc::bind(socket.as_raw_fd(), (&raw const name).cast(), length) })?;
+        listen(&socket)?;
+        held.keep(words, 1, socket);
+        Ok(0)
+    }),
+    ("accept-held", |held, words| {
+        let listener = held.get(words, 1)?;
+        // SAFETY: the peer's address is not asked for.
+        let accepted =
+            unsafe { libc::accept4(listener, std::ptr::null_mut(), std::ptr::null_mut(), libc::SOCK_CLOEXEC) };
+        held.keep(words, 2, descriptor(accepted)?);
+        Ok(0)
+    }),
+    ("set-ip-options", |_, words| {
+        // Loose source route over one address (RFC 791): type 131, length 7, pointer 4.
+        let mut options = vec![131_u8, 7, 4];
+        options.extend([127, 0, 0, 2]);
+        let socket = of_protocol(&words.text(1), false)?;
+        // SAFETY: the options are as long as is said.
+        check(unsafe {
+            libc::setsockopt(socket.as_raw_fd(), libc::SOL_IP, libc::IP_OPTIONS, options.as_ptr().cast(), 7)
+        })
+    }),
+    ("set-routing-header", |_, words| {
+        let header = segments();
+        let (option, length) = (IPV6_RTHDR, header.len() as u32);
+        let socket = of_protocol(&words.text(1), true)?;
+        // SAFETY: the header is as long as is said.
+        check(unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_IPV6, option, header.as_ptr().cast(), length) })
+    }),
+    ("send-routed", |_, words| routed(words)),
     ("listen-unbound", |_, words| listen(&of_protocol("tcp", words.text(1) == "6")?)),
 ];
 
@@ -89,6 +126,7 @@ pub fn of_protocol(protocol: &str, v6: bool) -> Result<OwnedFd, i32> {
         "udplite" => socket(family, libc::SOCK_DGRAM, libc::IPPROTO_UDPLITE),
         "mptcp" => socket(family, libc::SOCK_STREAM, IPPROTO_MPTCP),
         "ping" => socket(family, libc::SOCK_DGRAM, libc::IPPROTO_ICMP),
+        "raw6" => socket(libc::AF_INET6, libc::SOCK_RAW, 253),
         "raw" => socket(family, libc::SOCK_RAW, libc::IPPROTO_RAW),
         _ => socket(family, libc::SOCK_STREAM, 0),
     }
@@ -165,6 +203,40 @@ fn bound(words: &Words) -> Result<OwnedFd, i32> {
     // SAFETY: the address is as long as is said.
     check(unsafe { libc::bind(socket.as_raw_fd(), (&raw const name).cast(), length) })?;
     Ok(socket)
+}
+
+/// A segment routing header over ::1 and ::2 (RFC 8754): next header, length, type 4, segments left, last entry.
+fn segments() -> Vec<u8> {
+    let mut header = vec![0_u8, 4, 4, 1, 1, 0, 0, 0];
+    for last in [2, 1] {
+        header.extend([0; 15]);
+        header.push(last);
+    }
+    header
+}
+
+/// Sends with a control message that sets a route.
+fn routed(words: &Words) -> Done {
+    let v6 = is_v6(words, 2);
+    let socket = of_protocol(&words.text(1), v6)?;
+    let (mut name, length) = address(&words.text(2));
+    let route = if v6 { segments() } else { vec![131, 7, 4, 127, 0, 0, 2] };
+    let (level, kind) = if v6 { (libc::SOL_IPV6, IPV6_RTHDR) } else { (libc::SOL_IP, libc::IP_RETOPTS) };
+    let mut control = (16 + route.len()).to_ne_bytes().to_vec();
+    control.extend(level.to_ne_bytes().into_iter().chain(kind.to_ne_bytes()).chain(route));
+    control.resize(control.len().next_multiple_of(8), 0);
+    let mut byte = *b"x";
+    let mut piece = libc::iovec { iov_base: byte.as_mut_ptr().cast(), iov_len: 1 };
+    // SAFETY: numbers and pointers, for which 0 is a value.
+    let mut message: libc::msghdr = unsafe { zeroed() };
+    message.msg_name = (&raw mut name).cast();
+    message.msg_namelen = length;
+    message.msg_iov = &raw mut piece;
+    message.msg_iovlen = 1;
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = control.len();
+    // SAFETY: everything that the message points to lives during the call.
+    check(unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, 0) } as i64).map(|_| 0)
 }
 
 fn listen(socket: &OwnedFd) -> Done {

@@ -1,6 +1,6 @@
 //! Steps on other processes.
 
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use super::sys::{Done, check, descriptor};
 
@@ -23,6 +23,20 @@ struct CloneArgs {
     cgroup: u64,
 }
 
+// `include/uapi/asm-generic/fcntl.h`, `include/uapi/asm-generic/sockios.h`
+const F_SETOWN_EX: i32 = 15;
+const F_OWNER_PID: i32 = 1;
+const FIOSETOWN: libc::Ioctl = 0x8901;
+
+/// The end of a pipe.
+fn pipe() -> Result<OwnedFd, i32> {
+    let mut ends = [0_i32; 2];
+    // SAFETY: room for two descriptors.
+    check(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) })?;
+    let (end, _other) = (descriptor(ends[0])?, descriptor(ends[1])?);
+    Ok(end)
+}
+
 /// The steps, by name.
 pub const STEPS: &[super::Row] = &[
     // A child that waits for its end; the value is its process id.
@@ -39,6 +53,51 @@ pub const STEPS: &[super::Row] = &[
             }
         }
         check(pid)
+    }),
+    // A child that a signal ends for which the kernel leaves a core; the value is 1 if it did.
+    ("crash", |_, _| {
+        // SAFETY: this process has one thread; the child does nothing but end.
+        let pid = unsafe { libc::fork() };
+        if pid == 0 {
+            // SAFETY: takes nothing.
+            unsafe { libc::abort() };
+        }
+        let mut status = 0;
+        // SAFETY: a number to write to.
+        check(unsafe { libc::waitpid(pid, &raw mut status, 0) })?;
+        Ok(i64::from(libc::WCOREDUMP(status)))
+    }),
+    // SAFETY: takes numbers. Gives the task credentials of its own, the same as before.
+    ("new-credentials", |_, _| check(unsafe { libc::prctl(libc::PR_SET_KEEPCAPS, 0) })),
+    // Who gets the signals about a pipe.
+    ("set-owner", |_, words| {
+        let pipe = pipe()?;
+        // SAFETY: takes numbers.
+        check(unsafe { libc::fcntl(pipe.as_raw_fd(), libc::F_SETOWN, words.number(1) as i32) })
+    }),
+    ("set-own-owner", |_, _| {
+        let pipe = pipe()?;
+        // SAFETY: takes numbers.
+        check(unsafe { libc::fcntl(pipe.as_raw_fd(), libc::F_SETOWN, libc::getpid()) })
+    }),
+    ("set-owner-ex", |_, words| {
+        // struct f_owner_ex { int type; int pid }
+        let owner = [F_OWNER_PID, words.number(1) as i32];
+        let pipe = pipe()?;
+        // SAFETY: two numbers, as the call takes them.
+        check(unsafe { libc::fcntl(pipe.as_raw_fd(), F_SETOWN_EX, owner.as_ptr()) })
+    }),
+    ("set-owner-ioctl", |_, words| {
+        let owner = words.number(1) as i32;
+        // SAFETY: takes numbers.
+        let socket = descriptor(unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) })?;
+        // SAFETY: a number of four bytes.
+        check(unsafe { libc::ioctl(socket.as_raw_fd(), FIOSETOWN, &raw const owner) })
+    }),
+    ("type-into", |held, words| {
+        let terminal = held.get(words, 1)?;
+        // SAFETY: one byte.
+        check(unsafe { libc::ioctl(terminal, libc::TIOCSTI, b"x".as_ptr()) })
     }),
     ("reap", |_, words| {
         let mut status = 0;

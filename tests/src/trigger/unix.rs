@@ -1,6 +1,6 @@
 //! Steps on unix sockets. A name is a path, or `@` and an abstract name.
 
-use std::mem::zeroed;
+use std::mem::{size_of, zeroed};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use super::sys::{Done, check, descriptor};
@@ -34,7 +34,69 @@ pub const STEPS: &[super::Row] = &[
         // SAFETY: one byte.
         check(unsafe { libc::send(one.as_raw_fd(), b"x".as_ptr().cast(), 1, libc::MSG_NOSIGNAL) } as i64).map(|_| 0)
     }),
+    // A descriptor that is held goes through a socketpair; the errno of a denial is not told by recvmsg(2), which gives
+    // the message without the descriptor: ENOMSG here.
+    ("pass", |held, words| {
+        let mut pair = [0_i32; 2];
+        // SAFETY: room for two descriptors.
+        check(unsafe { libc::socketpair(libc::AF_UNIX, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0, pair.as_mut_ptr()) })?;
+        let (one, other) = (descriptor(pair[0])?, descriptor(pair[1])?);
+        let sent = OneDescriptor::new(held.get(words, 1)?);
+        sent.exchange(|message| {
+            // SAFETY: everything that the message points to lives during the call.
+            check(unsafe { libc::sendmsg(one.as_raw_fd(), message, 0) } as i64)
+        })?;
+        let mut received = OneDescriptor::new(-1);
+        received.receive(&other)
+    }),
 ];
+
+/// A control message with one descriptor (`struct cmsghdr` and the number).
+#[repr(C)]
+struct OneDescriptor {
+    length: usize,
+    level: i32,
+    kind: i32,
+    descriptor: i32,
+    padding: i32,
+}
+
+impl OneDescriptor {
+    const BYTES: usize = 20;
+
+    fn new(descriptor: i32) -> Self {
+        Self { length: Self::BYTES, level: libc::SOL_SOCKET, kind: libc::SCM_RIGHTS, descriptor, padding: 0 }
+    }
+
+    /// Calls with a message of one byte and this.
+    fn exchange(&self, call: impl FnOnce(&mut libc::msghdr) -> Done) -> Done {
+        let mut byte = *b"x";
+        let mut piece = libc::iovec { iov_base: byte.as_mut_ptr().cast(), iov_len: 1 };
+        // SAFETY: numbers and pointers, for which 0 is a value.
+        let mut message: libc::msghdr = unsafe { zeroed() };
+        message.msg_iov = &raw mut piece;
+        message.msg_iovlen = 1;
+        message.msg_control = (&raw const *self).cast_mut().cast();
+        message.msg_controllen = size_of::<Self>();
+        call(&mut message)
+    }
+
+    fn receive(&mut self, socket: &OwnedFd) -> Done {
+        let mut length = 0;
+        self.exchange(|message| {
+            // SAFETY: everything that the message points to lives during the call.
+            let got = check(unsafe { libc::recvmsg(socket.as_raw_fd(), message, libc::MSG_CMSG_CLOEXEC) } as i64);
+            length = message.msg_controllen;
+            got
+        })?;
+        // SAFETY: the kernel has written the message, or nothing.
+        let number = unsafe { std::ptr::read_volatile(&raw const self.descriptor) };
+        if length < Self::BYTES || number < 0 {
+            return Err(libc::ENOMSG);
+        }
+        descriptor(number).map(|_| 0)
+    }
+}
 
 fn socket(kind: i32) -> Result<OwnedFd, i32> {
     // SAFETY: takes numbers.

@@ -26,6 +26,7 @@ pub struct Running {
 pub fn start(cgroup: &Path, options: &Run) -> Result<Running> {
     let mut command = Command::new("/proc/self/exe");
     command.arg("enter").arg("--cgroup").arg(cgroup).arg("--parent").arg(std::process::id().to_string());
+    command.args(options.keep_descriptors.iter().map(|number| format!("--keep-fd={number}")));
     command.arg("--").args(&options.command).kill_on_drop(true);
     let child = command.spawn().context("cannot start a process for the command")?;
     let pid = child.id().context("the process for the command is gone")?;

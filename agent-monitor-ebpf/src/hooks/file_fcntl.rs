@@ -1,0 +1,26 @@
+//! Who gets the signals about a file: judged where it is set, because the hook that sees them sent runs in whatever task
+//! the event meets.
+
+use super::file_ioctl::judge_owner;
+use crate::operation::earlier;
+use crate::task::{current, id_in_own_namespace, leader};
+use agent_monitor_common::hook::HookId;
+use aya_ebpf::macros::lsm;
+use aya_ebpf::programs::LsmContext;
+
+// `include/uapi/asm-generic/fcntl.h`
+const F_SETOWN: u32 = 8;
+const F_SETOWN_EX: u32 = 15;
+
+#[lsm(hook = "file_fcntl")]
+fn file_fcntl(ctx: LsmContext) -> i32 {
+    let command: u32 = ctx.arg(1);
+    let owner: u64 = ctx.arg(2);
+    match command {
+        F_SETOWN if owner as u32 == 0 || owner as u32 == id_in_own_namespace(leader(current())) => earlier(ctx.arg(3)),
+        F_SETOWN => judge_owner(HookId::FileFcntl, ctx.arg(3), owner & 0xffff_ffff),
+        // The number of the process is in the caller's memory, where it may change after it was looked at.
+        F_SETOWN_EX => judge_owner(HookId::FileFcntl, ctx.arg(3), 0),
+        _ => earlier(ctx.arg(3)),
+    }
+}

@@ -1,0 +1,84 @@
+//! What an ioctl can do to others: set a file's flags (append-only, immutable, those of XFS's interface), type into a
+//! terminal, have signals sent to another process.
+
+use super::file_open::file_text;
+use crate::kernel::{self, Kernel, load};
+use crate::operation::{earlier, guard};
+use crate::path::operand;
+use agent_monitor_common::class::{Builtin, Class, USE, file};
+use agent_monitor_common::decide::OwnEntry;
+use agent_monitor_common::hook::HookId;
+use agent_monitor_common::name::Privilege;
+use aya_ebpf::macros::lsm;
+use aya_ebpf::programs::LsmContext;
+
+// `include/uapi/linux/fs.h`, and the numbers of 32-bit callers.
+const FS_IOC_SETFLAGS: u32 = 0x4008_6602;
+const FS_IOC32_SETFLAGS: u32 = 0x4004_6602;
+const FS_IOC_FSSETXATTR: u32 = 0x401c_5820;
+// `include/uapi/asm-generic/ioctls.h`, `include/uapi/asm-generic/sockios.h`: type a character into a terminal; the same
+// by selection and paste; who gets signals about a file.
+const TIOCSTI: u32 = 0x5412;
+const TIOCLINUX: u32 = 0x541c;
+const FIOSETOWN: u32 = 0x8901;
+const SIOCSPGRP: u32 = 0x8902;
+
+#[lsm(hook = "file_ioctl")]
+fn file_ioctl(ctx: LsmContext) -> i32 {
+    judge(&ctx, HookId::FileIoctl, ctx.arg(3))
+}
+
+#[lsm(hook = "file_ioctl_compat")]
+fn file_ioctl_compat(ctx: LsmContext) -> i32 {
+    judge(&ctx, HookId::FileIoctlCompat, ctx.arg(3))
+}
+
+#[inline(always)]
+fn judge(ctx: &LsmContext, hook: HookId, previous: i32) -> i32 {
+    let command: u32 = ctx.arg(1);
+    match command {
+        FS_IOC_SETFLAGS | FS_IOC32_SETFLAGS | FS_IOC_FSSETXATTR => guard(
+            hook,
+            Class::File,
+            previous,
+            #[inline(always)]
+            |operation| {
+                let open: Kernel = ctx.arg(0);
+                let found = file_text(operation, open, load(open, &kernel::FILE_F_INODE));
+                operation.judge_found_path(Class::File, found, file::SET_ATTRIBUTES);
+                true
+            },
+        ),
+        TIOCSTI | TIOCLINUX => guard(
+            hook,
+            Class::Privilege,
+            previous,
+            #[inline(always)]
+            |operation| {
+                operation.builtin(Class::Privilege, USE, Builtin::TerminalInput);
+                true
+            },
+        ),
+        // The number of the process is in the caller's memory, where it may change after it was looked at.
+        FIOSETOWN | SIOCSPGRP => judge_owner(hook, previous, 0),
+        _ => earlier(previous),
+    }
+}
+
+/// Judges that signals about a file are sent to a process that is not the caller's own.
+#[inline(always)]
+pub fn judge_owner(hook: HookId, previous: i32, target: u64) -> i32 {
+    guard(
+        hook,
+        Class::Privilege,
+        previous,
+        #[inline(always)]
+        |operation| {
+            let object = operand(operation.scratch.object(), [Privilege::SignalAny as u8]);
+            let object = operation.set_object(object);
+            operation.scratch.header.value = target;
+            operation.judge(Class::Privilege, object, OwnEntry::default(), USE);
+            true
+        },
+    )
+}

@@ -1,0 +1,84 @@
+//! Times, extended attributes and access lists of a file. Mode and owner are judged by path (`path_attributes.rs`).
+//!
+//! These hooks give the dentry without its mount, see `mounts.rs`. On an overlay they see the file below it as well, with
+//! the credentials of whoever mounted the overlay: that one is not judged again.
+
+use super::on_magic;
+use crate::kernel::{self, offset, opaque, read};
+use crate::mounts::judge_file;
+use crate::operation::{earlier, guard};
+use crate::task::acts_for_others;
+use agent_monitor_common::class::{Class, file};
+use agent_monitor_common::field::MISSING;
+use agent_monitor_common::hook::HookId;
+use aya_ebpf::macros::lsm;
+use aya_ebpf::programs::LsmContext;
+
+/// `include/linux/fs.h`: the times are set because somebody asked for that, and not by a write.
+const ATTR_TIMES_SET: u32 = 1 << 16;
+const ATTR_TOUCH: u32 = 1 << 17;
+
+/// How many parameters the hook has: from 6.3 on the first one is the mount's id mapping.
+#[unsafe(no_mangle)]
+static INODE_SETATTR_PARAMETERS: u32 = MISSING;
+
+#[lsm(hook = "inode_setattr")]
+fn inode_setattr(ctx: LsmContext) -> i32 {
+    // VERIFIER: the context can only be read at fixed places. `opaque` keeps the two ways apart, so that the compiler does
+    // not compute the place; the way that the kernel doesn't have is never followed.
+    let (dentry, attributes, previous): (u64, u64, u64) = if offset(&INODE_SETATTR_PARAMETERS) == 3 {
+        (opaque(ctx.arg(1)), opaque(ctx.arg(2)), opaque(ctx.arg(3)))
+    } else {
+        (ctx.arg(0), ctx.arg(1), ctx.arg(2))
+    };
+    let valid: u32 = read(attributes + offset(&kernel::IATTR_VALID) as u64);
+    if valid & (ATTR_TIMES_SET | ATTR_TOUCH) == 0 {
+        return earlier(previous as i32);
+    }
+    changed(HookId::InodeSetattr, previous as i32, dentry)
+}
+
+#[lsm(hook = "inode_setxattr")]
+fn inode_setxattr(ctx: LsmContext) -> i32 {
+    changed(HookId::InodeSetxattr, ctx.arg(6), ctx.arg(1))
+}
+
+#[lsm(hook = "inode_removexattr")]
+fn inode_removexattr(ctx: LsmContext) -> i32 {
+    changed(HookId::InodeRemovexattr, ctx.arg(3), ctx.arg(1))
+}
+
+#[lsm(hook = "inode_set_acl")]
+fn inode_set_acl(ctx: LsmContext) -> i32 {
+    changed(HookId::InodeSetAcl, ctx.arg(4), ctx.arg(1))
+}
+
+#[lsm(hook = "inode_remove_acl")]
+fn inode_remove_acl(ctx: LsmContext) -> i32 {
+    changed(HookId::InodeRemoveAcl, ctx.arg(3), ctx.arg(1))
+}
+
+#[lsm(hook = "inode_file_setattr")]
+fn inode_file_setattr(ctx: LsmContext) -> i32 {
+    changed(HookId::InodeFileSetattr, ctx.arg(2), ctx.arg(0))
+}
+
+/// Judges a change of attributes of the file of the `struct dentry` at an address.
+#[inline(always)]
+fn changed(hook: HookId, previous: i32, dentry: u64) -> i32 {
+    guard(
+        hook,
+        Class::File,
+        previous,
+        #[inline(always)]
+        |operation| {
+            if acts_for_others() {
+                return false;
+            }
+            judge_file(operation, dentry, file::SET_ATTRIBUTES);
+            let superblock: u64 = read(dentry + offset(&kernel::DENTRY_SB) as u64);
+            on_magic(operation, read(superblock + offset(&kernel::SUPER_MAGIC) as u64));
+            true
+        },
+    )
+}
