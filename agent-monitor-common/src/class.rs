@@ -138,6 +138,16 @@ byte_enum! {
 }
 
 byte_enum! {
+    /// How the system calls of a policy are enforced.
+    SyscallEnforcement {
+        /// By a filter that is installed where an agent's process is started: the call fails.
+        Launch = 0, "launch";
+        /// Also by looking at each call of every process of the agent: the process is killed.
+        Kill = 1, "kill";
+    }
+}
+
+byte_enum! {
     /// What an operation gets that cannot be decided.
     OnFault {
         /// It is denied.

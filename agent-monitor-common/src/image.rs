@@ -15,6 +15,7 @@
 //! | 32 | 4 | offset of the notes |
 //! | 36 | 4 | bytes of the notes: what only user space needs (names, rules of each label) |
 //! | 40 | 6 x 32 | an automaton for each class, see [`Automaton`] |
+//! | 232 | 4 | system calls: bits of [`syscalls`] |
 //! | 256 | | tables |
 
 use crate::class::Class;
@@ -48,7 +49,19 @@ pub mod at {
     pub const NOTES_LENGTH: u32 = 36;
     /// First automaton.
     pub const AUTOMATA: u32 = 40;
+    /// `u32`: bits of [`super::syscalls`].
+    pub const SYSCALLS: u32 = AUTOMATA + crate::class::CLASSES as u32 * super::AUTOMATON_BYTES;
 }
+
+/// Bits at [`at::SYSCALLS`].
+pub mod syscalls {
+    /// A document of the policy has rules for system calls: what starts a program must carry a filter.
+    pub const RULES: u32 = 1;
+    /// Each call is looked at, and what is not allowed ends the process.
+    pub const KILL: u32 = 1 << 1;
+}
+
+const _: () = assert!(at::SYSCALLS + 4 <= HEADER_BYTES);
 
 /// Bytes of one automaton's entry in the header.
 pub const AUTOMATON_BYTES: u32 = 32;

@@ -16,3 +16,4 @@ pub mod hook;
 pub mod image;
 pub mod limit;
 pub mod name;
+pub mod syscall;

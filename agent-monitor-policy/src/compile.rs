@@ -7,7 +7,9 @@ use crate::machine::{Budget, Label, Machine, leaf};
 use crate::notes::RuleNote;
 use crate::policy::Policy;
 use crate::read::read;
+use crate::read::syscalls::agent_object;
 use crate::rule::{Object, Rule, Source};
+use crate::syscall::AGENT;
 use agent_monitor_common::class::Class;
 use agent_monitor_common::limit::{IMAGE_SIZES, PATH_BYTES, STATES};
 
@@ -172,11 +174,21 @@ impl Uniter<'_, '_> {
                 None => good = false,
             }
         }
+        policy.syscalls = parts.iter().any(|part| part.source.syscalls);
+        let agent = default_syscalls();
+        if !policy.syscalls {
+            let number = policy.rules.len() as u32;
+            policy.rules.push(RuleNote { name: agent.name.clone(), reason: agent.reason.clone(), line: 0 });
+            let part = parts.len().saturating_sub(1);
+            let (machine, weight) = self.build(&agent, number, part)?;
+            built.push(Built { rule: &agent, part, name: agent.name.clone(), machine, weight });
+        }
         let head = head.filter(|_| good)?;
         policy.name.clone_from(&head.name);
         policy.labels.clone_from(&head.labels);
         policy.mode = head.mode.unwrap_or(policy.mode);
         policy.on_fault = head.on_fault.unwrap_or(policy.on_fault);
+        policy.syscall_enforcement = head.syscall_enforcement.unwrap_or(policy.syscall_enforcement);
         for class in Class::ALL {
             let of_class: Vec<&Built<'_>> = built.iter().filter(|one| one.rule.class == *class).collect();
             policy.machines[*class as usize] = self.class(*class, &of_class)?;
@@ -301,6 +313,18 @@ impl Uniter<'_, '_> {
                 }
             }
         }
+    }
+}
+
+/// The rule of a policy in which no document has `syscalls`.
+fn default_syscalls() -> Rule {
+    Rule {
+        class: Class::Syscall,
+        allow: true,
+        name: AGENT.to_owned(),
+        reason: Some("what a policy without `syscalls` allows".to_owned()),
+        place: Place::default(),
+        objects: agent_object().into_iter().collect(),
     }
 }
 

@@ -3,8 +3,8 @@
 use crate::machine::{Label, Machine, classes_of_states};
 use crate::notes;
 use crate::policy::Policy;
-use agent_monitor_common::class::{CLASSES, Class, file};
-use agent_monitor_common::image::{AUTOMATON_BYTES, HEADER_BYTES, MAGIC, VERSION, at, label_word};
+use agent_monitor_common::class::{CLASSES, Class, SyscallEnforcement, file};
+use agent_monitor_common::image::{AUTOMATON_BYTES, HEADER_BYTES, MAGIC, VERSION, at, label_word, syscalls};
 use agent_monitor_common::limit::{IMAGE_SIZES, LABELS, STATES};
 use agent_monitor_common::name::UNIX;
 use std::collections::HashMap;
@@ -110,6 +110,7 @@ pub(crate) fn write(policy: &Policy, machines: &[Machine; CLASSES], generation: 
         (at::GENERATION + 4, (generation >> 32) as u32),
         (at::LENGTH, length as u32),
         (at::ON_FAULT, policy.on_fault as u32),
+        (at::SYSCALLS, syscall_bits(policy)),
         (at::LABEL_COUNT, labels.len() as u32 + 1),
         (at::LABELS, labels_at as u32),
         (at::NOTES, notes_at as u32),
@@ -118,6 +119,13 @@ pub(crate) fn write(policy: &Policy, machines: &[Machine; CLASSES], generation: 
         put(&mut out, offset as usize, number);
     }
     Ok(Image(out))
+}
+
+/// What the programs must know of the policy's system calls.
+fn syscall_bits(policy: &Policy) -> u32 {
+    let rules = if policy.syscalls { syscalls::RULES } else { 0 };
+    let kill = if policy.syscall_enforcement == SyscallEnforcement::Kill { syscalls::KILL } else { 0 };
+    rules | kill
 }
 
 /// Writes the tables of one automaton; its entry in the header.

@@ -27,6 +27,7 @@ mod random;
 mod read;
 mod rule;
 mod suggest;
+pub mod syscall;
 mod view;
 mod yaml;
 

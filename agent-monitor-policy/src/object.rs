@@ -3,6 +3,7 @@
 use crate::pattern::readable;
 use agent_monitor_common::class::Class;
 use agent_monitor_common::name::{CAPABILITIES, IPV4, IPV6, PROTOCOLS, Privilege, SOCKET, SOCKET_KINDS, UNIX};
+use agent_monitor_common::syscall::{self, Abi};
 use std::fmt;
 use std::net::IpAddr;
 
@@ -27,7 +28,7 @@ pub enum ObjectText {
     Unix(String),
     /// The kind of a socket that is made: the word of a rule, or a number.
     Socket(String),
-    /// The name of a privilege or capability.
+    /// The name of a system call, privilege or capability.
     Name(String),
     /// Bytes that no program of ours writes.
     Unknown(String),
@@ -67,7 +68,18 @@ pub fn describe_object(class: Class, object: &[u8]) -> ObjectText {
             let name = CAPABILITIES.get(usize::from(*number)).map(|name| (*name).to_owned());
             ObjectText::Name(name.unwrap_or_else(|| number.to_string()))
         }
+        (Class::Syscall, _) => syscall_name(object).map_or_else(unknown, ObjectText::Name),
         _ => unknown(),
+    }
+}
+
+/// A system call as people write it: `mount`, `471` for one without a name, `i386:20` for one of another interface.
+fn syscall_name(object: &[u8]) -> Option<String> {
+    let [abi, high, low] = object else { return None };
+    let number = u16::from_be_bytes([*high, *low]);
+    match Abi::from_byte(*abi)? {
+        Abi::Native => Some(syscall::name(number).map_or_else(|| number.to_string(), str::to_owned)),
+        abi => Some(format!("{}:{number}", abi.name())),
     }
 }
 

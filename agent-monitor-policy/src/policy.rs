@@ -4,7 +4,7 @@ use crate::image::{self, Image, ImageError};
 use crate::machine::{Budget, Label, Language, Machine, TooLarge, leaf};
 use crate::notes::RuleNote;
 use crate::pattern::Graph;
-use agent_monitor_common::class::{CLASSES, Class, Mode, OnFault};
+use agent_monitor_common::class::{CLASSES, Class, Mode, OnFault, SyscallEnforcement};
 use agent_monitor_common::name::UNIX;
 use std::collections::BTreeMap;
 
@@ -15,6 +15,9 @@ pub struct Policy {
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) mode: Mode,
     pub(crate) on_fault: OnFault,
+    /// Whether a document has `syscalls`.
+    pub(crate) syscalls: bool,
+    pub(crate) syscall_enforcement: SyscallEnforcement,
     /// Rules of all documents; labels name them by number.
     pub(crate) rules: Vec<RuleNote>,
     /// By class.
@@ -30,6 +33,8 @@ impl Policy {
             labels: BTreeMap::new(),
             mode: Mode::Enforce,
             on_fault: OnFault::Deny,
+            syscalls: false,
+            syscall_enforcement: SyscallEnforcement::Launch,
             rules: Vec::new(),
             machines: std::array::from_fn(|_| Machine::empty()),
         }
@@ -57,6 +62,12 @@ impl Policy {
     #[must_use]
     pub fn on_fault(&self) -> OnFault {
         self.on_fault
+    }
+
+    /// `spec.syscallEnforcement` of the outermost document.
+    #[must_use]
+    pub fn syscall_enforcement(&self) -> SyscallEnforcement {
+        self.syscall_enforcement
     }
 
     /// States of the automaton of `class`, without what is protected.

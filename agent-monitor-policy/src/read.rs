@@ -3,6 +3,7 @@
 mod metadata;
 mod network;
 mod rules;
+pub(crate) mod syscalls;
 mod variables;
 
 use crate::diagnostic::{Place, Report, near_or_list};
@@ -10,13 +11,24 @@ use crate::document::{Document, Options};
 use crate::pattern::PatternError;
 use crate::rule::{Object, Source};
 use crate::yaml::{Kind, Node, parse};
-use agent_monitor_common::class::{Mode, OnFault};
+use agent_monitor_common::class::{Mode, OnFault, SyscallEnforcement};
 use variables::Values;
 
 const API_VERSION: &str = "agent-monitor.dev/v1alpha1";
 const KIND: &str = "AgentPolicy";
-const SPEC: &[&str] =
-    &["mode", "onFault", "include", "variables", "files", "exec", "network", "privileges", "capabilities"];
+const SPEC: &[&str] = &[
+    "mode",
+    "onFault",
+    "include",
+    "variables",
+    "files",
+    "exec",
+    "network",
+    "syscalls",
+    "syscallEnforcement",
+    "privileges",
+    "capabilities",
+];
 
 /// Reads one document.
 pub(crate) fn read(document: &Document, options: &Options, report: &mut Report<'_>) -> Option<Source> {
@@ -63,7 +75,7 @@ impl Reader<'_, '_> {
     }
 
     fn spec(&mut self, node: &Node) {
-        let Some(fields) = self.report.fields_and_later(node, "`spec`", SPEC, &["syscalls", "record"]) else { return };
+        let Some(fields) = self.report.fields_and_later(node, "`spec`", SPEC, &["record"]) else { return };
         if let Some(node) = fields.get("mode") {
             self.source.mode = self.mode(node);
         }
@@ -85,6 +97,15 @@ impl Reader<'_, '_> {
         }
         if let Some(node) = fields.get("network") {
             self.each_rule(node, "network", Self::network_rule);
+        }
+        if let Some(node) = fields.get("syscalls") {
+            self.source.syscalls = true;
+            self.each_rule(node, "syscalls", Self::syscall_rule);
+        }
+        if let Some(node) = fields.get("syscallEnforcement") {
+            let words: Vec<&str> = SyscallEnforcement::ALL.iter().map(|one| one.name()).collect();
+            let word = self.word(node, "`syscallEnforcement`", &words);
+            self.source.syscall_enforcement = word.and_then(|word| SyscallEnforcement::from_name(&word));
         }
         if let Some(node) = fields.get("privileges") {
             self.each_rule(node, "privileges", Self::privilege_rule);

@@ -42,6 +42,9 @@ pub(crate) struct Source {
     pub labels: std::collections::BTreeMap<String, String>,
     pub mode: Option<agent_monitor_common::class::Mode>,
     pub on_fault: Option<agent_monitor_common::class::OnFault>,
+    /// Whether it has the key `syscalls`.
+    pub syscalls: bool,
+    pub syscall_enforcement: Option<agent_monitor_common::class::SyscallEnforcement>,
     pub includes: Vec<(String, Place)>,
     /// Names in `variables`.
     pub declared: Vec<String>,

@@ -52,7 +52,16 @@ pub(crate) fn rules(class: Class, missing: &[(u16, &[u8])], own: OwnEntry) -> Op
             let key = if class == Class::Privilege { "privileges" } else { "capabilities" };
             Some(format!("{key}:\n  - allow: [{name}]\n"))
         }
-        Class::Syscall => None,
+        Class::Syscall => {
+            let [(_, object)] = missing.as_slice() else { return None };
+            let ObjectText::Name(name) = describe_object(class, object) else { return None };
+            if name.starts_with(|c: char| c.is_ascii_digit()) {
+                return None;
+            }
+            let name = if name.contains(':') { format!("\"{}\"", crate::syscall::FOREIGN) } else { name };
+            // The key alone takes away what a policy without it has.
+            Some(format!("syscalls:\n  - allow: [{name}]   # with \"@agent\" too, if the policy has no syscalls yet\n"))
+        }
     }
 }
 

@@ -3,9 +3,11 @@
 use crate::image::ImageError;
 use crate::machine::Cell;
 use crate::notes::{self, Notes};
-use agent_monitor_common::class::{CLASSES, Class, Mode, OnFault, Reason};
-use agent_monitor_common::image::{HEADER_BYTES, MAGIC, ReadImage, VERSION, at};
+use agent_monitor_common::class::{CLASSES, Class, Mode, OnFault, Reason, SyscallEnforcement, USE};
+use agent_monitor_common::decide::{OwnEntry, decide};
+use agent_monitor_common::image::{HEADER_BYTES, MAGIC, ReadImage, VERSION, at, syscalls};
 use agent_monitor_common::limit::{IMAGE_SIZES, STATES};
+use agent_monitor_common::syscall::{self, Abi};
 
 /// A policy's image that was checked.
 #[derive(Clone, Debug)]
@@ -82,6 +84,27 @@ impl<'a> ImageView<'a> {
     #[must_use]
     pub fn on_fault(&self) -> OnFault {
         self.on_fault
+    }
+
+    /// Whether a document of the policy has rules for system calls.
+    #[must_use]
+    pub fn has_syscalls(&self) -> bool {
+        self.bytes.word(at::SYSCALLS) & syscalls::RULES != 0
+    }
+
+    /// How the system calls of the policy are enforced.
+    #[must_use]
+    pub fn syscall_enforcement(&self) -> SyscallEnforcement {
+        let kill = self.bytes.word(at::SYSCALLS) & syscalls::KILL != 0;
+        if kill { SyscallEnforcement::Kill } else { SyscallEnforcement::Launch }
+    }
+
+    /// Whether the policy allows this system call.
+    #[must_use]
+    pub fn allows_syscall(&self, abi: Abi, number: u32) -> bool {
+        let operand = syscall::operand(abi, number);
+        let decided = decide(self.bytes, Class::Syscall, operand.as_slice(), OwnEntry::default(), USE);
+        decided.reason == Reason::AllowRule
     }
 
     /// The image without what may follow it.

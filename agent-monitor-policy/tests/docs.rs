@@ -1,6 +1,7 @@
 //! The documentation says what the tables say.
 
 use agent_monitor_common::name::{PRIVILEGES_NOT_YET, Privilege};
+use agent_monitor_policy::syscall::GROUPS;
 use agent_monitor_policy::{Document, Options, compile};
 use std::path::Path;
 
@@ -41,4 +42,24 @@ fn the_example_of_the_page_compiles() {
     let document = Document { path: "docs/policy.md".to_owned(), text: text.to_owned() };
     let compiled = compile(document, &Shipped(base), &Options::default()).unwrap_or_else(|error| panic!("{error}"));
     assert!(compiled.warnings.is_empty(), "{}", compiled.warnings);
+}
+
+/// `UPDATE_DOCS=1 cargo test -p agent-monitor-policy` writes the list anew.
+#[test]
+fn every_group_of_system_calls_is_documented_with_its_members() {
+    const BEGIN: &str = "<!-- syscalls: made from agent-monitor-policy/src/syscall.rs -->\n";
+    let mut list = String::new();
+    for group in GROUPS {
+        let members: Vec<String> = group.members.iter().map(|member| format!("`{member}`")).collect();
+        list += &format!("- **`{}`**, {}: {}\n", group.name, group.purpose, members.join(" "));
+    }
+    let page = page();
+    let (before, rest) = page.split_once(BEGIN).expect("the page has a place for the list");
+    let (documented, after) = rest.split_once("<!-- end -->").expect("the list has an end");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/policy.md");
+        std::fs::write(path, format!("{before}{BEGIN}{list}<!-- end -->{after}")).expect("write docs/policy.md");
+    } else {
+        assert!(documented == list, "docs/policy.md is old: run UPDATE_DOCS=1 cargo test -p agent-monitor-policy");
+    }
 }

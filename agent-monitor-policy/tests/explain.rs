@@ -165,7 +165,11 @@ fn wrong_operations_say_what_would_be_right() {
         ("network:listen,connect", "tcp:1.1.1.1:1", None, "`listen` goes with no other access"),
         ("privilege", "bfp", None, "unknown privilege `bfp`: did you mean `bpf`?"),
         ("capability", "CAP_SYSADMIN", None, "did you mean `CAP_SYS_ADMIN`?"),
-        ("syscall", "mount", None, "syscalls are not yet supported"),
+        ("syscall", "muont", None, "unknown system call `muont`: did you mean `mount`?"),
+        ("syscall", "mmap2", None, "unknown system call `mmap2`"),
+        ("syscall", "@mount", None, "is a group: ask about one of its calls"),
+        ("syscall", "i386:mount", None, "write it like `i386:20`"),
+        ("syscall:use", "mount", None, "`syscall` has no accesses"),
     ];
     for (words, object, new, expected) in table {
         let error = operation::parse(words, object, new).expect_err(words);

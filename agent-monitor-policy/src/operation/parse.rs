@@ -3,12 +3,14 @@
 use super::{OWN_PID, Operation};
 use crate::address::parse_address;
 use crate::diagnostic::{did_you_mean, near_or_list};
+use crate::read::syscalls::unknown_help;
 use agent_monitor_common::class::{Class, USE, access_words, file, network};
 use agent_monitor_common::decide::OwnEntry;
 use agent_monitor_common::limit::ABSTRACT_NAME_BYTES;
 use agent_monitor_common::name::{
     CAPABILITIES, IPV4, IPV6, PRIVILEGES_NOT_YET, PROTOCOLS, Privilege, SOCKET, SOCKET_KINDS, UNIX, anonymous,
 };
+use agent_monitor_common::syscall::{self, Abi};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Parses an operation, its object and the new object of a rename or link.
@@ -40,7 +42,7 @@ pub fn parse(operation: &str, object: &str, new_object: Option<&str>) -> Result<
         Class::Network => Ok(simple(class, access, network_object(access, object)?)),
         Class::Privilege => Ok(simple(class, access, vec![privilege(object)?])),
         Class::Capability => Ok(simple(class, access, vec![capability(object)?])),
-        Class::Syscall => Err("syscalls are not yet supported: this version does not judge them".to_owned()),
+        Class::Syscall => Ok(simple(class, access, syscall(object)?)),
     }
 }
 
@@ -201,6 +203,25 @@ fn internet(protocol: u8, address: IpAddr, port: u16) -> Vec<u8> {
         IpAddr::V6(address) => (IPV6, address.octets().to_vec()),
     };
     [&[family, protocol], &port.to_be_bytes()[..], &octets].concat()
+}
+
+/// The operand of a system call: a name, or an interface and a number, like `i386:20`.
+fn syscall(text: &str) -> Result<Vec<u8>, String> {
+    if let Some(number) = syscall::number(text).or_else(|| text.parse().ok()) {
+        return Ok(syscall::operand(Abi::Native, number.into()).to_vec());
+    }
+    if let Some((abi, number)) = text.split_once(':') {
+        let abi = Abi::from_name(abi).filter(|abi| *abi != Abi::Native);
+        let number = number.parse::<u16>().ok();
+        let (Some(abi), Some(number)) = (abi, number) else {
+            return Err(format!("`{text}` is no call of a foreign interface: write it like `i386:20` or `x32:59`"));
+        };
+        return Ok(syscall::operand(abi, number.into()).to_vec());
+    }
+    if text.starts_with('@') {
+        return Err(format!("`{text}` is a group: ask about one of its calls, like `mount`"));
+    }
+    Err(format!("unknown system call `{text}`: {}", unknown_help(text)))
 }
 
 /// The operand of a privilege. Those that this version does not mediate by name have one that no rule names.
