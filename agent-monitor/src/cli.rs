@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::seccomp::Numbers;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Exit status of `run` for its own failures.
@@ -287,6 +288,15 @@ pub struct Enter {
     /// Leave this descriptor open
     #[arg(long = "keep-fd", value_name = "NUMBER")]
     pub keep_descriptors: Vec<u32>,
+    /// Numbers of the system calls that the command may make, like 0-334,424
+    #[arg(long)]
+    pub syscalls: Numbers,
+    /// It may also make those of other interfaces
+    #[arg(long)]
+    pub foreign: bool,
+    /// What it may not make is logged by the kernel, and passes
+    #[arg(long)]
+    pub audit: bool,
     /// The command and its arguments
     #[arg(required = true, trailing_var_arg = true)]
     pub command: Vec<OsString>,

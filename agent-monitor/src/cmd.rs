@@ -32,9 +32,9 @@ pub fn execute(cli: Cli) -> ExitCode {
         Command::Run(_) => RUN_FAILED,
         _ => FAILED,
     };
-    // These two run inside an agent's cgroup: no threads, no log, nothing but what they are for.
+    // These two run inside an agent's cgroup: no log, nothing but what they are for.
     let result = match cli.command {
-        Command::Enter(options) => return enter::enter(&options),
+        Command::Enter(options) => return enter::enter(options),
         Command::Canary(options) => return canary::canary(&options),
         command => {
             log(&cli.global, color, matches!(command, Command::Daemon(_)));

@@ -10,6 +10,7 @@ mod daemon;
 mod enrich;
 mod event;
 mod record;
+mod seccomp;
 mod sink;
 mod support;
 

@@ -23,6 +23,7 @@ mod socket_bind;
 mod socket_connect;
 mod socket_sendmsg;
 mod sockets;
+mod syscalls;
 mod tasks;
 mod unix;
 
@@ -54,6 +55,8 @@ pub const ALL: &[&[Scenario]] = &[
     node::ALL,
     run::ALL,
     run::ALONE,
+    syscalls::ALL,
+    syscalls::ALONE,
     property::ALL,
     no_lsm::ALL,
 ];

@@ -2,6 +2,7 @@
 //!
 //! A step comes as a line on standard input (see [`words`]); the answer is the line `step errno value`.
 
+mod call;
 mod exec;
 mod files;
 mod held;
@@ -33,6 +34,7 @@ const TABLES: &[&[Row]] = &[
     task::STEPS,
     power::STEPS,
     ring::STEPS,
+    call::STEPS,
 ];
 
 /// Does steps until standard input ends.

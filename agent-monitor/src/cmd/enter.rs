@@ -1,24 +1,45 @@
-//! `enter`: the step between `run` and its command. It goes into the agent's cgroup and executes the command there, so
-//! that the command is bound from its first instruction. Runs before anything that makes a thread.
+//! `enter`: the step between `run` and its command. It goes into the agent's cgroup under the policy's filter for system
+//! calls and executes the command there, so that the command is bound from its first instruction.
+//!
+//! The filter must be installed before the cgroup is entered: in it the right to do so is the policy's to give. And the
+//! cgroup must be entered after the filter is installed, by a call that the policy need not allow. So there are two threads:
+//! the main one puts the filter on itself, the other one, without a filter, moves the process. Exec by the first ends the
+//! second.
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{Error, ErrorKind};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
 use crate::cli::{Enter, RUN_FAILED};
+use crate::seccomp::{Filter, install};
 
 /// The command can't be executed.
 const NOT_EXECUTABLE: u8 = 126;
 /// The command was not found.
 const NOT_FOUND: u8 = 127;
 
+/// How far the two threads are.
+static STAGE: AtomicU32 = AtomicU32::new(BARE);
+const BARE: u32 = 0;
+const FILTERED: u32 = 1;
+const INSIDE: u32 = 2;
+const FAILED: u32 = 3;
+/// The errno with which exec failed.
+static EXEC_ERRNO: AtomicI32 = AtomicI32::new(0);
+
+/// How often the second thread looks whether exec failed; the first one may not be able to wake it.
+const LOOK: Duration = Duration::from_millis(5);
+
 /// Executes the command; comes back only where that failed.
-pub fn enter(options: &Enter) -> ExitCode {
+pub fn enter(options: Enter) -> ExitCode {
     let Some((program, arguments)) = options.command.split_first() else {
         return fail(RUN_FAILED, "no command is given");
     };
@@ -30,13 +51,58 @@ pub fn enter(options: &Enter) -> ExitCode {
     if let Err(error) = close_others(&options.keep_descriptors) {
         return fail(RUN_FAILED, &format!("cannot close the descriptors that the command shall not have: {error:#}"));
     }
-    if let Err(error) = join(&options.cgroup) {
-        return fail(RUN_FAILED, &format!("cannot go into the cgroup {}: {error}", options.cgroup.display()));
+    let filter = Filter { allowed: options.syscalls, foreign: options.foreign, audit: options.audit };
+    let filter = match filter.program() {
+        Ok(filter) => filter,
+        Err(error) => return fail(RUN_FAILED, &error.to_string()),
+    };
+    let (cgroup, name) = (options.cgroup.clone(), program.clone());
+    let second = thread::Builder::new().spawn(move || move_and_watch(&cgroup, &name));
+    if let Err(error) = second {
+        return fail(RUN_FAILED, &format!("cannot start a thread: {error}"));
     }
+    let mut command = Command::new(program);
+    command.args(arguments);
+    let last = move || {
+        install(&filter)?;
+        STAGE.store(FILTERED, Ordering::Release);
+        // Where the policy does not allow to yield, this only waits less politely.
+        while STAGE.load(Ordering::Acquire) == FILTERED {
+            thread::yield_now();
+        }
+        Ok(())
+    };
+    // SAFETY: nothing is forked: it runs in this process as it is, right before exec, and makes two calls.
+    unsafe { command.pre_exec(last) };
     // From here on this is the agent.
-    let error = Command::new(program).args(arguments).exec();
-    let (code, what) = exec_failure(&error);
-    fail(code, &format!("cannot execute {}: {what}", program.display()))
+    let error = command.exec();
+    if STAGE.load(Ordering::Acquire) == BARE {
+        let why = "starting a command under a filter for system calls needs CAP_SYS_ADMIN";
+        return fail(RUN_FAILED, &format!("cannot install the filter for system calls: {error}; {why}"));
+    }
+    // What this thread may still do is the policy's to say; the other one tells what happened, and ends the process.
+    EXEC_ERRNO.store(error.raw_os_error().unwrap_or(libc::EINVAL), Ordering::Relaxed);
+    STAGE.store(FAILED, Ordering::Release);
+    loop {
+        thread::yield_now();
+    }
+}
+
+/// The second thread: moves the process once the first one is filtered, and then waits for the end that exec is, or for its
+/// failure.
+fn move_and_watch(cgroup: &Path, program: &std::ffi::OsStr) {
+    while STAGE.load(Ordering::Acquire) == BARE {
+        thread::yield_now();
+    }
+    if let Err(error) = join(cgroup) {
+        end(RUN_FAILED, &format!("cannot go into the cgroup {}: {error}", cgroup.display()));
+    }
+    STAGE.store(INSIDE, Ordering::Release);
+    while STAGE.load(Ordering::Acquire) == INSIDE {
+        thread::park_timeout(LOOK);
+    }
+    let (code, what) = exec_failure(&Error::from_raw_os_error(EXEC_ERRNO.load(Ordering::Relaxed)));
+    end(code, &format!("cannot execute {}: {what}", program.display()));
 }
 
 /// Moves this process into a cgroup.
@@ -65,9 +131,13 @@ fn close_others(kept: &[u32]) -> Result<()> {
     Ok(())
 }
 
-fn exec_failure(error: &std::io::Error) -> (u8, String) {
+fn exec_failure(error: &Error) -> (u8, String) {
     match error.kind() {
         ErrorKind::NotFound => (NOT_FOUND, "not found".to_owned()),
+        // What the filter gives; no policy's denial of a file does.
+        ErrorKind::PermissionDenied if error.raw_os_error() == Some(libc::EPERM) => {
+            (NOT_EXECUTABLE, "operation not permitted; does the policy's `syscalls` allow `execve`?".to_owned())
+        }
         ErrorKind::PermissionDenied => (NOT_EXECUTABLE, "permission denied".to_owned()),
         _ => (NOT_EXECUTABLE, error.to_string()),
     }
@@ -78,6 +148,11 @@ fn fail(code: u8, message: &str) -> ExitCode {
     ExitCode::from(code)
 }
 
+fn end(code: u8, message: &str) -> ! {
+    eprintln!("error: {message}");
+    std::process::exit(code.into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,6 +161,7 @@ mod tests {
     fn failures_have_the_status_that_shells_give() {
         assert_eq!(exec_failure(&ErrorKind::NotFound.into()).0, 127);
         assert_eq!(exec_failure(&ErrorKind::PermissionDenied.into()).0, 126);
-        assert_eq!(exec_failure(&std::io::Error::from_raw_os_error(8)).0, 126);
+        assert_eq!(exec_failure(&Error::from_raw_os_error(libc::ENOEXEC)).0, 126);
+        assert!(exec_failure(&Error::from_raw_os_error(libc::EPERM)).1.contains("execve"));
     }
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::record::Counts;
+use crate::seccomp::Filter;
 
 /// One request, with the way back for its answer.
 #[derive(Debug)]
@@ -119,6 +120,9 @@ pub struct Agent {
     pub labels: BTreeMap<String, String>,
     /// What the kernel counted for it.
     pub counts: Counts,
+    /// In the answer to a request for an agent: the filter that who starts its processes installs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter: Option<Filter>,
     /// Ending it killed processes that were left.
     #[serde(default)]
     pub killed: bool,

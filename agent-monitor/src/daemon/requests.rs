@@ -16,6 +16,7 @@ use super::{random_name, view};
 use crate::bind::{Agent, Cgroup, Origin};
 use crate::control::api::{self, CreateAgent, Refusal};
 use crate::control::{Answer, Request};
+use crate::seccomp;
 use crate::sink::follow::{Filter, follow};
 
 /// Longest wait for killed processes to be gone.
@@ -107,7 +108,11 @@ pub fn finish_creating(
     policy: Result<Compiled, Refusal>,
     answer: Answer<api::Agent>,
 ) {
-    let created = policy.and_then(|policy| create(daemon, request, policy)).map(|agent| view::agent(daemon, &agent));
+    let created = policy.and_then(|policy| create(daemon, request, policy)).map(|agent| {
+        let image = daemon.node.directory.image(agent.slot);
+        let filter = image.and_then(|image| seccomp::Filter::of_image(&image.bytes, agent.mode).ok());
+        api::Agent { filter, ..view::agent(daemon, &agent) }
+    });
     if let Err(Ok(agent)) = answer.send(created) {
         // Who asked is gone: nobody would ever end it.
         end(daemon, &agent.id, None);

@@ -27,6 +27,7 @@ pub fn agent(daemon: &Daemon, agent: &Agent) -> api::Agent {
         origin: agent.origin.name().to_owned(),
         labels: agent.identity.labels.clone(),
         counts: daemon.node.counts(agent),
+        filter: None,
         killed: false,
     }
 }

@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use agent_monitor_common::class::Class;
 use agent_monitor_common::name::{self, Privilege};
+use agent_monitor_policy::{ObjectText, describe_object, operation};
 use serde::{Deserialize, Serialize};
 
 use super::escape::{escape, unescape};
@@ -64,7 +65,10 @@ impl Object {
                 fields.new_path = text(new_object);
             }
             Class::Network => fields.set_network(object).ok_or(refused)?,
-            Class::Syscall => fields.name = text(object),
+            Class::Syscall => match describe_object(class, object) {
+                ObjectText::Name(name) => fields.name = Some(name),
+                _ => return Err(refused),
+            },
             Class::Privilege => {
                 let [number] = object else { return Err(refused) };
                 fields.name = Some(Privilege::from_byte(*number).ok_or(refused)?.name().to_owned());
@@ -112,7 +116,7 @@ impl Object {
         let operand = match class {
             Class::File | Class::Exec => bytes(&self.path)?,
             Class::Network => self.network_operand()?,
-            Class::Syscall => bytes(&self.name)?,
+            Class::Syscall => operation::parse("syscall", self.name.as_deref()?, None).ok()?.object,
             Class::Privilege => vec![Privilege::from_name(self.name.as_deref()?)? as u8],
             Class::Capability => {
                 let known = name::CAPABILITIES.iter().position(|name| Some(*name) == self.name.as_deref())?;
@@ -179,6 +183,11 @@ mod tests {
             assert_eq!(comes_back(Class::Network, &[name::SOCKET, *kind], b"").family.as_deref(), Some(*word));
         }
         comes_back(Class::Network, &[name::SOCKET, 255], b"");
+        for (operand, word) in
+            [([0, 0, 165], "mount"), ([0, 1, 215], "471"), ([1, 0, 20], "i386:20"), ([2, 2, 8], "x32:520")]
+        {
+            assert_eq!(comes_back(Class::Syscall, &operand, b"").name.as_deref(), Some(word));
+        }
         assert_eq!(comes_back(Class::Capability, &[0], b"").name.as_deref(), Some("CAP_CHOWN"));
         assert_eq!(comes_back(Class::Privilege, &[2], b"").name.as_deref(), Some("signal-any"));
     }

@@ -30,7 +30,7 @@ const LAYERS: [&[&str]; 5] = [
     &["daemon"],
     &["support"],
     &["bpf", "bind", "enrich", "sink", "control"],
-    &["event", "record", "config"],
+    &["event", "record", "config", "seccomp"],
 ];
 
 /// Returns what points the wrong way.

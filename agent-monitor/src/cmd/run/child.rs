@@ -11,6 +11,7 @@ use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::Run;
+use crate::seccomp::Filter;
 
 /// A command that runs.
 pub struct Running {
@@ -19,14 +20,16 @@ pub struct Running {
     pub pid: u32,
 }
 
-/// Starts the command in the cgroup with this directory. Standard input, output and error are ours.
+/// Starts the command in the cgroup with this directory, under this filter. Standard input, output and error are ours.
 ///
 /// # Errors
 /// No process can be started.
-pub fn start(cgroup: &Path, options: &Run) -> Result<Running> {
+pub fn start(cgroup: &Path, filter: &Filter, options: &Run) -> Result<Running> {
     let mut command = Command::new("/proc/self/exe");
     command.arg("enter").arg("--cgroup").arg(cgroup).arg("--parent").arg(std::process::id().to_string());
     command.args(options.keep_descriptors.iter().map(|number| format!("--keep-fd={number}")));
+    command.arg("--syscalls").arg(filter.allowed.to_string());
+    command.args(filter.foreign.then_some("--foreign")).args(filter.audit.then_some("--audit"));
     command.arg("--").args(&options.command).kill_on_drop(true);
     let child = command.spawn().context("cannot start a process for the command")?;
     let pid = child.id().context("the process for the command is gone")?;

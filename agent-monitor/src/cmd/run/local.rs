@@ -18,6 +18,7 @@ use crate::daemon::node::{Node, Wanted};
 use crate::daemon::policies::{Candidate, Source};
 use crate::daemon::{self, Notice, Started, random_name};
 use crate::record::Counts;
+use crate::seccomp::Filter;
 use crate::sink::{Options, Stream, Tap};
 
 /// Longest wait for killed processes to be gone.
@@ -82,13 +83,15 @@ async fn agent(
     id: String,
 ) -> Result<(u8, u32, bool, Counts)> {
     let node = &mut started.node;
+    let mode = options.mode.as_deref().map(mode_of).transpose()?;
+    let filter = Filter::of_image(&policy.image(0), mode.unwrap_or(policy.mode))?;
     let slot = node.load(Source::Agent, Arc::new(policy))?;
     let wanted = Wanted {
         id: Some(id.clone()),
         name: options.name.clone(),
         labels: options.labels.iter().cloned().collect(),
         slot,
-        mode: options.mode.as_deref().map(mode_of).transpose()?,
+        mode,
         origin: Origin::Made,
     };
     let agent = node.make(&format!("{}/{id}", config.run_root), wanted)?;
@@ -97,7 +100,7 @@ async fn agent(
         node.programs.set_root(agent.identity.cgroup_id, level).context("cannot tell the kernel the agent's root");
     node.write().await;
     let ran = match rooted {
-        Ok(()) => command(options, started, &agent).await,
+        Ok(()) => command(options, &filter, started, &agent).await,
         Err(error) => Err(error),
     };
     let cleaned = clean(&mut started.node, &agent).await;
@@ -106,9 +109,9 @@ async fn agent(
     Ok((code, pid, killed, counts))
 }
 
-async fn command(options: &Run, started: &mut Started, agent: &Agent) -> Result<(u8, u32)> {
+async fn command(options: &Run, filter: &Filter, started: &mut Started, agent: &Agent) -> Result<(u8, u32)> {
     let directory = started.node.directory.clone();
-    let mut running = child::start(&directory.hierarchy.directory(&agent.cgroup), options)?;
+    let mut running = child::start(&directory.hierarchy.directory(&agent.cgroup), filter, options)?;
     let pid = running.pid;
     let insist = || {
         if let Err(error) = directory.hierarchy.kill(&agent.cgroup) {

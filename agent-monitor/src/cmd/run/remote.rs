@@ -68,7 +68,8 @@ async fn follow_and_run(
     let lines = client.lines(&format!("/v1/events?agent={}", encode(&agent.id))).await?;
     let follower = Follower::start(lines, record);
     let cgroup = agent.cgroup.clone().context("the daemon made an agent without a cgroup")?;
-    let mut running = child::start(&hierarchy.directory(&cgroup), options)?;
+    let filter = agent.filter.as_ref().context("the daemon made an agent without a filter for system calls")?;
+    let mut running = child::start(&hierarchy.directory(&cgroup), filter, options)?;
     let insist = || {
         if let Err(error) = hierarchy.kill(&cgroup) {
             tracing::warn!(%error, "cannot kill the agent");
