@@ -239,6 +239,21 @@ pub enum PolicyCommand {
         #[arg(required = true)]
         cases: Vec<PathBuf>,
     },
+    /// Write a part of a policy in the form that other programs read
+    #[command(
+        after_help = "Example:\n  agent-monitor policy export --seccomp coding-agent.yaml --var WORKSPACE=/w > seccomp.json"
+    )]
+    Export {
+        /// The rules for system calls, as a seccomp profile for OCI runtimes (containerd, runc, podman)
+        #[arg(long, required = true)]
+        seccomp: bool,
+        /// File of the policy, or name of one that the policy directory has
+        #[arg(value_name = "FILE|NAME")]
+        policy: String,
+        /// Value for a variable of the policy
+        #[arg(long = "var", value_name = "NAME=VALUE", value_parser = pair)]
+        variables: Vec<(String, String)>,
+    },
     /// Show a policy as the daemon has it
     #[command(after_help = "Example:\n  agent-monitor policy show coding-agent")]
     Show {

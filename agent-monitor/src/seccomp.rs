@@ -59,6 +59,11 @@ impl Filter {
         })
     }
 
+    /// The names of the calls that are allowed.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.allowed.0.iter().filter_map(|number| syscall::name(*number))
+    }
+
     /// The program that the kernel runs at each call.
     ///
     /// # Errors

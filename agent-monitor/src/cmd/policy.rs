@@ -1,4 +1,6 @@
-//! `policy check`, `explain`, `test` and `show`.
+//! `policy check`, `explain`, `test`, `export` and `show`.
+
+mod export;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -24,6 +26,7 @@ pub fn policy(command: PolicyCommand, config: impl Fn() -> Result<Config>) -> Re
             explain_one(&file, (&operation, &object, new_object.as_deref()), variables, &config()?)
         }
         PolicyCommand::Test { file, cases } => test(&file, &cases, &config()?),
+        PolicyCommand::Export { seccomp: _, policy, variables } => export::seccomp(&policy, variables, &config()?),
         PolicyCommand::Show { name, output } => show(&config()?, &name, output.output),
     }
 }
