@@ -120,6 +120,9 @@ byte_enum! {
         OtherAgent = 5, "other-agent";
         /// Acting with credentials that are not the task's own.
         OtherCredentials = 6, "other-credentials";
+        /// Executing a program without a filter for system calls, where the policy has rules for them. In audit mode it is
+        /// recorded only, unlike the others: it keeps nobody else safe.
+        NoSyscallFilter = 7, "no-syscall-filter";
         /// Sending by way of other addresses: a source route, a routing header.
         SourceRoute = 13, "source-route";
         /// Typing into a terminal as if its user did.

@@ -59,6 +59,8 @@ macro_rules! kernel_fields {
             MSGHDR_CONTROL, "msghdr", "msg_control", "control messages of a send";
             MSGHDR_CONTROL_LENGTH, "msghdr", "msg_controllen", "their length";
             MSGHDR_FLAGS, "msghdr", "msg_flags", "flags of a send";
+            TASK_SECCOMP_MODE, "task_struct", "seccomp.mode", "whether a task carries a filter for system calls";
+            TASK_STATUS, "task_struct", "thread_info.status", "whether a system call is a 32-bit one";
             TASK_FS, "task_struct", "fs", "the root of a task";
             TASK_FLAGS, "task_struct", "flags", "whether a task is a worker of io_uring, or is dying";
             TASK_NSPROXY, "task_struct", "nsproxy", "the namespaces of a task";

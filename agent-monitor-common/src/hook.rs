@@ -17,6 +17,8 @@ pub enum Attach {
     CgroupSockAddr,
     /// BTF tracepoint of this name with this many parameters.
     Tracepoint(u8),
+    /// The same, attached only while the policy of some agent asks for it.
+    TracepointOnRequest(u8),
 }
 
 impl Attach {
@@ -99,8 +101,8 @@ macro_rules! hooks {
     };
 }
 
-use Attach::{CgroupSockAddr, Lsm, LsmForms, Tracepoint};
-use Class::{Capability, Exec, File, Network, Privilege};
+use Attach::{CgroupSockAddr, Lsm, LsmForms, Tracepoint, TracepointOnRequest};
+use Class::{Capability, Exec, File, Network, Privilege, Syscall};
 
 hooks! {
     FileOpen = 1, "file_open", Lsm(1), Some(File), "open of a file, and of what an exec reads: program, interpreter, loader";
@@ -149,6 +151,8 @@ hooks! {
     TaskAlloc = 43, "task_alloc", Lsm(2), Some(Privilege), "creation of a process: not in another cgroup";
     UringOverrideCreds = 44, "uring_override_creds", Lsm(1), Some(Privilege), "io_uring operations with other credentials than the task's own", absent "such a kernel has no io_uring";
     UringSqpoll = 45, "uring_sqpoll", Lsm(0), Some(Privilege), "a kernel thread that submits io_uring operations", absent "such a kernel has no io_uring";
+    BprmCredsForExec = 120, "bprm_creds_for_exec", Lsm(1), Some(Exec), "exec without a filter for system calls, under a policy with rules for them";
+    SysEnter = 121, "sys_enter", TracepointOnRequest(2), Some(Syscall), "each system call, while an agent's policy has `syscallEnforcement: kill`";
     CgroupMkdir = 60, "cgroup_mkdir", Tracepoint(2), None, "a new cgroup gets the binding of the one that it was made in";
     CgroupRelease = 61, "cgroup_release", Tracepoint(2), None, "the binding of a cgroup ends with it";
 }

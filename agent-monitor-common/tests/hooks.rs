@@ -15,6 +15,7 @@ fn the_page_about_hooks_says_what_the_table_says() {
             Attach::Lsm(_) | Attach::LsmForms(_) => "LSM",
             Attach::CgroupSockAddr => "cgroup",
             Attach::Tracepoint(_) => "tracepoint",
+            Attach::TracepointOnRequest(_) => "tracepoint, on request",
         };
         let class = hook.class.map_or("identity", |class| class.name());
         let absent = hook.absent.unwrap_or("");

@@ -1,6 +1,7 @@
 //! One file a hook, or a family of hooks that differ in a constant. Each only translates arguments to an operation.
 
 mod bprm_check_security;
+mod bprm_creds_for_exec;
 mod capable;
 mod cgroup_mkdir;
 mod cgroup_release;
@@ -26,6 +27,7 @@ mod socket_create;
 mod socket_listen;
 mod socket_sendmsg;
 mod socket_setsockopt;
+mod sys_enter;
 mod task_alloc;
 mod task_kill;
 mod unix_peer;

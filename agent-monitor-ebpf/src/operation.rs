@@ -233,7 +233,8 @@ fn result(denied: bool) -> i32 {
 fn conclude(scratch: &mut Scratch) -> u64 {
     let about = reload(&scratch.about);
     let reason = reload(&scratch.header.reason);
-    let verdict = if reason == Reason::Builtin as u8 {
+    let audited = scratch.header.detail == Builtin::NoSyscallFilter as u8 && about & AUDIT != 0;
+    let verdict = if reason == Reason::Builtin as u8 && !audited {
         Verdict::Deny
     } else if reason == Reason::Fault as u8 && about & FAULTS_PASS != 0 {
         Verdict::Allow
@@ -249,7 +250,9 @@ fn conclude(scratch: &mut Scratch) -> u64 {
     let agent = (scratch.agent_and_slot >> 32) as u32;
     count_verdict(agent, scratch.header.class, verdict, reason, scratch.header.detail);
     fill(&mut scratch.header, about as u16, kind::OPERATION, scratch.cgroup);
-    scratch.header.errno = if denied { EACCES as u16 } else { 0 };
+    // A tracepoint gives no errno.
+    let refused = denied && about as u16 != HookId::SysEnter as u16;
+    scratch.header.errno = if refused { EACCES as u16 } else { 0 };
     scratch.header.agent = agent;
     scratch.header.slot = scratch.agent_and_slot as u32;
     scratch.header.verdict = verdict as u8;

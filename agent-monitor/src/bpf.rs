@@ -16,6 +16,7 @@ pub use ring::Rings;
 
 use agent_monitor_common::binding::Binding;
 use agent_monitor_common::counter::AgentCounters;
+use agent_monitor_common::hook::HookId;
 use image::Images;
 use map::Maps;
 
@@ -23,6 +24,7 @@ use map::Maps;
 pub struct Programs {
     // Declared first, so that the programs are detached before their maps are closed.
     loaded: load::Loaded,
+    system_calls: load::OnRequest,
     maps: Maps,
     images: Images,
 }
@@ -37,13 +39,21 @@ impl Programs {
         load::attach(&mut loaded, options)?;
         let images = Images::take(&mut loaded.object)?;
         let maps = Maps::take(&mut loaded.object)?;
-        Ok(Self { loaded, maps, images })
+        Ok(Self { loaded, system_calls: load::OnRequest::default(), maps, images })
     }
 
     /// Each hook of the table, and whether its program is attached.
     #[must_use]
     pub fn hooks(&self) -> Vec<HookState> {
         self.loaded.hooks.clone()
+    }
+
+    /// Looks at each system call from now on, or no more: it costs every task of the machine.
+    ///
+    /// # Errors
+    /// The kernel refused it, or has no such hook.
+    pub fn watch_syscalls(&mut self, wanted: bool) -> Result<(), LoadError> {
+        self.system_calls.set(&mut self.loaded, HookId::SysEnter, wanted)
     }
 
     /// Puts a policy's image into a slot: operations see the old image or the new one, never a mix.

@@ -60,6 +60,9 @@ pub struct Operation {
     pub reason: String,
     /// What the caller got; null where the operation passed.
     pub errno: Option<String>,
+    /// The signal that ended the process, where the call could not be refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<String>,
     /// Mode of the agent.
     pub mode: String,
     /// How much is enforced on this node, where it is not all.

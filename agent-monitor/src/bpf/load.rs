@@ -3,9 +3,10 @@
 use super::btf::Btf;
 use super::field;
 use super::map::MapError;
-use agent_monitor_common::hook::{Attach, HOOKS, Hook};
+use agent_monitor_common::hook::{Attach, HOOKS, Hook, HookId};
 use agent_monitor_common::limit::{SCRATCH_CPUS, SCRATCH_PER_CPU};
 use aya::programs::links::CgroupAttachMode;
+use aya::programs::tp_btf::BtfTracePointLinkId;
 use aya::programs::{BtfTracePoint, CgroupSockAddr, Lsm, ProgramError};
 use aya::{Ebpf, EbpfLoader};
 use std::fs::File;
@@ -57,7 +58,8 @@ impl HookState {
         match self.status {
             HookStatus::Attached => false,
             HookStatus::Missing(_) => !self.hook.optional(),
-            HookStatus::Loaded | HookStatus::Refused(_) => true,
+            HookStatus::Loaded => !matches!(self.hook.attach, Attach::TracepointOnRequest(_)),
+            HookStatus::Refused(_) => true,
         }
     }
 }
@@ -176,7 +178,8 @@ pub fn attach(loaded: &mut Loaded, options: &LoadOptions) -> Result<(), LoadErro
     let path = &options.roots.cgroup;
     let cgroup = File::open(path).map_err(|error| LoadError::Cgroup { path: path.clone(), error })?;
     for state in &mut loaded.hooks {
-        if state.status == HookStatus::Loaded {
+        let on_request = matches!(state.hook.attach, Attach::TracepointOnRequest(_));
+        if state.status == HookStatus::Loaded && !on_request {
             state.status = match attach_one(&mut loaded.object, state.hook, &cgroup) {
                 Ok(()) => HookStatus::Attached,
                 Err(error) => HookStatus::Refused(explain(&error)),
@@ -195,7 +198,7 @@ fn present(hook: &Hook, kernel: &Btf) -> Result<(), HookStatus> {
     let ((what, found), expected) = match hook.attach {
         Attach::Lsm(parameters) => (lsm(), [parameters; 2]),
         Attach::LsmForms(forms) => (lsm(), forms),
-        Attach::Tracepoint(parameters) => {
+        Attach::Tracepoint(parameters) | Attach::TracepointOnRequest(parameters) => {
             ((format!("tracepoint {}", hook.name), kernel.tracepoint_parameters(hook.name)), [parameters; 2])
         }
         Attach::CgroupSockAddr => return Ok(()),
@@ -225,7 +228,9 @@ fn load(object: &mut Ebpf, hook: &Hook, btf: &aya::Btf) -> Result<(), ProgramErr
     let program = object.program_mut(hook.name).ok_or(ProgramError::NotLoaded)?;
     match hook.attach {
         Attach::Lsm(_) | Attach::LsmForms(_) => <&mut Lsm>::try_from(program)?.load(hook.name, btf),
-        Attach::Tracepoint(_) => <&mut BtfTracePoint>::try_from(program)?.load(hook.name, btf),
+        Attach::Tracepoint(_) | Attach::TracepointOnRequest(_) => {
+            <&mut BtfTracePoint>::try_from(program)?.load(hook.name, btf)
+        }
         Attach::CgroupSockAddr => <&mut CgroupSockAddr>::try_from(program)?.load(),
     }
 }
@@ -234,11 +239,49 @@ fn attach_one(object: &mut Ebpf, hook: &Hook, cgroup: &File) -> Result<(), Progr
     let program = object.program_mut(hook.name).ok_or(ProgramError::NotLoaded)?;
     match hook.attach {
         Attach::Lsm(_) | Attach::LsmForms(_) => <&mut Lsm>::try_from(program)?.attach().map(drop),
-        Attach::Tracepoint(_) => <&mut BtfTracePoint>::try_from(program)?.attach().map(drop),
+        Attach::Tracepoint(_) | Attach::TracepointOnRequest(_) => {
+            <&mut BtfTracePoint>::try_from(program)?.attach().map(drop)
+        }
         Attach::CgroupSockAddr => {
             // A link to a cgroup always stands beside others; the kernel takes no flags with it
             // (`cgroup_bpf_link_attach()` in kernel/bpf/cgroup.c), and `Single` is aya's word for none.
             <&mut CgroupSockAddr>::try_from(program)?.attach(cgroup, CgroupAttachMode::Single).map(drop)
+        }
+    }
+}
+
+/// The program that looks at each system call, attached while it is asked for.
+#[derive(Default)]
+pub struct OnRequest(Option<BtfTracePointLinkId>);
+
+impl OnRequest {
+    /// Attaches the program of `hook`, or detaches it.
+    pub fn set(&mut self, loaded: &mut Loaded, hook: HookId, wanted: bool) -> Result<(), LoadError> {
+        let Some(state) = loaded.hooks.iter_mut().find(|state| state.hook.id == hook) else { return Ok(()) };
+        if wanted == self.0.is_some() {
+            return Ok(());
+        }
+        if !matches!(state.status, HookStatus::Loaded | HookStatus::Attached) {
+            return Err(LoadError::Hooks(vec![state.clone()]));
+        }
+        let mut change = || -> Result<_, ProgramError> {
+            let program = loaded.object.program_mut(state.hook.name).ok_or(ProgramError::NotLoaded)?;
+            let program = <&mut BtfTracePoint>::try_from(program)?;
+            match self.0.take() {
+                Some(link) => program.detach(link).map(|()| None),
+                None => program.attach().map(Some),
+            }
+        };
+        match change() {
+            Ok(link) => {
+                state.status = if link.is_some() { HookStatus::Attached } else { HookStatus::Loaded };
+                self.0 = link;
+                Ok(())
+            }
+            Err(error) => {
+                let status = HookStatus::Refused(explain(&error));
+                Err(LoadError::Hooks(vec![HookState { hook: state.hook, status }]))
+            }
         }
     }
 }

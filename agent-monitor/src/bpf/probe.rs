@@ -33,7 +33,7 @@ pub struct Feature {
 /// All features, in the order in which they build on each other.
 #[must_use]
 pub fn probe(roots: &Roots) -> Vec<Feature> {
-    let mut features = vec![btf(roots), lsm(roots), cgroup(roots)];
+    let mut features = vec![btf(roots), lsm(roots), cgroup(roots), seccomp()];
     let options = LoadOptions { partial: false, bindings: BINDINGS, roots: roots.clone() };
     match load::open(&options) {
         Ok(loaded) => features.extend(loaded.hooks.iter().map(|state| {
@@ -109,5 +109,18 @@ fn cgroup(roots: &Roots) -> Feature {
         state: if found { FeatureState::Available } else { FeatureState::Missing },
         detail: roots.cgroup.display().to_string(),
         how: if found { String::new() } else { format!("mount -t cgroup2 cgroup2 {}", roots.cgroup.display()) },
+    }
+}
+
+fn seccomp() -> Feature {
+    let path = "/proc/sys/kernel/seccomp/actions_avail";
+    let found = std::fs::read_to_string(path);
+    let available = found.is_ok();
+    let detail = "`run` starts commands under a filter: a call that is not allowed fails, and is not recorded";
+    Feature {
+        name: "system calls by filter (seccomp)".into(),
+        state: if available { FeatureState::Available } else { FeatureState::NotBuilt },
+        detail: found.map_or_else(|error| format!("read {path}: {error}"), |_| detail.to_owned()),
+        how: if available { String::new() } else { "use a kernel with CONFIG_SECCOMP_FILTER=y, and mount proc".into() },
     }
 }

@@ -6,14 +6,14 @@
 //! the main one puts the filter on itself, the other one, without a filter, moves the process. Exec by the first ends the
 //! second.
 
-use std::fs;
-use std::io::{Error, ErrorKind};
+use std::fs::{self, OpenOptions};
+use std::hint::spin_loop;
+use std::io::{Error, ErrorKind, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::thread;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
@@ -35,8 +35,8 @@ const FAILED: u32 = 3;
 /// The errno with which exec failed.
 static EXEC_ERRNO: AtomicI32 = AtomicI32::new(0);
 
-/// How often the second thread looks whether exec failed; the first one may not be able to wake it.
-const LOOK: Duration = Duration::from_millis(5);
+/// Writing to it moves a process into its cgroup.
+const MEMBERS: &str = "cgroup.procs";
 
 /// Executes the command; comes back only where that failed.
 pub fn enter(options: Enter) -> ExitCode {
@@ -66,9 +66,9 @@ pub fn enter(options: Enter) -> ExitCode {
     let last = move || {
         install(&filter)?;
         STAGE.store(FILTERED, Ordering::Release);
-        // Where the policy does not allow to yield, this only waits less politely.
+        // Without a call: none may be allowed from here on but exec.
         while STAGE.load(Ordering::Acquire) == FILTERED {
-            thread::yield_now();
+            spin_loop();
         }
         Ok(())
     };
@@ -84,22 +84,32 @@ pub fn enter(options: Enter) -> ExitCode {
     EXEC_ERRNO.store(error.raw_os_error().unwrap_or(libc::EINVAL), Ordering::Relaxed);
     STAGE.store(FAILED, Ordering::Release);
     loop {
-        thread::yield_now();
+        spin_loop();
     }
 }
 
 /// The second thread: moves the process once the first one is filtered, and then waits for the end that exec is, or for its
 /// failure.
 fn move_and_watch(cgroup: &Path, program: &std::ffi::OsStr) {
+    let fail =
+        |error: Error| -> ! { end(RUN_FAILED, &format!("cannot go into the cgroup {}: {error}", cgroup.display())) };
+    let mut entrance = match OpenOptions::new().write(true).open(cgroup.join(MEMBERS)) {
+        Ok(entrance) => entrance,
+        Err(error) => fail(error),
+    };
+    let own = std::process::id().to_string();
     while STAGE.load(Ordering::Acquire) == BARE {
         thread::yield_now();
     }
-    if let Err(error) = join(cgroup) {
-        end(RUN_FAILED, &format!("cannot go into the cgroup {}: {error}", cgroup.display()));
+    if let Err(error) = entrance.write_all(own.as_bytes()) {
+        fail(error);
     }
+    // From here on this thread is the agent's too: it makes no call that nobody need allow, not even to close the file,
+    // which exec does.
+    std::mem::forget(entrance);
     STAGE.store(INSIDE, Ordering::Release);
     while STAGE.load(Ordering::Acquire) == INSIDE {
-        thread::park_timeout(LOOK);
+        spin_loop();
     }
     let (code, what) = exec_failure(&Error::from_raw_os_error(EXEC_ERRNO.load(Ordering::Relaxed)));
     end(code, &format!("cannot execute {}: {what}", program.display()));
@@ -107,7 +117,7 @@ fn move_and_watch(cgroup: &Path, program: &std::ffi::OsStr) {
 
 /// Moves this process into a cgroup.
 pub fn join(cgroup: &Path) -> std::io::Result<()> {
-    fs::write(cgroup.join("cgroup.procs"), std::process::id().to_string())
+    fs::write(cgroup.join(MEMBERS), std::process::id().to_string())
 }
 
 /// Closes every descriptor but the standard ones and those that are kept: what it refers to was opened outside of the

@@ -64,6 +64,7 @@ impl Node {
         }
         self.directory.table_mut().remove(agent.number);
         self.losses.forget(agent.number);
+        self.settle_watching();
         self.drop_unused(agent.slot);
         counts
     }

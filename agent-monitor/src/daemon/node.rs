@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agent_monitor_common::binding::{Binding, EMPTY_SLOT, flags};
-use agent_monitor_common::class::Mode;
+use agent_monitor_common::class::{Mode, SyscallEnforcement};
 use agent_monitor_policy::Policy;
 use anyhow::{Context, Result};
 
@@ -15,7 +15,7 @@ use super::directory::{Directory, Loaded, free_id};
 use super::leave::Leaving;
 use super::library::Compiler;
 use super::loss::Losses;
-use super::policies::{Candidate, Policies, Source};
+use super::policies::{Candidate, Instance, Policies, Source};
 use crate::bind::{Agent, Cgroup, Origin, Table};
 use crate::bpf::Programs;
 use crate::record::{AgentChange, AgentRef, Body, Counts, PolicyChange, PolicyRef, Record, clock};
@@ -109,6 +109,9 @@ impl Node {
         let before = self.policies.get(slot).map(|one| one.mode());
         let generation = self.policies.next_generation(&name);
         let bytes = candidate.image(generation);
+        if candidate.syscall_enforcement == SyscallEnforcement::Kill && self.directory.table().count(slot) > 0 {
+            self.programs.watch_syscalls(true).with_context(|| format!("cannot load the policy {name}"))?;
+        }
         // First where events are looked up, then in the kernel: no event comes from an image that nobody knows.
         self.directory.set_image(slot, Loaded::new(&name, generation, bytes.clone()));
         if let Err(error) = self.programs.set_image(slot, &bytes) {
@@ -116,6 +119,7 @@ impl Node {
             return Err(error).with_context(|| format!("cannot load the policy {name}"));
         }
         let action = if before.is_some() { "replaced" } else { "loaded" };
+        let watched = self.policies.get(slot).is_some_and(Instance::watches_syscalls);
         let mode = candidate.mode;
         let (path, messages) = (candidate.path.clone(), candidate.messages.clone());
         self.policies.put(slot, generation, source, candidate);
@@ -124,6 +128,9 @@ impl Node {
         }
         if before.is_some_and(|before| before != mode) {
             self.follow_mode(slot, mode)?;
+        }
+        if watched {
+            self.settle_watching();
         }
         Ok(())
     }
@@ -139,6 +146,15 @@ impl Node {
         self.directory.clear_image(slot);
         self.tell_policy("removed", policy, Some(removed.candidate.path.clone()), Vec::new());
         Ok(())
+    }
+
+    /// Stops looking at system calls once no agent's policy asks for it.
+    pub fn settle_watching(&mut self) {
+        let asks = |agent: &Agent| self.policies.get(agent.slot).is_some_and(Instance::watches_syscalls);
+        let wanted = self.directory.table().iter().any(asks);
+        if !wanted && let Err(error) = self.programs.watch_syscalls(false) {
+            tracing::warn!(%error, "cannot stop looking at system calls, for which no policy asks any more");
+        }
     }
 
     fn follow_mode(&mut self, slot: u32, mode: Mode) -> Result<()> {
@@ -204,6 +220,9 @@ impl Node {
             tally: Arc::default(),
         };
         let failed = || format!("cannot bind the cgroup {}", cgroup.path);
+        if self.policies.get(agent.slot).is_some_and(Instance::watches_syscalls) {
+            self.programs.watch_syscalls(true).with_context(failed)?;
+        }
         self.programs.add_agent(number).with_context(failed)?;
         if let Err(error) = self.write_bindings(&agent) {
             let _ = self.programs.unbind(cgroup.id);
@@ -243,8 +262,12 @@ impl Node {
         let mode = self.policies.get(slot).map_or(Mode::Enforce, |one| one.mode());
         let changed = self.directory.table_mut().change(number, slot, mode);
         if let Some(agent) = changed {
+            if self.policies.get(slot).is_some_and(Instance::watches_syscalls) {
+                self.programs.watch_syscalls(true).context("cannot bind an agent anew")?;
+            }
             self.write_bindings(&agent)?;
             self.tell_agent("bound", &agent, None);
+            self.settle_watching();
         }
         Ok(())
     }
@@ -255,6 +278,7 @@ impl Node {
         if let Err(error) = self.programs.remove_agent(number) {
             tracing::warn!(%error, "cannot remove counters that no agent needs");
         }
+        self.settle_watching();
     }
 
     /// Removes a policy that an agent brought, if no agent has it.

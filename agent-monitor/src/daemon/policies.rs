@@ -6,7 +6,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use agent_monitor_common::binding::EMPTY_SLOT;
-use agent_monitor_common::class::Mode;
+use agent_monitor_common::class::{Mode, SyscallEnforcement};
 use agent_monitor_common::image::at;
 use agent_monitor_common::limit::POLICIES;
 use agent_monitor_policy::{ImageError, Policy};
@@ -35,6 +35,8 @@ pub struct Candidate {
     pub labels: BTreeMap<String, String>,
     /// What the verdicts of its agents do, where they do not ask for something else.
     pub mode: Mode,
+    /// How system calls are enforced.
+    pub syscall_enforcement: SyscallEnforcement,
     /// Its image, of generation 0.
     image: Vec<u8>,
     /// Tells images apart.
@@ -64,6 +66,7 @@ impl Candidate {
             name: policy.name().to_owned(),
             labels: policy.labels().clone(),
             mode: policy.mode(),
+            syscall_enforcement: policy.syscall_enforcement(),
             image,
             fingerprint: hasher.finish(),
             messages: Vec::new(),
@@ -105,6 +108,11 @@ impl Instance {
     /// Name of the policy.
     pub fn name(&self) -> &str {
         &self.candidate.name
+    }
+
+    /// Whether each system call of its agents is looked at.
+    pub fn watches_syscalls(&self) -> bool {
+        self.candidate.syscall_enforcement == SyscallEnforcement::Kill
     }
 
     /// What the verdicts of its agents do, where they do not ask for something else.

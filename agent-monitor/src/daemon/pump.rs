@@ -11,6 +11,7 @@ use std::thread::{self, JoinHandle};
 
 use agent_monitor_common::class::{Verdict, access_words};
 use agent_monitor_common::event::DecodeError;
+use agent_monitor_common::hook::HookId;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use tokio::runtime::Runtime;
@@ -219,6 +220,7 @@ impl Writer {
             verdict: event.verdict.name().to_owned(),
             reason: event.reason_text.clone(),
             errno: errno_word(header.errno),
+            signal: (event.hook == HookId::SysEnter && event.verdict == Verdict::Deny).then(|| "SIGKILL".to_owned()),
             mode: agent.as_ref().map_or("enforce", |agent| agent.mode.name()).to_owned(),
             enforcement: self.pump.enforcement.clone(),
             object,

@@ -28,6 +28,7 @@ fn operation() -> Operation {
         verdict: "deny".into(),
         reason: "no_rule".into(),
         errno: Some("EACCES".into()),
+        signal: None,
         mode: "enforce".into(),
         enforcement: None,
         object: Object { path: Some("/etc/shadow".into()), ..Object::default() },

@@ -194,6 +194,7 @@ mod tests {
             verdict: "deny".into(),
             reason: reason.into(),
             errno: Some("EACCES".into()),
+            signal: None,
             mode: "enforce".into(),
             enforcement: None,
             object: Object { path: Some(path.into()), ..Object::default() },
