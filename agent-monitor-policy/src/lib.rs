@@ -39,7 +39,7 @@ pub use image::{Image, ImageError};
 pub use object::{ObjectText, describe_object};
 pub use operation::Operation;
 pub use policy::Policy;
-pub use suggest::suggest;
+pub use suggest::{is_of_another_process, suggest};
 pub use view::{ImageView, RuleRef};
 
 /// Parses one pattern for paths and determinizes it: the entry of the fuzz target.

@@ -6,13 +6,15 @@ use agent_monitor_common::class::{Class, access_words, network};
 use agent_monitor_common::decide::OwnEntry;
 use agent_monitor_common::name::{PROTOCOLS, SOCKET_KINDS};
 
-/// The narrowest rule that would allow what an event tells of; `None` where none can.
-///
-/// An event does not say whether `/proc/N` was the process's own entry; a rule for another process's would be of no use
-/// after that process, so it is taken for the own one: `/proc/self`.
+/// The narrowest rule that would allow what an event of process `pid` tells of; `None` where none can, or where none would
+/// be of use, see [`is_of_another_process`].
 #[must_use]
-pub fn suggest(class: Class, access: u16, object: &[u8], new_object: &[u8]) -> Option<String> {
-    let own = own_entry(object);
+pub fn suggest(class: Class, access: u16, object: &[u8], new_object: &[u8], pid: u32) -> Option<String> {
+    if matches!(class, Class::File | Class::Exec) && [object, new_object].iter().any(|p| is_of_another_process(p, pid))
+    {
+        return None;
+    }
+    let own = entry(object).map_or_else(OwnEntry::default, |(_, process)| OwnEntry { process, thread: 0 });
     if new_object.is_empty() {
         return rules(class, &[(access, object)], own);
     }
@@ -20,14 +22,22 @@ pub fn suggest(class: Class, access: u16, object: &[u8], new_object: &[u8]) -> O
     rules(class, &[(access, object), (access, new_object)], own)
 }
 
-/// The own entry that `object` begins with, if it is one of a process.
-fn own_entry(object: &[u8]) -> OwnEntry {
-    let Some(rest) = object.strip_prefix(b"/proc/") else { return OwnEntry::default() };
+/// Whether a path is in the entry that `/proc` has for a process other than this one. `/proc/self` does not match it, and
+/// a rule for its number is of no use after it, or of use to another process with the same number.
+#[must_use]
+pub fn is_of_another_process(path: &[u8], pid: u32) -> bool {
+    entry(path).is_some_and(|(number, _)| number != Some(pid))
+}
+
+/// The process whose entry of `/proc` a path is in (`None`: no number that a process has), and the entry's length.
+fn entry(path: &[u8]) -> Option<(Option<u32>, u32)> {
+    let rest = path.strip_prefix(b"/proc/")?;
     let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
     if digits == 0 || !matches!(rest.get(digits), None | Some(b'/')) {
-        return OwnEntry::default();
+        return None;
     }
-    OwnEntry { process: (b"/proc/".len() + digits) as u32, thread: 0 }
+    let number = std::str::from_utf8(rest.get(..digits)?).ok().and_then(|digits| digits.parse().ok());
+    Some((number, (b"/proc/".len() + digits) as u32))
 }
 
 /// Rules that allow each of these accesses to its object.

@@ -4,7 +4,7 @@ mod common;
 
 use agent_monitor_common::class::{Class, Reason, file};
 use agent_monitor_policy::{
-    ImageError, ImageView, NoLibrary, ObjectText, describe_object, explain, operation, suggest,
+    ImageError, ImageView, NoLibrary, ObjectText, describe_object, explain, is_of_another_process, operation, suggest,
 };
 use common::{Policies, answer, ask, compiled, image};
 
@@ -104,7 +104,7 @@ fn only_what_is_missing_is_suggested_and_nothing_where_nothing_helps() {
 
 #[test]
 fn an_event_gets_the_same_suggestion() {
-    let of = |class, access, object: &[u8], new: &[u8]| suggest(class, access, object, new).unwrap_or_default();
+    let of = |class, access, object: &[u8], new: &[u8]| suggest(class, access, object, new, 311).unwrap_or_default();
     assert_eq!(of(Class::File, file::READ, b"/a\xff", b""), "files:\n  - allow: [read]\n    paths: ['/a\\xff']\n");
     assert_eq!(
         of(Class::File, file::READ, b"/proc/311/status", b""),
@@ -116,10 +116,26 @@ fn an_event_gets_the_same_suggestion() {
     );
     assert_eq!(of(Class::Capability, 1, &[0], b""), "capabilities:\n  - allow: [CAP_CHOWN]\n");
     assert_eq!(of(Class::Network, 1, b"c\x02", b""), "network:\n  - allow: [create]\n    sockets: [inet]\n");
-    assert_eq!(suggest(Class::Network, 1, b"c\xff", b""), None);
-    assert_eq!(suggest(Class::Network, 2, b"4", b""), None);
-    assert_eq!(suggest(Class::Privilege, 1, b"\xff", b""), None);
-    assert_eq!(suggest(Class::File, 1, b"", b""), None);
+    assert_eq!(suggest(Class::Network, 1, b"c\xff", b"", 311), None);
+    assert_eq!(suggest(Class::Network, 2, b"4", b"", 311), None);
+    assert_eq!(suggest(Class::Privilege, 1, b"\xff", b"", 311), None);
+    assert_eq!(suggest(Class::File, 1, b"", b"", 311), None);
+}
+
+#[test]
+fn entries_of_other_processes_get_no_suggestion() {
+    let of = |path: &str| suggest(Class::File, file::READ, path.as_bytes(), b"", 311);
+    for path in ["/proc/312/status", "/proc/1", "/proc/31/status", "/proc/3111/status", "/proc/99999999999/stat"] {
+        assert!(is_of_another_process(path.as_bytes(), 311), "{path}");
+        assert_eq!(of(path), None, "{path}");
+    }
+    for (path, pattern) in [("/proc/311/task/5/stat", "/proc/self/task/5/stat"), ("/proc/311", "/proc/self")] {
+        assert!(!is_of_another_process(path.as_bytes(), 311), "{path}");
+        assert_eq!(of(path), Some(format!("files:\n  - allow: [read]\n    paths: [\"{pattern}\"]\n")));
+    }
+    for path in ["/proc/stat", "/proc/3a/x", "/w/proc/1/stat"] {
+        assert!(of(path).is_some_and(|rule| rule.contains(path)), "{path}");
+    }
 }
 
 #[test]

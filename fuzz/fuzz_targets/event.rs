@@ -8,6 +8,7 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(event) = Event::decode(bytes) {
         drop((event.fault(), event.builtin(), describe_object(event.class, event.object).to_string()));
-        drop(suggest(event.class, event.header.access, event.object, event.new_object));
+        let (access, pid) = (event.header.access, event.header.pid);
+        drop(suggest(event.class, access, event.object, event.new_object, pid));
     }
 });

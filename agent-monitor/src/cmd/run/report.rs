@@ -34,6 +34,8 @@ struct Key {
     verdict: String,
     reason: String,
     rule: Option<String>,
+    /// The object is in `/proc`'s entry for a process other than the one that asked.
+    of_another: bool,
 }
 
 #[derive(Debug, Default)]
@@ -64,6 +66,7 @@ impl Report {
             verdict: operation.verdict.clone(),
             reason: operation.reason.clone(),
             rule: operation.policy.rule.clone(),
+            of_another: is_of_another(operation),
         };
         if self.groups.len() >= KEPT && !self.groups.contains_key(&key) {
             self.more += operation.count;
@@ -138,7 +141,12 @@ fn line(key: &Key, group: &Group, pid: u32) -> String {
     if key.class == "exec" && group.pids.contains(&pid) && key.verdict == "deny" {
         text.push_str("     so the command itself, or a program that it needs to start, was not executed\n");
     }
-    if let Some(rule) = suggestion(key) {
+    if key.of_another && key.reason == "no_rule" {
+        text.push_str(
+            "     it is another process's, which /proc/self does not match; a pattern such as /proc/*/stat does,\n",
+        );
+        text.push_str("     for every process of the machine\n");
+    } else if let Some(rule) = suggestion(key, group) {
         text.push_str("     this rule would allow it:\n");
         text.push_str(&indented(&rule, "       "));
     }
@@ -165,7 +173,17 @@ pub fn describe(object: &Object) -> String {
         .map_or_else(|| "an unknown object".to_owned(), |name| name + &target)
 }
 
-fn suggestion(key: &Key) -> Option<String> {
+fn is_of_another(operation: &Operation) -> bool {
+    let is_file = matches!(operation.class.as_str(), "file" | "exec");
+    let Object { path, new_path, .. } = &operation.object;
+    is_file
+        && [path, new_path]
+            .into_iter()
+            .flatten()
+            .any(|path| agent_monitor_policy::is_of_another_process(path.as_bytes(), operation.process.pid))
+}
+
+fn suggestion(key: &Key, group: &Group) -> Option<String> {
     if key.reason != "no_rule" {
         return None;
     }
@@ -177,7 +195,9 @@ fn suggestion(key: &Key) -> Option<String> {
         words.iter().filter(|(word, _)| key.access.iter().any(|asked| asked == word)).map(|(_, bit)| bit).sum()
     };
     let (object, new_object) = key.object.to_operand(class)?;
-    agent_monitor_policy::suggest(class, access, &object, &new_object)
+    // Those of one group are all in the process's own entry, or none is; see `of_another`.
+    let pid = group.pids.first().copied().unwrap_or_default();
+    agent_monitor_policy::suggest(class, access, &object, &new_object, pid)
 }
 
 #[cfg(test)]
@@ -229,6 +249,22 @@ mod tests {
         assert_eq!(lines.get(1), Some(&"  3x file:read /etc/shadow: no rule allows it"));
         assert!(text.contains("- allow: [read]") && text.contains("/etc/shadow"), "{text}");
         assert_eq!(lines.last(), Some(&"  1x file:read /w/.env: denied by files[2]"));
+    }
+
+    #[test]
+    fn the_own_entry_of_proc_is_suggested_and_that_of_another_process_is_not() {
+        let mut report = Report::default();
+        report.add(&denied("/proc/7/environ", "no_rule", None, 7));
+        let text = report.text(&counts(1), 1, false);
+        assert!(text.contains("paths: [\"/proc/self/environ\"]") && !text.contains("another process"), "{text}");
+        let mut report = Report::default();
+        report.add(&denied("/proc/7/environ", "no_rule", None, 8));
+        let text = report.text(&counts(1), 1, false);
+        assert!(text.contains("another process") && text.contains("/proc/*/") && !text.contains("files:"), "{text}");
+        // A denial by a rule says which; there is nothing to allow.
+        let mut report = Report::default();
+        report.add(&denied("/proc/7/environ", "deny_rule", Some("files[0]"), 8));
+        assert!(!report.text(&counts(1), 1, false).contains("another process"));
     }
 
     #[test]
