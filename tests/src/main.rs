@@ -6,6 +6,7 @@
 mod harness;
 mod scenario;
 mod trigger;
+mod work;
 
 use std::process::ExitCode;
 

@@ -7,7 +7,7 @@ mod scan;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::kernel::Spec;
 use crate::workspace::Workspace;
@@ -35,7 +35,7 @@ enum Verdict {
 type Step = (&'static str, fn(&Workspace, &[Spec]) -> Result<Verdict>);
 
 /// The steps, the quick ones first.
-const STEPS: [Step; 7] = [
+const STEPS: [Step; 8] = [
     ("fmt", fmt),
     ("arrows", check_arrows),
     ("bypasses", check_bypasses),
@@ -43,10 +43,14 @@ const STEPS: [Step; 7] = [
     ("unit", unit),
     ("deny", deny),
     ("scenarios", scenarios),
+    ("work", work),
 ];
 
 /// How long all scenarios may take on one kernel, interpreted by QEMU on a busy machine.
 const SCENARIOS_LIMIT_SECONDS: u64 = 1200;
+
+/// How long all work may take on one kernel, likewise.
+const WORK_LIMIT_SECONDS: u64 = 600;
 
 /// Runs the steps, all of them even if one fails, and says at the end how many passed.
 pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
@@ -128,6 +132,30 @@ fn scenarios(workspace: &Workspace, kernels: &[Spec]) -> Result<Verdict> {
     options.timeout = SCENARIOS_LIMIT_SECONDS;
     for (kernel, status) in vm::run_on_all(workspace, &options)? {
         ensure!(status == 0, "scenarios failed on linux {kernel} with status {status}");
+    }
+    Ok(Verdict::Passed)
+}
+
+/// What agents do on a machine with the distribution's programs, which must not be blocked. Nothing of it is skipped.
+fn work(workspace: &Workspace, kernels: &[Spec]) -> Result<Verdict> {
+    setup::ensure_work().context("install what agents work with")?;
+    let with = build::scenarios(workspace)?.iter().map(build::Program::for_machine).collect::<Result<Vec<_>>>()?;
+    // The machine shows this root directory, and so the Rust that builds us.
+    let home = std::env::var("HOME").context("HOME is not set, so rustup's directories are not known")?;
+    let places = [("RUSTUP_HOME", ".rustup"), ("CARGO_HOME", ".cargo")];
+    let places = places.map(|(name, below)| (name, std::env::var(name).unwrap_or_else(|_| format!("{home}/{below}"))));
+    let toolchain = std::env::var("RUSTUP_TOOLCHAIN").ok().map(|name| ("RUSTUP_TOOLCHAIN", name));
+    let environment: String = places
+        .into_iter()
+        .chain(toolchain)
+        .map(|(name, value)| format!("{name}={} ", process::shell_quote(&value)))
+        .collect();
+    let command = format!("{environment}/root/scenarios --group work --times --no-skip");
+    let mut options = vm::Options::of(kernels, with, &command);
+    options.root = vm::Root::Host;
+    options.timeout = WORK_LIMIT_SECONDS;
+    for (kernel, status) in vm::run_on_all(workspace, &options)? {
+        ensure!(status == 0, "work was blocked on linux {kernel}: status {status}");
     }
     Ok(Verdict::Passed)
 }

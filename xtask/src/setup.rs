@@ -13,6 +13,7 @@ use crate::kernel::{self, Spec};
 use crate::workspace::Workspace;
 
 pub use linker::install as install_cargo_tool;
+pub use packages::ensure_work;
 
 /// Options of `cargo xtask setup`.
 #[derive(Debug, Clone, Default, clap::Args)]

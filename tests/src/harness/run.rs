@@ -11,6 +11,7 @@ use super::daemon::Daemon;
 use super::records::{LOG, Records};
 use super::{Outcome, Scene};
 use crate::scenario::ALL;
+use crate::work;
 
 /// What a scenario needs.
 #[derive(Clone, Copy)]
@@ -21,6 +22,21 @@ pub enum Group {
     Alone(fn() -> Outcome),
     /// A kernel without `bpf` in `lsm=`; another boot.
     NoLsm(fn() -> Outcome),
+    /// A distribution's own programs, and the node's daemon.
+    Work(fn() -> Outcome),
+    /// A distribution's own programs, and no daemon.
+    WorkAlone(fn() -> Outcome),
+}
+
+impl Group {
+    /// The word of `--group` that selects it; those without a word are selected by none.
+    fn word(&self) -> Option<&'static str> {
+        match self {
+            Self::Node(_) | Self::Alone(_) => None,
+            Self::NoLsm(_) => Some("no-lsm"),
+            Self::Work(_) | Self::WorkAlone(_) => Some("work"),
+        }
+    }
 }
 
 /// A scenario.
@@ -57,32 +73,41 @@ pub fn skip(reason: &str) -> anyhow::Error {
     anyhow::Error::new(Skipped(reason.to_owned()))
 }
 
-/// Runs what the arguments select: words of names, `--list`, `--times`, `--group no-lsm`.
+/// Runs what the arguments select: words of names, `--list`, `--times`, `--group no-lsm` or `work`, `--no-skip` (what
+/// would be skipped fails).
 pub fn run(arguments: &[String]) -> ExitCode {
     let list = arguments.iter().any(|word| word == "--list");
-    let no_lsm = arguments.windows(2).any(|pair| pair == ["--group", "no-lsm"]);
-    let words: Vec<&String> = arguments.iter().filter(|word| !word.starts_with("--") && *word != "no-lsm").collect();
+    let group = arguments.iter().position(|word| word == "--group").and_then(|at| arguments.get(at + 1));
+    let group = group.map(String::as_str);
+    let is_word = |word: &&String| !word.starts_with("--") && Some(word.as_str()) != group;
+    let words: Vec<&String> = arguments.iter().filter(is_word).collect();
     let selected = |scenario: &&Scenario| {
         let wanted = words.is_empty() || words.iter().any(|word| scenario.name.contains(word.as_str()));
-        wanted && matches!(scenario.run, Group::NoLsm(_)) == no_lsm
+        wanted && scenario.run.word() == group
     };
-    let mut scenarios: Vec<&Scenario> = ALL.iter().copied().flatten().filter(selected).collect();
+    let mut scenarios: Vec<&Scenario> = ALL.iter().chain(work::ALL).copied().flatten().filter(selected).collect();
     // Those that must have no daemon come first.
-    scenarios.sort_by_key(|scenario| matches!(scenario.run, Group::Node(_)));
+    scenarios.sort_by_key(|scenario| matches!(scenario.run, Group::Node(_) | Group::Work(_)));
+    if scenarios.is_empty() {
+        println!("no scenario is selected by {arguments:?}; --list shows the names of a group");
+        return ExitCode::FAILURE;
+    }
     if list {
         scenarios.iter().for_each(|scenario| println!("{}", scenario.name));
         return ExitCode::SUCCESS;
     }
     let times = arguments.iter().any(|word| word == "--times");
-    let mut totals = Totals { times, ..Totals::default() };
+    let no_skip = arguments.iter().any(|word| word == "--no-skip");
+    let mut totals = Totals { times, no_skip, ..Totals::default() };
     let mut node = None;
     for (number, scenario) in scenarios.iter().enumerate() {
         print!("test {} ... ", scenario.name);
         let _ = std::io::stdout().flush();
         let start = std::time::Instant::now();
         let outcome = match scenario.run {
-            Group::Alone(function) | Group::NoLsm(function) => function(),
-            Group::Node(function) => on_node(&mut node, number, function),
+            Group::Alone(function) | Group::NoLsm(function) | Group::WorkAlone(function) => function(),
+            Group::Node(function) => on_node(&mut node, |node| node_scene(node, number, function)),
+            Group::Work(function) => on_node(&mut node, |_| function()),
         };
         let hopeless = outcome.as_ref().is_err_and(|error| error.is::<NoDaemon>());
         totals.tell(outcome, start.elapsed().as_secs_f32());
@@ -115,13 +140,16 @@ impl std::fmt::Display for NoDaemon {
 
 impl std::error::Error for NoDaemon {}
 
-fn on_node(node: &mut Option<Node>, number: usize, function: fn(&mut Scene<'_>) -> Outcome) -> Outcome {
-    let (daemon, records) = match node {
-        Some(node) => node,
-        None => node.insert(start().map_err(NoDaemon)?),
-    };
-    let mut scene = Scene::new(number, daemon, records)?;
-    function(&mut scene)
+/// With a daemon, which the first one starts.
+fn on_node(node: &mut Option<Node>, scenario: impl FnOnce(&mut Node) -> Outcome) -> Outcome {
+    match node {
+        Some(node) => scenario(node),
+        None => scenario(node.insert(start().map_err(NoDaemon)?)),
+    }
+}
+
+fn node_scene((daemon, records): &mut Node, number: usize, function: fn(&mut Scene<'_>) -> Outcome) -> Outcome {
+    function(&mut Scene::new(number, daemon, records)?)
 }
 
 fn start() -> Result<Node> {
@@ -132,6 +160,8 @@ fn start() -> Result<Node> {
 #[derive(Default)]
 struct Totals {
     times: bool,
+    /// What can't be run here is a failure.
+    no_skip: bool,
     passed: u32,
     failed: u32,
     skipped: u32,
@@ -144,7 +174,7 @@ impl Totals {
                 self.passed += 1;
                 println!("ok{}", self.time(seconds));
             }
-            Err(error) if error.is::<Skipped>() => {
+            Err(error) if error.is::<Skipped>() && !self.no_skip => {
                 self.skipped += 1;
                 println!("skipped: {error}");
             }

@@ -19,9 +19,35 @@ const PROGRAMS: [(&str, &str); 8] = [
     ("python3", "python3"),
 ];
 
+/// What the step `work` of `cargo xtask ci` shows to agents: files of the distribution, where its packages put them, and
+/// the packages.
+const WORK: [(&str, &str); 12] = [
+    ("/usr/bin/gcc", "gcc"),
+    ("/usr/bin/make", "make"),
+    ("/usr/bin/git", "git"),
+    ("/usr/bin/node", "nodejs"),
+    ("/usr/bin/npm", "npm"),
+    ("/usr/bin/python3", "python3"),
+    ("/usr/bin/pip3", "python3-pip"),
+    ("/usr/lib/python3/dist-packages/setuptools", "python3-setuptools"),
+    ("/usr/lib/python3/dist-packages/wheel", "python3-wheel"),
+    ("/usr/bin/openssl", "openssl"),
+    ("/usr/bin/awk", "mawk"),
+    ("/usr/bin/bash", "bash"),
+];
+
 /// Installs the packages that are missing.
 pub fn ensure() -> Result<()> {
-    let missing = missing();
+    install(missing())
+}
+
+/// Installs the packages that are missing for the step `work`.
+pub fn ensure_work() -> Result<()> {
+    let missing = WORK.iter().filter(|(file, _)| !Path::new(file).exists());
+    install(missing.map(|(_, package)| *package).collect())
+}
+
+fn install(missing: Vec<&'static str>) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
