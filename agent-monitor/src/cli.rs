@@ -218,8 +218,8 @@ pub enum PolicyCommand {
   agent-monitor policy explain p.yaml network:connect tcp:10.1.2.3:443
   agent-monitor policy explain p.yaml file:rename /w/a /w/b")]
     Explain {
-        /// Policy file
-        file: PathBuf,
+        /// Policy: a file, or a name in the policy directory
+        file: String,
         /// The operation: file:read,write network:connect exec privilege capability ...
         operation: String,
         /// What it is on
@@ -233,8 +233,8 @@ pub enum PolicyCommand {
     /// Try a table of operations; exit status 1 if a verdict differs
     #[command(after_help = "Example:\n  agent-monitor policy test policy.yaml policy.cases.yaml")]
     Test {
-        /// Policy file
-        file: PathBuf,
+        /// Policy: a file, or a name in the policy directory
+        file: String,
         /// Files of cases
         #[arg(required = true)]
         cases: Vec<PathBuf>,

@@ -53,7 +53,7 @@ fn check(files: &[PathBuf], config: &Config) -> Result<u8> {
 }
 
 fn explain_one(
-    file: &Path,
+    file: &str,
     (words, object, new_object): (&str, &str, Option<&str>),
     variables: Vec<(String, String)>,
     config: &Config,
@@ -61,8 +61,7 @@ fn explain_one(
     let operation =
         operation::parse(words, object, new_object).map_err(|error| anyhow!("operation {words} {object}: {error}"))?;
     let options = Options { variables: variables.into_iter().collect::<BTreeMap<_, _>>(), allow_unset: false };
-    let compiled =
-        read_document(file).and_then(|document| compile(document, &Files::new(&config.policies_dir), &options));
+    let compiled = compile(document(file, config)?, &Files::new(&config.policies_dir), &options);
     let policy = match compiled {
         Ok(compiled) => compiled.policy,
         Err(errors) => {
@@ -97,15 +96,9 @@ pub fn indented(text: &str, before: &str) -> String {
     text.lines().map(|line| format!("{before}{line}\n")).collect()
 }
 
-fn test(file: &Path, tables: &[PathBuf], config: &Config) -> Result<u8> {
+fn test(file: &str, tables: &[PathBuf], config: &Config) -> Result<u8> {
     let library = Files::new(&config.policies_dir);
-    let policy = match read_document(file) {
-        Ok(policy) => policy,
-        Err(errors) => {
-            eprintln!("{errors}");
-            return Ok(WRONG);
-        }
-    };
+    let policy = document(file, config)?;
     let (mut passed, mut failed) = (0, 0);
     let mut text = String::new();
     let mut code = 0;
@@ -158,8 +151,16 @@ fn show(config: &Config, name: &str, format: Format) -> Result<u8> {
     Ok(0)
 }
 
+/// A document that has to be there.
+pub fn document(policy: &str, config: &Config) -> Result<Document> {
+    let found = find_document(policy, config)?;
+    found.with_context(|| {
+        format!("there is no file {policy}, and no policy {policy} in {}", config.policies_dir.display())
+    })
+}
+
 /// A document by file or, where no such file is there, by name in the policy directory.
-pub fn find_document(policy: &str, config: &Config) -> Result<Option<Document>> {
+fn find_document(policy: &str, config: &Config) -> Result<Option<Document>> {
     use agent_monitor_policy::Library as _;
     if Path::new(policy).exists() || policy.contains('/') {
         return read_document(Path::new(policy))

@@ -11,7 +11,7 @@ use super::report::Report;
 use super::{Ended, mode_of};
 use crate::bind::{Agent, Origin};
 use crate::cli::Run;
-use crate::cmd::policy::find_document;
+use crate::cmd::policy::document;
 use crate::config::Config;
 use crate::daemon::library::{Compiler, Files};
 use crate::daemon::node::{Node, Wanted};
@@ -61,10 +61,7 @@ fn tap(report: Arc<Mutex<Report>>) -> Tap {
 }
 
 fn policy(config: &Config, options: &Run, compiler: &Compiler) -> Result<Candidate> {
-    let found = find_document(&options.policy, config)?;
-    let document = found.with_context(|| {
-        format!("there is no file {0}, and no policy {0} in {1}", options.policy, config.policies_dir.display())
-    })?;
+    let document = document(&options.policy, config)?;
     let variables = options.variables.iter().cloned().collect();
     let compiled = compiler.compile(document, &compiler.files, &variables);
     let policy = compiled.map_err(|errors| anyhow!("cannot use the policy:\n{errors}"))?;
