@@ -75,6 +75,13 @@ macro_rules! kernel_fields {
             TASK_REAL_CRED, "task_struct", "real_cred", "a task's own credentials";
             TASK_CGROUPS, "task_struct", "cgroups", "the cgroups of a task";
             IATTR_VALID, "iattr", "ia_valid", "which attributes are changed";
+            CRED_UID, "cred", "uid", "the user id of credentials";
+            CRED_EUID, "cred", "euid", "the effective user id of credentials";
+            CRED_EGID, "cred", "egid", "the effective group id of credentials";
+            CRED_PERMITTED, "cred", "cap_permitted", "the capabilities of credentials";
+            BPRM_CRED, "linux_binprm", "cred", "the credentials after an exec";
+            REGS_SYSCALL, "pt_regs", "orig_ax", "the system call of a task";
+            QSTR_NAME, "qstr", "name", "the bytes of a name";
             FS_ROOT, "fs_struct", "root", "the root of a task";
             PID_LEVEL, "pid", "level", "the depth of a pid namespace";
             PID_NUMBERS, "pid", "numbers", "the ids in each pid namespace";
@@ -119,3 +126,14 @@ kernel_fields!(list);
 
 /// Sizes of kernel structures that the programs need, found like the fields: `SYMBOL, "struct"`.
 pub const SIZES: &[(&str, &str)] = &[("UPID_BYTES", "upid")];
+
+/// Values of the kernel's enumerations that the programs compare with: they shift when the kernel puts one in front.
+/// `SYMBOL, "enum", "enumerator"`; one that a kernel lacks is [`MISSING`], which no argument is.
+pub const ENUMERATORS: &[(&str, &str, &str)] = &[
+    ("LOADING_FIRMWARE", "kernel_load_data_id", "LOADING_FIRMWARE"),
+    ("LOADING_KEXEC_IMAGE", "kernel_load_data_id", "LOADING_KEXEC_IMAGE"),
+    ("LOADING_KEXEC_INITRAMFS", "kernel_load_data_id", "LOADING_KEXEC_INITRAMFS"),
+    ("READING_FIRMWARE", "kernel_read_file_id", "READING_FIRMWARE"),
+    ("READING_KEXEC_IMAGE", "kernel_read_file_id", "READING_KEXEC_IMAGE"),
+    ("READING_KEXEC_INITRAMFS", "kernel_read_file_id", "READING_KEXEC_INITRAMFS"),
+];

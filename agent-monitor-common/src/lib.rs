@@ -16,4 +16,5 @@ pub mod hook;
 pub mod image;
 pub mod limit;
 pub mod name;
+pub mod privilege;
 pub mod syscall;

@@ -54,6 +54,10 @@ pub const ABSTRACT_NAME_BYTES: usize = 107;
 /// Most processes of the monitor that are protected from agents' signals at once (daemon and `run`s).
 pub const MONITORS: u32 = 1024;
 
+/// Most System V objects of agents at once: what all may make by the kernel's own limits (`SHMMNI` 4,096, `MSGMNI` and
+/// `SEMMNI` 32,000 in a namespace). One more is as if an outsider had made it, so its own agent may not use it.
+pub const IPC_OBJECTS: u32 = 1 << 16;
+
 const _: () = {
     let mut i = 0;
     while i < IMAGE_SIZES.len() {

@@ -1,6 +1,6 @@
 //! The numbers that stand for names on both sides: network operands, socket kinds, privileges, capabilities.
 
-use crate::class::byte_enum;
+pub use crate::privilege::Privilege;
 
 /// First byte of the operand of `create`: followed by a [`SocketKind`].
 pub const SOCKET: u8 = b'c';
@@ -128,43 +128,6 @@ pub const fn socket_kind(family: u32, socket_type: u32, protocol: u32) -> u8 {
         _ => socket_kind::OTHER,
     }
 }
-
-byte_enum! {
-    /// Named powers that are neither a file, an exec nor a connect, and that this version mediates.
-    Privilege {
-        /// Trace, or read through `/proc`, another process of the same agent.
-        PtraceSameAgent = 0, "ptrace-same-agent";
-        /// Send a signal to another process of the same agent.
-        SignalSameAgent = 1, "signal-same-agent";
-        /// Send a signal to a process that is not the same agent's.
-        SignalAny = 2, "signal-any";
-        /// Have a kernel thread submit io_uring operations.
-        IoUringSqpoll = 3, "io-uring-sqpoll";
-        /// Leave a core dump when a signal ends a process: a file, or a program that the kernel starts for it.
-        CoreDump = 40, "core-dump";
-    }
-}
-
-/// Privileges of the policy language that this version does not mediate by name yet. A policy that names one is refused;
-/// the kernel's own gate for them, the capability, is mediated.
-pub const PRIVILEGES_NOT_YET: &[&str] = &[
-    "user-namespace",
-    "mount",
-    "chroot",
-    "bpf",
-    "perf-events",
-    "kernel-module",
-    "kexec",
-    "reboot",
-    "set-time",
-    "syslog",
-    "keyring",
-    "swap",
-    "quota",
-    "raw-io",
-    "setuid-exec",
-    "cgroup-write",
-];
 
 /// Capabilities by number (`include/uapi/linux/capability.h`).
 pub const CAPABILITIES: &[&str] = &[

@@ -20,6 +20,22 @@ agent_monitor_common::kernel_fields!(declare);
 #[unsafe(no_mangle)]
 pub static UPID_BYTES: u32 = MISSING;
 
+/// Values of the kernel's enumerations, see `agent_monitor_common::field::ENUMERATORS`.
+pub mod value {
+    use super::MISSING;
+
+    macro_rules! declare {
+        ($($symbol:ident),+) => {
+            $(
+                #[unsafe(no_mangle)]
+                pub static $symbol: u32 = MISSING;
+            )+
+        };
+    }
+    declare!(LOADING_FIRMWARE, LOADING_KEXEC_IMAGE, LOADING_KEXEC_INITRAMFS);
+    declare!(READING_FIRMWARE, READING_KEXEC_IMAGE, READING_KEXEC_INITRAMFS);
+}
+
 /// A pointer to a kernel structure, as the verifier knows it.
 pub type Kernel = *const c_void;
 

@@ -45,6 +45,11 @@ pub static SETTINGS: Array<Settings, 1> = Array::new();
 #[btf_map]
 pub static MONITORS: HashMap<u32, u64, { limit::MONITORS as usize }, GROWING> = HashMap::new();
 
+/// Address of the `struct kern_ipc_perm` of a System V object to the agent that made it. Written where one is made and
+/// removed; read where one is used.
+#[btf_map]
+pub static IPC_OBJECTS: HashMap<u64, u32, { limit::IPC_OBJECTS as usize }, GROWING> = HashMap::new();
+
 /// Counters of the node, see `agent_monitor_common::counter`. Read by the daemon.
 #[btf_map]
 pub static COUNTERS: PerCpuArray<u64, { counter::COUNTERS as usize }> = PerCpuArray::new();

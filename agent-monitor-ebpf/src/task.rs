@@ -6,7 +6,7 @@ use crate::maps::{BINDINGS, MONITORS};
 use crate::scratch::{END, Scratch, reload};
 use agent_monitor_common::decide::OwnEntry;
 use aya_ebpf::helpers::bpf_get_current_task_btf;
-use aya_ebpf::helpers::generated::bpf_loop;
+use aya_ebpf::helpers::generated::{bpf_loop, bpf_task_pt_regs};
 
 /// The running task.
 #[inline(always)]
@@ -27,6 +27,15 @@ pub fn acts_for_others() -> bool {
     let task = current();
     load::<u32>(task, &kernel::TASK_FLAGS) & PF_IO_WORKER == 0
         && load::<u64>(task, &kernel::TASK_CRED) != load::<u64>(task, &kernel::TASK_REAL_CRED)
+}
+
+/// The number of the system call that the running task is in. A call of a foreign ABI has that ABI's number.
+#[inline(always)]
+pub fn system_call() -> u32 {
+    const X32: u32 = 1 << 30;
+    // SAFETY: the helper takes a task and gives the registers that it came into the kernel with.
+    let registers = unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) } as Kernel;
+    load::<u32>(registers, &kernel::REGS_SYSCALL) & !X32
 }
 
 /// The id of a `struct cgroup`.

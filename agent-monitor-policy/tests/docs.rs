@@ -1,6 +1,6 @@
 //! The documentation says what the tables say.
 
-use agent_monitor_common::name::{PRIVILEGES_NOT_YET, Privilege};
+use agent_monitor_common::privilege::{NEVER, PRIVILEGES};
 use agent_monitor_policy::syscall::GROUPS;
 use agent_monitor_policy::{Document, Options, compile};
 use std::path::Path;
@@ -11,17 +11,27 @@ fn page() -> String {
 }
 
 #[test]
-fn every_privilege_is_documented_with_its_state() {
-    let mut table = String::from("| privilege | |\n| --- | --- |\n");
-    for privilege in Privilege::ALL {
-        table += &format!("| `{}` | supported |\n", privilege.name());
+fn every_privilege_is_documented_as_the_table_says() {
+    let mut table = String::from(
+        "| privilege | lets a program | judged in | the kernel asks for, besides |\n| --- | --- | --- | --- |\n",
+    );
+    for row in PRIVILEGES {
+        let hooks: Vec<String> = row.hooks.iter().map(|hook| format!("`{}`", hook.row().name)).collect();
+        let (name, hooks) = (row.privilege.name(), hooks.join(", "));
+        table += &format!("| `{name}` | {} | {hooks} | {} |\n", row.meaning, row.capability);
     }
-    for name in PRIVILEGES_NOT_YET {
-        table += &format!("| `{name}` | not yet |\n");
+    for (name, why) in NEVER {
+        table += &format!("| `{name}` | can't be granted: {why} | | |\n");
     }
     let page = page();
-    let documented = page.split_once("by a test -->\n").and_then(|(_, rest)| rest.split_once("<!-- end -->"));
-    assert_eq!(documented.map(|(table, _)| table), Some(table.as_str()));
+    let (before, rest) = page.split_once("by a test -->\n").expect("the table's start is marked");
+    let (documented, after) = rest.split_once("<!-- end -->").expect("the table's end is marked");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/policy.md");
+        let written = std::fs::write(&path, format!("{before}by a test -->\n{table}<!-- end -->{after}"));
+        return written.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    }
+    assert!(documented == table, "docs/policy.md is old: run UPDATE_DOCS=1 cargo test -p agent-monitor-policy");
 }
 
 #[test]

@@ -93,7 +93,7 @@ fn only_what_is_missing_is_suggested_and_nothing_where_nothing_helps() {
         "file:write /w/x",
         "file:read /w/a",
         "file:read /run/agent-monitor/x",
-        "privilege bpf",
+        "privilege cgroup-write",
         "network:connect 47:1.1.1.1:0",
     ] {
         let found = suggestion(question);

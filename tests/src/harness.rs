@@ -12,7 +12,7 @@ pub mod run;
 pub mod scene;
 pub mod wait;
 
-pub use cycle::{Cycle, builtin, capability, record};
+pub use cycle::{Cycle, builtin, capability, privilege, record};
 pub use mount::Mount;
 pub use process::Process;
 pub use run::{Group, Scenario, skip};

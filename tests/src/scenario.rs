@@ -8,16 +8,21 @@ mod exec;
 mod file_open;
 mod held;
 mod indirect;
+mod ipc;
 mod leaving;
 mod memory;
 mod monitor;
+mod mounts;
 mod names;
 mod no_lsm;
 mod node;
+mod powers;
 mod property;
+mod resources;
 mod rights;
 mod ring;
 mod run;
+mod setuid;
 mod shipped;
 mod socket_bind;
 mod socket_connect;
@@ -47,6 +52,11 @@ pub const ALL: &[&[Scenario]] = &[
     unix::ALL,
     tasks::ALL,
     capable::ALL,
+    powers::ALL,
+    mounts::ALL,
+    setuid::ALL,
+    resources::ALL,
+    ipc::ALL,
     ring::ALL,
     leaving::ALL,
     cgroups::ALL,

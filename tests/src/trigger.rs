@@ -6,9 +6,13 @@ mod call;
 mod exec;
 mod files;
 mod held;
+mod ipc;
+mod load;
 mod memory;
+mod mount;
 mod network;
 mod power;
+mod resource;
 mod ring;
 mod sys;
 mod task;
@@ -33,6 +37,10 @@ const TABLES: &[&[Row]] = &[
     unix::STEPS,
     task::STEPS,
     power::STEPS,
+    load::STEPS,
+    mount::STEPS,
+    resource::STEPS,
+    ipc::STEPS,
     ring::STEPS,
     call::STEPS,
 ];

@@ -1,12 +1,14 @@
-//! Use of a capability, in any user namespace.
+//! Use of a capability, in any user namespace; and of the privileges that have no hook of their own.
 
+use super::power;
 use crate::kernel::{self, load};
-use crate::operation::guard;
+use crate::operation::{Operation, guard};
 use crate::path::operand;
-use crate::task::{acts_for_others, current};
+use crate::task::{acts_for_others, current, system_call};
 use agent_monitor_common::class::{Class, USE};
 use agent_monitor_common::decide::OwnEntry;
 use agent_monitor_common::hook::HookId;
+use agent_monitor_common::name::Privilege;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
 
@@ -27,11 +29,45 @@ fn capable(ctx: LsmContext) -> i32 {
             let object = operand(operation.scratch.object(), [capability as u8]);
             let object = operation.set_object(object);
             operation.scratch.silent = (options & CAP_OPT_NOAUDIT).into();
-            operation.judge(Class::Capability, object, OwnEntry::default(), USE);
+            if operation.judge(Class::Capability, object, OwnEntry::default(), USE) {
+                match capability {
+                    CAP_SYS_RAWIO => drop(power::judge(operation, Privilege::RawIo)),
+                    CAP_SYS_TIME => drop(power::judge(operation, Privilege::SetTime)),
+                    CAP_SYS_BOOT if !loads_a_kernel(system_call()) => drop(power::judge(operation, Privilege::Reboot)),
+                    CAP_SYS_ADMIN => administer(operation, system_call()),
+                    _ => {}
+                }
+            }
             true
         },
     )
 }
+
+/// Judges the system calls for which CAP_SYS_ADMIN is the only gate. A number of the 32-bit ABI means a call that does not
+/// ask for CAP_SYS_ADMIN natively, and the other way round, so the ABI need not be known.
+#[inline(always)]
+fn administer(operation: &mut Operation<'_>, call: u32) {
+    match call {
+        // swapon and swapoff; by the 32-bit ABI.
+        167 | 168 | 87 | 115 => drop(power::judge(operation, Privilege::Swap)),
+        // open_tree, fsopen, fsmount, fspick, mount_setattr and open_tree_attr have one number in every ABI.
+        428 | 430 | 432 | 433 | 442 | 467 => drop(power::judge(operation, Privilege::Mount)),
+        _ => {}
+    }
+}
+
+/// Whether a system call is kexec_load or kexec_file_load, which have hooks of their own. What else asks for CAP_SYS_BOOT
+/// is reboot, and kexec_load by the 32-bit ABI.
+#[inline(always)]
+fn loads_a_kernel(call: u32) -> bool {
+    call == 246 || call == 320
+}
+
+/// `include/uapi/linux/capability.h`
+const CAP_SYS_RAWIO: u32 = 17;
+const CAP_SYS_ADMIN: u32 = 21;
+const CAP_SYS_BOOT: u32 = 22;
+const CAP_SYS_TIME: u32 = 25;
 
 /// `include/linux/security.h`: the kernel only looks whether it could; nothing is refused to the caller.
 const CAP_OPT_NOAUDIT: u32 = 1 << 1;

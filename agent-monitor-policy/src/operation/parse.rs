@@ -8,8 +8,9 @@ use agent_monitor_common::class::{Class, USE, access_words, file, network};
 use agent_monitor_common::decide::OwnEntry;
 use agent_monitor_common::limit::ABSTRACT_NAME_BYTES;
 use agent_monitor_common::name::{
-    CAPABILITIES, IPV4, IPV6, PRIVILEGES_NOT_YET, PROTOCOLS, Privilege, SOCKET, SOCKET_KINDS, UNIX, anonymous,
+    CAPABILITIES, IPV4, IPV6, PROTOCOLS, Privilege, SOCKET, SOCKET_KINDS, UNIX, anonymous,
 };
+use agent_monitor_common::privilege::NEVER;
 use agent_monitor_common::syscall::{self, Abi};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -224,14 +225,13 @@ fn syscall(text: &str) -> Result<Vec<u8>, String> {
     Err(format!("unknown system call `{text}`: {}", unknown_help(text)))
 }
 
-/// The operand of a privilege. Those that this version does not mediate by name have one that no rule names.
+/// The operand of a privilege. One that no policy can grant has one that no rule names.
 fn privilege(text: &str) -> Result<u8, String> {
     const NO_RULE: u8 = 255;
-    if PRIVILEGES_NOT_YET.contains(&text) {
+    if NEVER.iter().any(|(name, _)| *name == text) {
         return Ok(NO_RULE);
     }
-    let known: Vec<&str> =
-        Privilege::ALL.iter().map(|one| one.name()).chain(PRIVILEGES_NOT_YET.iter().copied()).collect();
+    let known: Vec<&str> = Privilege::ALL.iter().map(|one| one.name()).collect();
     let near = || near_or_list(text, &known);
     Privilege::from_name(text).map(|one| one as u8).ok_or_else(|| format!("unknown privilege `{text}`: {}", near()))
 }

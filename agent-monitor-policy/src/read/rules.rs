@@ -8,10 +8,17 @@ use crate::pattern::{Graph, parse_path};
 use crate::rule::{Object, Rule};
 use crate::yaml::Node;
 use agent_monitor_common::class::{Class, USE, access_words, all_accesses};
-use agent_monitor_common::name::{CAPABILITIES, PRIVILEGES_NOT_YET, Privilege, anonymous};
+use agent_monitor_common::name::{CAPABILITIES, Privilege, anonymous};
+use agent_monitor_common::privilege::NEVER;
 
-/// Capabilities with which mounts and the root of a process are changed, and with them what each path is.
-const MOUNTS: &[&str] = &["CAP_SYS_ADMIN", "CAP_SYS_CHROOT"];
+/// Powers with which mounts and the root of a process are changed, and with them what each path is.
+const PATHS_CHANGE: &[(Class, &str)] = &[
+    (Class::Capability, "CAP_SYS_ADMIN"),
+    (Class::Capability, "CAP_SYS_CHROOT"),
+    (Class::Privilege, "mount"),
+    (Class::Privilege, "chroot"),
+    (Class::Privilege, "user-namespace"),
+];
 
 /// What every rule has.
 pub(super) struct Common<'n> {
@@ -131,11 +138,10 @@ impl Reader<'_, '_> {
             if let Some(privilege) = Privilege::from_name(text) {
                 return Ok(privilege as u8);
             }
-            if PRIVILEGES_NOT_YET.contains(&text) {
-                let help = "remove it: grant the capability that the kernel asks for, if it is really needed";
-                return Err((format!("privilege `{text}` is not yet supported"), help.to_owned()));
+            if let Some((_, why)) = NEVER.iter().find(|(name, _)| *name == text) {
+                return Err((format!("privilege `{text}` can't be granted"), format!("remove it: {why}")));
             }
-            let near = did_you_mean(text, known.iter().chain(PRIVILEGES_NOT_YET).copied());
+            let near = did_you_mean(text, known.iter().copied());
             Err((format!("unknown privilege `{text}`"), near.unwrap_or_else(|| near_or_list("", &known))))
         })
     }
@@ -174,7 +180,7 @@ impl Reader<'_, '_> {
             let Some(text) = self.report.word(node, what) else { continue };
             match number(text) {
                 Ok(number) => {
-                    if common.allow && class == Class::Capability && MOUNTS.contains(&text) {
+                    if common.allow && PATHS_CHANGE.contains(&(class, text)) {
                         let message =
                             format!("`{text}` lets a program change what paths mean: no rule on paths holds it then");
                         let help = "allow it only to programs that are trusted with every file".to_owned();

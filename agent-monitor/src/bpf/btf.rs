@@ -9,6 +9,7 @@ const MAGIC: u16 = 0xeb9f;
 const KIND_PTR: u32 = 2;
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
+const KIND_ENUM: u32 = 6;
 const KIND_TYPEDEF: u32 = 8;
 const KIND_FUNC: u32 = 12;
 const KIND_FUNC_PROTO: u32 = 13;
@@ -71,7 +72,9 @@ impl Btf {
             btf.types.push(at);
             let found = btf.at(at)?;
             let name = btf.string(btf.word(at)?)?;
-            if matches!(found.kind(), KIND_STRUCT | KIND_UNION | KIND_TYPEDEF | KIND_FUNC) && !name.is_empty() {
+            if matches!(found.kind(), KIND_STRUCT | KIND_UNION | KIND_ENUM | KIND_TYPEDEF | KIND_FUNC)
+                && !name.is_empty()
+            {
                 let name = name.to_owned();
                 btf.by_name.entry((found.kind(), name)).or_insert(id);
             }
@@ -96,6 +99,14 @@ impl Btf {
     /// Size in bytes of a structure.
     pub fn size(&self, name: &str) -> Option<u32> {
         Some(self.get(*self.by_name.get(&(KIND_STRUCT, name.to_owned()))?)?.size_or_type)
+    }
+
+    /// Value of an enumerator.
+    pub fn enumerator(&self, enumeration: &str, name: &str) -> Option<u32> {
+        let found = self.get(*self.by_name.get(&(KIND_ENUM, enumeration.to_owned()))?)?;
+        let named = |at: &usize| self.word(*at).and_then(|offset| self.string(offset)) == Some(name);
+        let at = (0..found.entries()).map(|index| found.rest + index * 8).find(named)?;
+        self.word(at + 4)
     }
 
     /// Number of parameters of a function.
@@ -204,6 +215,8 @@ mod tests {
         assert!(btf.offset("sock", "__sk_common.skc_family").is_some());
         assert_eq!(btf.offset("file", "no_such_member"), None);
         assert_eq!(btf.size("path"), Some(16));
+        assert_eq!(btf.enumerator("pid_type", "PIDTYPE_PID"), Some(0));
+        assert_eq!(btf.enumerator("pid_type", "PIDTYPE_NONE"), None);
     }
 
     #[test]

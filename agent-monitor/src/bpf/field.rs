@@ -1,7 +1,7 @@
 //! Offsets of kernel fields for the constants of the object.
 
 use super::btf::Btf;
-use agent_monitor_common::field::{EITHER, FIELDS, SIZES};
+use agent_monitor_common::field::{EITHER, ENUMERATORS, FIELDS, MISSING, SIZES};
 
 /// Bytes of a `struct dentry` that a step of the path walk reads at once; a kernel where the fields that it needs lie
 /// farther back is refused. The same number stands in the kernel programs (`path.rs`).
@@ -28,6 +28,9 @@ pub fn constants(btf: &Btf) -> Result<Vec<(&'static str, u32)>, Vec<String>> {
             Some(size) => constants.push((symbol, size)),
             None => missing.push(format!("struct {structure}")),
         }
+    }
+    for (symbol, enumeration, name) in ENUMERATORS {
+        constants.push((symbol, btf.enumerator(enumeration, name).unwrap_or(MISSING)));
     }
     for (symbol, bytes) in [("DENTRY_SEQ", 4), ("DENTRY_PARENT", 8), ("DENTRY_NAME", 16)] {
         let end = constants.iter().find(|(name, _)| *name == symbol).map(|(_, offset)| offset + bytes);

@@ -28,6 +28,14 @@ pub fn capability(name: &str) -> Value {
     record("capable", &[], json!({"name": name}), "no_rule", None)
 }
 
+/// A record of a privilege that no rule gives, whichever hook of the kernel asked.
+pub fn privilege(name: &str) -> Value {
+    json!({
+        "type": "operation", "class": "privilege", "object": {"name": name}, "verdict": "deny", "reason": "no_rule",
+        "errno": "EACCES", "mode": "enforce", "policy": {"name": "scenario", "rule": null},
+    })
+}
+
 type Prepare<'a> = Box<dyn Fn() + 'a>;
 
 enum Expected {

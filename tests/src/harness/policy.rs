@@ -22,8 +22,12 @@ network:
   - {allow: [connect, send], to: {unix: ["/**", "@**"]}}
   - {allow: [listen], at: {unix: ["/**", "@**"]}}
 privileges:
-  - {allow: [ptrace-same-agent, signal-same-agent, signal-any]}
+  - allow: [ptrace-same-agent, signal-same-agent, signal-any, io-uring-sqpoll, user-namespace, mount, chroot, bpf, perf-events,
+            kernel-module, kexec, reboot, set-time, syslog, keyring, swap, quota, raw-io, setuid-exec, io-uring,
+            io-uring-command, userfaultfd, secretmem, resources-any, ipc-any]
 capabilities:
   - allow: [CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER, CAP_FSETID, CAP_KILL, CAP_NET_ADMIN,
-            CAP_NET_BIND_SERVICE, CAP_NET_RAW, CAP_SYS_ADMIN, CAP_SYS_CHROOT, CAP_SYS_PTRACE, CAP_SYS_RESOURCE, CAP_MKNOD]
+            CAP_NET_BIND_SERVICE, CAP_NET_RAW, CAP_SYS_ADMIN, CAP_SYS_CHROOT, CAP_SYS_PTRACE, CAP_SYS_RESOURCE, CAP_MKNOD,
+            CAP_SYS_BOOT, CAP_SYS_TIME, CAP_SYS_RAWIO, CAP_SYS_MODULE, CAP_SYSLOG, CAP_SYS_NICE, CAP_BPF, CAP_PERFMON,
+            CAP_SETUID, CAP_SETGID, CAP_IPC_LOCK, CAP_IPC_OWNER]
 "#;

@@ -12,7 +12,7 @@ pub const ALL: &[Scenario] = scenarios![Node:
 const FILES: &str = "files:\n  - {allow: [all], paths: [\"/**\"]}\n";
 
 fn a_denied_capability_gives_eperm_and_is_recorded(scene: &mut Scene<'_>) -> Outcome {
-    let spec = format!("{FILES}capabilities:\n  - {{allow: [CAP_SYS_CHROOT]}}\n");
+    let spec = format!("{FILES}privileges:\n  - {{allow: [chroot]}}\ncapabilities:\n  - {{allow: [CAP_SYS_CHROOT]}}\n");
     Cycle::new()
         .allowed(step!("chroot", "/tmp"))
         .prepared(|| (), step!("sethostname"), EPERM, vec![capability("CAP_SYS_ADMIN")])
@@ -32,7 +32,11 @@ fn powers(scene: &mut Scene<'_>, steps: Vec<(crate::harness::process::Step, &str
         anyhow::ensure!(errno != EPERM, "{step:?} is refused to an outsider too");
         cycle = cycle.prepared(|| (), step, EPERM, vec![capability(name)]).otherwise(errno);
     }
-    cycle.run(scene, FILES)
+    // The privileges are given, so that the capability is what is missing.
+    cycle.run(
+        scene,
+        &format!("{FILES}privileges:\n  - {{allow: [mount, set-time, reboot, swap, kexec, raw-io, kernel-module]}}\n"),
+    )
 }
 
 fn powers_of_root_need_their_capability(scene: &mut Scene<'_>) -> Outcome {
@@ -42,12 +46,15 @@ fn powers_of_root_need_their_capability(scene: &mut Scene<'_>) -> Outcome {
         (step!("unshare", "net"), "CAP_SYS_ADMIN"),
         (step!("unshare", "uts"), "CAP_SYS_ADMIN"),
         (step!("unshare", "cgroup"), "CAP_SYS_ADMIN"),
+        (step!("unshare", "ipc"), "CAP_SYS_ADMIN"),
+        (step!("unshare", "pid"), "CAP_SYS_ADMIN"),
+        (step!("unshare", "time"), "CAP_SYS_ADMIN"),
         (step!("settime"), "CAP_SYS_TIME"),
         (step!("reboot"), "CAP_SYS_BOOT"),
         (step!("swapon"), "CAP_SYS_ADMIN"),
         (step!("init-module"), "CAP_SYS_MODULE"),
-        (step!("bpf"), "CAP_BPF"),
-        (step!("bpf-next-program"), "CAP_SYS_ADMIN"),
+        (step!("iopl"), "CAP_SYS_RAWIO"),
+        (step!("kexec-load"), "CAP_SYS_BOOT"),
         (step!("open-by-handle", file), "CAP_DAC_READ_SEARCH"),
     ];
     powers(scene, steps)

@@ -19,6 +19,8 @@ files:
 network:
   - {allow: [create], sockets: [inet]}
   - {allow: [connect], to: {addresses: ["127.0.0.2"], protocols: [udp]}}
+privileges:
+  - {allow: [io-uring]}
 capabilities:
   - {allow: [CAP_IPC_LOCK]}
 "#;

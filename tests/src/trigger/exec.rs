@@ -13,6 +13,20 @@ pub const STEPS: &[super::Row] = &[
         let arguments: Vec<CString> = (1..words.0.len()).map(|index| words.path(index)).collect();
         child(|| execute(-1, &words.path(1), &arguments))
     }),
+    // As another user, who is in no other group.
+    ("exec-as", |_, words| {
+        let (id, path) = (words.number(1) as u32, words.path(2));
+        let arguments: Vec<CString> = (2..words.0.len()).map(|index| words.path(index)).collect();
+        child(|| {
+            // SAFETY: takes numbers; only the child changes who it is.
+            let changed = unsafe {
+                libc::setgroups(0, std::ptr::null()) == 0
+                    && libc::setresgid(id, id, id) == 0
+                    && libc::setresuid(id, id, id) == 0
+            };
+            if changed { execute(-1, &path, &arguments) } else { errno() }
+        })
+    }),
     // A program in anonymous memory.
     ("exec-memfd", |_, words| {
         // SAFETY: the name ends with NUL.

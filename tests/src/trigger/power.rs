@@ -73,10 +73,28 @@ pub const STEPS: &[super::Row] = &[
                 "mount" => libc::CLONE_NEWNS,
                 "net" => libc::CLONE_NEWNET,
                 "uts" => libc::CLONE_NEWUTS,
+                "ipc" => libc::CLONE_NEWIPC,
+                "pid" => libc::CLONE_NEWPID,
+                "time" => CLONE_NEWTIME,
+                "user" => libc::CLONE_NEWUSER,
                 _ => libc::CLONE_NEWCGROUP,
             };
             // SAFETY: see above.
             unsafe { libc::unshare(flags) }.into()
+        })
+    }),
+    ("clone-user", |_, _| {
+        in_child(|| {
+            let (flags, none) = (libc::CLONE_NEWUSER | libc::SIGCHLD, std::ptr::null_mut::<libc::c_void>());
+            // SAFETY: without a stack and CLONE_VM it is a fork; the child of it ends at once.
+            unsafe {
+                let pid = libc::syscall(libc::SYS_clone, flags, none, none, none, none);
+                if pid == 0 {
+                    libc::_exit(0);
+                }
+                libc::waitpid(pid as i32, std::ptr::null_mut(), 0);
+                pid
+            }
         })
     }),
     ("setns", |held, words| {
@@ -158,8 +176,11 @@ pub const STEPS: &[super::Row] = &[
     }),
 ];
 
+/// `include/uapi/linux/sched.h`
+const CLONE_NEWTIME: i32 = 0x80;
+
 /// Does it in a child and gives its errno, so that this process stays as it is.
-fn in_child(call: impl FnOnce() -> i64) -> Done {
+pub fn in_child(call: impl FnOnce() -> i64) -> Done {
     // SAFETY: this process has one thread; the child makes its call and ends.
     let pid = unsafe { libc::fork() };
     check(pid)?;

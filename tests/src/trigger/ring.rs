@@ -8,6 +8,9 @@ use super::sys::{Done, check, descriptor, errno};
 
 const OP_CONNECT: u8 = 16;
 const OP_OPENAT: u8 = 18;
+const OP_URING_CMD: u8 = 46;
+/// `IORING_SETUP_SQPOLL`
+const SETUP_SQPOLL: u32 = 1 << 1;
 const ENTER_GETEVENTS: u32 = 1;
 /// Always done by a worker thread, and never at once by the caller.
 const ASYNC: u8 = 1 << 4;
@@ -44,6 +47,14 @@ pub const STEPS: &[super::Row] = &[
         let opened = submit(OP_OPENAT, words.text(2) == "worker", libc::AT_FDCWD, path.as_ptr() as u64, 0)?;
         descriptor(opened as i32).map(|_| 0)
     }),
+    ("ring", |_, _| set_up(0)),
+    ("ring-thread", |_, _| set_up(SETUP_SQPOLL)),
+    // A command to the driver of a file; that of /dev/null takes all and does nothing.
+    ("ring-command", |_, words| {
+        // SAFETY: the path ends with NUL.
+        let file = descriptor(unsafe { libc::open(words.path(1).as_ptr(), libc::O_RDWR | libc::O_CLOEXEC) })?;
+        submit(OP_URING_CMD, false, file.as_raw_fd(), 0, 0)
+    }),
     ("ring-connect", |_, words| {
         let socket = of_protocol(&words.text(1), words.text(2).starts_with('['))?;
         let (name, length) = address(&words.text(2));
@@ -51,6 +62,14 @@ pub const STEPS: &[super::Row] = &[
         submit(OP_CONNECT, worker, socket.as_raw_fd(), (&raw const name) as u64, length.into())
     }),
 ];
+
+/// A new ring; nothing is done with it.
+fn set_up(flags: u32) -> Done {
+    let mut params = Params::default();
+    params.head[2] = flags;
+    // SAFETY: the structure has the size that the kernel knows.
+    descriptor(unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, &raw mut params) } as i32).map(|_| 0)
+}
 
 /// One operation through a ring of its own; what it gave.
 fn submit(operation: u8, worker: bool, on: i32, address: u64, offset: u64) -> Done {

@@ -129,6 +129,13 @@ pub const STEPS: &[super::Row] = &[
         }
         Ok(0)
     }),
+    // Asks the parent: of this process itself, or (of a child) this process.
+    ("trace-me", |_, words| {
+        let none = std::ptr::null_mut::<libc::c_void>();
+        // SAFETY: takes numbers.
+        let ask = move || unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, none, none) };
+        if words.text(1) == "child" { super::power::in_child(ask) } else { check(ask()) }
+    }),
     ("read-memory", |_, words| {
         let mut byte = 0_u8;
         // Both are the same program, and the stack of the other is no more than a guess: its environment is asked for.

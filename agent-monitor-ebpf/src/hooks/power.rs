@@ -1,0 +1,116 @@
+//! Powers that are there or not: hooks whose arguments say nothing that the verdict depends on.
+
+use crate::kernel::Kernel;
+use crate::operation::{Operation, guard};
+use crate::path::operand;
+use crate::task::process;
+use agent_monitor_common::class::{Class, USE};
+use agent_monitor_common::decide::OwnEntry;
+use agent_monitor_common::field::MISSING;
+use agent_monitor_common::hook::HookId;
+use agent_monitor_common::name::Privilege;
+use aya_ebpf::EbpfContext;
+use aya_ebpf::macros::lsm;
+use aya_ebpf::programs::LsmContext;
+
+/// Judges whether the agent has a privilege.
+#[inline(always)]
+pub fn judge(operation: &mut Operation<'_>, privilege: Privilege) -> bool {
+    let object = operand(operation.scratch.object(), [privilege as u8]);
+    let object = operation.set_object(object);
+    operation.judge(Class::Privilege, object, OwnEntry::default(), USE)
+}
+
+/// The same for a privilege over the process of `target`, which the record names.
+#[inline(always)]
+pub fn judge_over(operation: &mut Operation<'_>, privilege: Privilege, target: Kernel) {
+    operation.scratch.header.value = process(target).into();
+    judge(operation, privilege);
+}
+
+/// A hook that judges a privilege and nothing else.
+#[inline(always)]
+pub fn power(hook: HookId, previous: i32, privilege: Privilege) -> i32 {
+    guard(
+        hook,
+        Class::Privilege,
+        previous,
+        #[inline(always)]
+        |operation| {
+            judge(operation, privilege);
+            true
+        },
+    )
+}
+
+macro_rules! powers {
+    ($($name:literal $function:ident $id:ident($parameters:literal) $privilege:ident;)+) => {
+        $(
+            #[lsm(hook = $name)]
+            fn $function(ctx: LsmContext) -> i32 {
+                power(HookId::$id, ctx.arg($parameters), Privilege::$privilege)
+            }
+        )+
+    };
+}
+
+powers! {
+    "sb_mount" sb_mount SbMount(5) Mount;
+    "move_mount" move_mount MoveMount(2) Mount;
+    "sb_umount" sb_umount SbUmount(2) Mount;
+    "sb_pivotroot" sb_pivotroot SbPivotroot(2) Mount;
+    "path_chroot" path_chroot PathChroot(1) Chroot;
+    "userns_create" userns_create UsernsCreate(1) UserNamespace;
+    "key_alloc" key_alloc KeyAlloc(3) Keyring;
+    "key_permission" key_permission KeyPermission(3) Keyring;
+    "kernel_module_request" kernel_module_request KernelModuleRequest(1) KernelModule;
+    "settime" settime Settime(2) SetTime;
+    "syslog" syslog Syslog(1) Syslog;
+    "quotactl" quotactl Quotactl(4) Quota;
+    "uring_cmd" uring_cmd UringCmd(1) IoUringCommand;
+    "uring_allowed" uring_allowed UringAllowed(0) IoUring;
+}
+
+/// The argument of a hook with this number, as a number.
+// VERIFIER: the compiler makes one load at a chosen place of two loads at fixed ones, which is refused; of these it
+// can't.
+#[inline(always)]
+fn number<const ARGUMENT: usize>(ctx: &LsmContext) -> i32 {
+    let value: u64;
+    // SAFETY: loads one argument; the verifier checks that the hook has it.
+    unsafe {
+        core::arch::asm!(
+            "{value} = *(u64 *)({ctx} + {at})",
+            value = out(reg) value,
+            ctx = in(reg) ctx.as_ptr(),
+            at = const ARGUMENT * 8,
+        );
+    }
+    value as i32
+}
+
+macro_rules! powers_of_two_forms {
+    ($($name:literal $function:ident $id:ident $constant:ident($one:literal, $other:literal) $privilege:ident;)+) => {
+        $(
+            /// How many parameters the running kernel's hook has; the loader writes it. Before that it is no number that
+            /// the programs use: the compiler gives a constant of the same value the same place, and the loader would
+            /// change that one, too.
+            #[unsafe(no_mangle)]
+            static $constant: u32 = MISSING;
+
+            #[lsm(hook = $name)]
+            fn $function(ctx: LsmContext) -> i32 {
+                // SAFETY: reads a static; volatile because the loader overwrites it, which the compiler can't know.
+                let parameters = unsafe { core::ptr::read_volatile(&raw const $constant) };
+                // What an earlier program returned comes after the parameters.
+                let previous = if parameters == $one { number::<$one>(&ctx) } else { number::<$other>(&ctx) };
+                power(HookId::$id, previous, Privilege::$privilege)
+            }
+        )+
+    };
+}
+
+powers_of_two_forms! {
+    "bpf" bpf Bpf BPF_PARAMETERS(3, 4) Bpf;
+    "perf_event_open" perf_event_open PerfEventOpen PERF_EVENT_OPEN_PARAMETERS(1, 2) PerfEvents;
+}
