@@ -12,6 +12,7 @@ use crate::rule::{Object, Rule, Source};
 use crate::syscall::AGENT;
 use agent_monitor_common::class::Class;
 use agent_monitor_common::limit::{IMAGE_SIZES, PATH_BYTES, STATES};
+use agent_monitor_common::syscall::{self, Abi};
 
 /// How deep policies may include each other.
 const DEPTH: usize = 32;
@@ -174,7 +175,7 @@ impl Uniter<'_, '_> {
                 None => good = false,
             }
         }
-        policy.syscalls = parts.iter().any(|part| part.source.syscalls);
+        policy.syscalls = parts.iter().any(|part| part.source.syscalls.is_some());
         let agent = default_syscalls();
         if !policy.syscalls {
             let number = policy.rules.len() as u32;
@@ -193,6 +194,7 @@ impl Uniter<'_, '_> {
             let of_class: Vec<&Built<'_>> = built.iter().filter(|one| one.rule.class == *class).collect();
             policy.machines[*class as usize] = self.class(*class, &of_class)?;
         }
+        self.warn_of_no_exec(&policy, parts);
         // What can be known of the image is known now, not when the policy is loaded.
         match policy.image(0, &[]) {
             Ok(_) => Some(policy),
@@ -200,6 +202,24 @@ impl Uniter<'_, '_> {
                 self.too_large(&error.to_string(), &built.iter().collect::<Vec<_>>());
                 None
             }
+        }
+    }
+
+    /// Warns where rules for system calls let nothing be started: they take away what a policy without them has.
+    fn warn_of_no_exec(&mut self, policy: &Policy, parts: &[Part]) {
+        let machine = &policy.machines[Class::Syscall as usize];
+        let allows = |name: &str| {
+            let operand = syscall::number(name).map(|number| syscall::operand(Abi::Native, number.into()));
+            operand.is_some_and(|operand| machine.label(machine.walk(&operand)).allowed() != 0)
+        };
+        let mut keys = parts.iter().enumerate().rev().filter_map(|(part, one)| Some((part, one.source.syscalls?)));
+        if let Some((part, place)) = keys.next()
+            && !allows("execve")
+            && !allows("execveat")
+        {
+            let message = "`syscalls` allows neither `execve` nor `execveat`: no program can be started";
+            let help = "begin with `allow: [\"@agent\"]`, or leave the key out";
+            self.reports[part].warning(place, message.to_owned(), Some(help.to_owned()));
         }
     }
 

@@ -98,9 +98,9 @@ impl Reader<'_, '_> {
         if let Some(node) = fields.get("network") {
             self.each_rule(node, "network", Self::network_rule);
         }
-        if let Some(node) = fields.get("syscalls") {
-            self.source.syscalls = true;
-            self.each_rule(node, "syscalls", Self::syscall_rule);
+        if let Some(entry) = fields.entry("syscalls") {
+            self.source.syscalls = Some(entry.place);
+            self.each_rule(&entry.value, "syscalls", Self::syscall_rule);
         }
         if let Some(node) = fields.get("syscallEnforcement") {
             let words: Vec<&str> = SyscallEnforcement::ALL.iter().map(|one| one.name()).collect();

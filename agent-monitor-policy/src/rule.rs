@@ -42,8 +42,8 @@ pub(crate) struct Source {
     pub labels: std::collections::BTreeMap<String, String>,
     pub mode: Option<agent_monitor_common::class::Mode>,
     pub on_fault: Option<agent_monitor_common::class::OnFault>,
-    /// Whether it has the key `syscalls`.
-    pub syscalls: bool,
+    /// Where it has the key `syscalls`, if it has.
+    pub syscalls: Option<Place>,
     pub syscall_enforcement: Option<agent_monitor_common::class::SyscallEnforcement>,
     pub includes: Vec<(String, Place)>,
     /// Names in `variables`.

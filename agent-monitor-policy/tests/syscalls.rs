@@ -125,3 +125,17 @@ fn the_outermost_document_says_how_calls_are_enforced() {
     let view = ImageView::parse(&image).expect("an image");
     assert_eq!((view.syscall_enforcement(), view.has_syscalls()), (SyscallEnforcement::Kill, false));
 }
+
+#[test]
+fn rules_that_let_nothing_be_started_are_warned_of() {
+    let warnings = |spec: &str| {
+        let document = Document { path: "p.yaml".to_owned(), text: text("p", spec) };
+        compile(document, &Calls, &Options::default()).unwrap_or_else(|error| panic!("{error}")).warnings.to_string()
+    };
+    for spec in ["syscalls: []", "include: [calls]", "syscalls: [{allow: ['@agent']}, {deny: [execve, execveat]}]"] {
+        assert!(warnings(spec).contains("no program can be started"), "{spec}: {}", warnings(spec));
+    }
+    for spec in ["", "syscalls: [{allow: ['@default']}]", "syscalls: [{allow: [execveat]}]"] {
+        assert_eq!(warnings(spec), "", "{spec}");
+    }
+}
