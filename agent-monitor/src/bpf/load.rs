@@ -58,9 +58,15 @@ impl HookState {
         match self.status {
             HookStatus::Attached => false,
             HookStatus::Missing(_) => !self.hook.optional(),
-            HookStatus::Loaded => !matches!(self.hook.attach, Attach::TracepointOnRequest(_)),
+            HookStatus::Loaded => !self.on_request(),
             HookStatus::Refused(_) => true,
         }
+    }
+
+    /// Whether its program runs only while a bound policy asks for it.
+    #[must_use]
+    pub fn on_request(&self) -> bool {
+        matches!(self.hook.attach, Attach::TracepointOnRequest(_))
     }
 }
 

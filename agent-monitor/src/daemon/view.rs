@@ -119,6 +119,7 @@ pub fn hooks(daemon: &Daemon) -> Vec<api::Hook> {
     let shown = states.map(|state| {
         let (word, detail) = match state.status {
             HookStatus::Attached => ("attached", String::new()),
+            HookStatus::Loaded if state.on_request() => ("on-request", String::new()),
             HookStatus::Loaded => ("loaded", String::new()),
             HookStatus::Missing(why) if state.hook.optional() => ("not-needed", why),
             HookStatus::Missing(why) => ("missing", why),
@@ -185,7 +186,7 @@ pub fn snapshot(daemon: &Daemon) -> Snapshot {
     }
     snapshot.policies = states.into_iter().map(|(state, count)| (vec![state], count)).collect();
     snapshot.policy_generation = generations.into_iter().map(|(name, generation)| (vec![name], generation)).collect();
-    let hooks = hooks(daemon).into_iter().filter(|hook| hook.state != "not-needed");
+    let hooks = hooks(daemon).into_iter().filter(|hook| !matches!(hook.state.as_str(), "not-needed" | "on-request"));
     snapshot.hook_attached = hooks.map(|hook| (vec![hook.name], u64::from(hook.state == "attached"))).collect();
     let levels = [Level::Full, Level::Partial, Level::None].into_iter();
     snapshot.enforcement_state =

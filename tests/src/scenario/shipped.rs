@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use anyhow::Context;
 use serde_json::json;
 
 use crate::harness::{EACCES, Outcome, Scenario, Scene};
@@ -57,7 +58,14 @@ fn a_coding_agent_reads_no_credentials(scene: &mut Scene<'_>) -> Outcome {
     process.expect(&step!("open", token, "r"), EACCES, "bound")?;
     process.expect(&step!("open", "/etc/shadow", "r"), EACCES, "bound")?;
     process.works(&step!("open", allowed, "rw"), "bound")?;
-    scene.unbind_after(2 * names.len() as u64 + 2)?;
+    // The terminal of somebody else: what is typed there is whatever its user types.
+    let _controlling = fs::File::options().read(true).write(true).open("/dev/ptmx").context("open a terminal")?;
+    let is_terminal = |name: &std::ffi::OsString| name.to_string_lossy().bytes().all(|byte| byte.is_ascii_digit());
+    let terminal = fs::read_dir("/dev/pts")?.filter_map(|entry| Some(entry.ok()?.file_name())).find(is_terminal);
+    let terminal = std::path::Path::new("/dev/pts").join(terminal.context("no terminal was made")?);
+    process.expect(&step!("open", terminal, "rw"), EACCES, "bound")?;
+    scene.record(&json!({"operation": "file_open", "object": {"path": terminal}, "reason": "no_rule"}))?;
+    scene.unbind_after(2 * names.len() as u64 + 3)?;
     process.works(&step!("open", token, "r"), "after unbinding").map(drop)
 }
 

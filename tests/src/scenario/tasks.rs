@@ -14,7 +14,7 @@ pub const ALL: &[Scenario] = scenarios![Node:
     a_process_in_a_new_session_stays_the_agents,
 ];
 
-const FILES: &str = "files:\n  - {allow: [all], paths: [\"/**\", \"anon:other\"]}\ncapabilities:\n  - {allow: [CAP_SYS_PTRACE, CAP_KILL]}\n";
+const FILES: &str = "files:\n  - {allow: [all], paths: [\"/**\", \"anon:other\", \"anon:pipe\"]}\ncapabilities:\n  - {allow: [CAP_SYS_PTRACE, CAP_KILL]}\n";
 
 /// Ways to look into a process, with the errno that the kernel makes of a denial.
 fn looks(pid: u32) -> Vec<(crate::harness::process::Step, i32)> {
