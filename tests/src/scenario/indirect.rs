@@ -110,8 +110,7 @@ fn a_worker_of_io_uring_has_no_more_capabilities(scene: &mut Scene<'_>) -> Outco
     }
     chown(&other, Some(1), Some(1))?;
     fs::set_permissions(&other, fs::Permissions::from_mode(0o600))?;
-    let spec =
-        "files:\n  - {allow: [all], paths: [\"/**\", \"anon:other\"]}\ncapabilities:\n  - {allow: [CAP_IPC_LOCK]}\n";
+    let spec = "files:\n  - {allow: [all], paths: [\"/**\", \"anon:other\"]}\ncapabilities:\n  - {allow: [CAP_IPC_LOCK]}\nprivileges:\n  - {allow: [io-uring]}\n";
     Cycle::new()
         .uncounted()
         .allowed(step!("ring-open", open, "worker"))
