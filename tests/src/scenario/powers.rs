@@ -10,6 +10,7 @@ use serde_json::json;
 
 pub const ALL: &[Scenario] = scenarios![Node:
     each_power_of_the_kernel_needs_its_privilege,
+    a_key_of_the_user_is_used_only_with_the_privilege,
     a_user_namespace_needs_its_privilege,
     a_ring_its_thread_and_its_commands_need_a_privilege_each,
     a_module_that_the_kernel_asks_for_needs_the_privilege,
@@ -64,7 +65,6 @@ fn each_power_of_the_kernel_needs_its_privilege(scene: &mut Scene<'_>) -> Outcom
             (step!("kernel-log"), "syslog", EACCES),
             (step!("add-key"), "keyring", EACCES),
             (step!("request-key"), "keyring", EACCES),
-            (step!("find-keyring"), "keyring", EACCES),
             (step!("swapon"), "swap", EPERM),
             (step!("swapoff"), "swap", EPERM),
             (step!("quota"), "quota", EACCES),
@@ -74,6 +74,14 @@ fn each_power_of_the_kernel_needs_its_privilege(scene: &mut Scene<'_>) -> Outcom
             (step!("secret-memory"), "secretmem", EACCES),
         ],
     )
+}
+
+fn a_key_of_the_user_is_used_only_with_the_privilege(scene: &mut Scene<'_>) -> Outcome {
+    let key = Process::start()?.works(&step!("make-key"), "as an outsider")?.to_string();
+    // What is denied the kernel looks for in other keyrings, too.
+    Cycle::new().denied(step!("describe-key", key), privilege("keyring")).uncounted().run(scene, "{}")?;
+    let allowed = "privileges:\n  - {allow: [keyring]}\n";
+    Cycle::new().allowed(step!("describe-key", key)).run(scene, allowed)
 }
 
 fn a_user_namespace_needs_its_privilege(scene: &mut Scene<'_>) -> Outcome {

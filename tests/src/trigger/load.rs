@@ -9,7 +9,7 @@ use super::words::Words;
 /// `include/uapi/linux/keyctl.h`
 const KEY_SPEC_PROCESS_KEYRING: i32 = -2;
 const KEY_SPEC_USER_KEYRING: i32 = -4;
-const KEYCTL_GET_KEYRING_ID: i32 = 0;
+const KEYCTL_DESCRIBE: i32 = 6;
 /// `Q_SYNC` for quotas of users (`include/uapi/linux/quota.h`): the one command that needs no file system.
 const Q_SYNC_USERS: i32 = 0x0080_0001_u32.wrapping_shl(8) as i32;
 /// `UFFD_USER_MODE_ONLY`
@@ -87,9 +87,15 @@ pub const STEPS: &[super::Row] = &[
             unsafe { libc::syscall(libc::SYS_request_key, kind.as_ptr(), name.as_ptr(), name.as_ptr(), ring) }
         })
     }),
-    ("find-keyring", |_, _| {
-        // SAFETY: takes numbers.
-        in_child(|| unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_GET_KEYRING_ID, KEY_SPEC_USER_KEYRING, 1) })
+    // A key that all processes of the user see; its id.
+    ("make-key", |_, _| {
+        let (kind, name, ring) = (c"user", c"scenario", KEY_SPEC_USER_KEYRING);
+        // SAFETY: the texts end with NUL; one byte of the last is the key.
+        check(unsafe { libc::syscall(libc::SYS_add_key, kind.as_ptr(), name.as_ptr(), name.as_ptr(), 1, ring) })
+    }),
+    ("describe-key", |_, words| {
+        // SAFETY: no buffer is given: how long the description is.
+        check(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_DESCRIBE, words.number(1), 0, 0) }).map(|_| 0)
     }),
     ("userfaultfd", |_, _| {
         let flags = libc::O_CLOEXEC | USER_MODE_ONLY;

@@ -92,7 +92,9 @@ pub const STEPS: &[super::Row] = &[
                 if pid == 0 {
                     libc::_exit(0);
                 }
-                libc::waitpid(pid as i32, std::ptr::null_mut(), 0);
+                if pid > 0 {
+                    libc::waitpid(pid as i32, std::ptr::null_mut(), 0);
+                }
                 pid
             }
         })
