@@ -50,6 +50,12 @@ pub struct Line {
     pub detail: String,
     /// How to get it, where it is not available.
     pub how: String,
+    /// For a hook whose program was loaded: instructions that the verifier went through; it refuses more than a million.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verified_instructions: Option<u32>,
+    /// For a hook whose program was loaded: instructions of the program.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub translated_instructions: Option<u32>,
 }
 
 /// What can be enforced.
@@ -75,6 +81,8 @@ impl Support {
             state: state_word(feature.state),
             detail: feature.detail.clone(),
             how: feature.how.clone(),
+            verified_instructions: feature.size.and_then(|size| size.verified_instructions),
+            translated_instructions: feature.size.and_then(|size| size.translated_instructions),
         });
         Self { kernel: kernel_release(), enforcement: sum(missing(false), missing(true)), features: lines.collect() }
     }
@@ -160,7 +168,7 @@ mod tests {
     fn hooks_with_the_same_trouble_are_one_line() {
         let states = HOOKS.iter().take(3).enumerate().map(|(index, hook)| {
             let why = if index == 1 { "no such hook" } else { "not permitted" };
-            HookState { hook, status: HookStatus::Refused(why.to_owned()) }
+            HookState { hook, status: HookStatus::Refused(why.to_owned()), size: None }
         });
         let text = reason(&LoadError::Hooks(states.collect()));
         let names = (HOOKS[0].name, HOOKS[1].name, HOOKS[2].name);

@@ -48,6 +48,17 @@ pub struct HookState {
     pub hook: &'static Hook,
     /// What became of it.
     pub status: HookStatus,
+    /// How large its program is; `None` where it is not loaded.
+    pub size: Option<ProgramSize>,
+}
+
+/// How large a program is to the kernel: how near it is to being refused, and how much it adds to an operation at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProgramSize {
+    /// Instructions that the verifier went through on all paths together; it refuses a program with more than a million.
+    pub verified_instructions: Option<u32>,
+    /// Instructions of the program itself, as the kernel translated it.
+    pub translated_instructions: Option<u32>,
 }
 
 impl HookState {
@@ -164,7 +175,8 @@ pub fn open(options: &LoadOptions) -> Result<Loaded, LoadError> {
                 },
             }
         };
-        hooks.push(HookState { hook, status });
+        let size = (status == HookStatus::Loaded).then(|| size(&object, hook)).flatten();
+        hooks.push(HookState { hook, status, size });
     }
     Ok(Loaded { object, hooks })
 }
@@ -241,6 +253,18 @@ fn load(object: &mut Ebpf, hook: &Hook, btf: &aya::Btf) -> Result<(), ProgramErr
     }
 }
 
+/// The kernel's own count; `None` where it does not tell, which is no reason not to enforce.
+fn size(object: &Ebpf, hook: &Hook) -> Option<ProgramSize> {
+    /// Size of a BPF instruction.
+    const INSTRUCTION_BYTES: u32 = 8;
+    let program = object.program(hook.name)?;
+    let info = program.info().ok()?;
+    Some(ProgramSize {
+        verified_instructions: info.verified_instruction_count(),
+        translated_instructions: info.size_translated().map(|bytes| bytes / INSTRUCTION_BYTES),
+    })
+}
+
 fn attach_one(object: &mut Ebpf, hook: &Hook, cgroup: &File) -> Result<(), ProgramError> {
     let program = object.program_mut(hook.name).ok_or(ProgramError::NotLoaded)?;
     match hook.attach {
@@ -286,7 +310,7 @@ impl OnRequest {
             }
             Err(error) => {
                 let status = HookStatus::Refused(explain(&error));
-                Err(LoadError::Hooks(vec![HookState { hook: state.hook, status }]))
+                Err(LoadError::Hooks(vec![HookState { status, ..state.clone() }]))
             }
         }
     }

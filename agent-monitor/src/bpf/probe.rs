@@ -1,6 +1,6 @@
 //! What this kernel and this node can enforce, found by asking the kernel and never by its version.
 
-use super::load::{self, HookStatus, LoadError, LoadOptions, Roots};
+use super::load::{self, HookStatus, LoadError, LoadOptions, ProgramSize, Roots};
 use agent_monitor_common::hook::HOOKS;
 use agent_monitor_common::limit::BINDINGS;
 
@@ -28,6 +28,8 @@ pub struct Feature {
     pub detail: String,
     /// How to get it where it is not available.
     pub how: String,
+    /// How large the program of a hook is.
+    pub size: Option<ProgramSize>,
 }
 
 /// All features, in the order in which they build on each other.
@@ -47,7 +49,7 @@ pub fn probe(roots: &Roots) -> Vec<Feature> {
                 HookStatus::Missing(why) => (FeatureState::Missing, why.clone(), "use a kernel that has it".to_owned()),
                 HookStatus::Refused(why) => (FeatureState::Missing, why.clone(), refused_how(why)),
             };
-            hook_feature(state.hook.name, found, detail, how)
+            Feature { size: state.size, ..hook_feature(state.hook.name, found, detail, how) }
         })),
         Err(error) => features.extend(HOOKS.iter().map(|hook| {
             hook_feature(hook.name, FeatureState::Missing, first_line(&error), "see the lines above".to_owned())
@@ -57,7 +59,7 @@ pub fn probe(roots: &Roots) -> Vec<Feature> {
 }
 
 fn hook_feature(name: &str, state: FeatureState, detail: String, how: String) -> Feature {
-    Feature { name: format!("hook {name}"), state, detail, how }
+    Feature { name: format!("hook {name}"), state, detail, how, size: None }
 }
 
 fn refused_how(why: &str) -> String {
@@ -80,6 +82,7 @@ fn btf(roots: &Roots) -> Feature {
         state: if found { FeatureState::Available } else { FeatureState::NotBuilt },
         detail: path.display().to_string(),
         how: if found { String::new() } else { "use a kernel with CONFIG_DEBUG_INFO_BTF=y".into() },
+        size: None,
     }
 }
 
@@ -99,7 +102,7 @@ fn lsm(roots: &Roots) -> Feature {
         }
         _ => "mount -t securityfs securityfs /sys/kernel/security".into(),
     };
-    Feature { name: "LSM programs (bpf in lsm=)".into(), state, detail, how }
+    Feature { name: "LSM programs (bpf in lsm=)".into(), state, detail, how, size: None }
 }
 
 fn cgroup(roots: &Roots) -> Feature {
@@ -109,6 +112,7 @@ fn cgroup(roots: &Roots) -> Feature {
         state: if found { FeatureState::Available } else { FeatureState::Missing },
         detail: roots.cgroup.display().to_string(),
         how: if found { String::new() } else { format!("mount -t cgroup2 cgroup2 {}", roots.cgroup.display()) },
+        size: None,
     }
 }
 
@@ -122,5 +126,6 @@ fn seccomp() -> Feature {
         state: if available { FeatureState::Available } else { FeatureState::NotBuilt },
         detail: found.map_or_else(|error| format!("read {path}: {error}"), |_| detail.to_owned()),
         how: if available { String::new() } else { "use a kernel with CONFIG_SECCOMP_FILTER=y, and mount proc".into() },
+        size: None,
     }
 }
