@@ -192,3 +192,24 @@ pub fn send(event: *mut core::ffi::c_void, bytes: u64, agent: u32, deny: bool) {
         }
     }
 }
+
+/// Writes a verdict to the log of the kernel programs. The numbers are those of the event.
+// VERIFIER: not inlined, because the arguments of aya-log take most of a stack frame.
+#[cfg(feature = "log")]
+#[inline(never)]
+pub fn log(header: &EventHeader) {
+    use crate::scratch::reload;
+    let (hook, class, access) = (reload(&header.hook), reload(&header.class), reload(&header.access));
+    let (verdict, reason, detail) = (reload(&header.verdict), reload(&header.reason), reload(&header.detail));
+    aya_log_ebpf::info!(
+        (),
+        "hook {} class {} access {:x} verdict {} reason {} detail {} pid {}",
+        hook,
+        class,
+        access,
+        verdict,
+        reason,
+        detail,
+        reload(&header.pid)
+    );
+}

@@ -257,6 +257,8 @@ fn conclude(scratch: &mut Scratch) -> u64 {
     scratch.header.slot = scratch.agent_and_slot as u32;
     scratch.header.verdict = verdict as u8;
     let denied = reload(&scratch.header.verdict) == Verdict::Deny as u8;
+    #[cfg(feature = "log")]
+    crate::emit::log(&scratch.header);
     output(scratch, denied);
     denied.into()
 }

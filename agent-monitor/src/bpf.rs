@@ -5,6 +5,8 @@ mod btf;
 mod field;
 mod image;
 mod load;
+#[cfg(feature = "kernel-log")]
+mod log;
 mod map;
 mod probe;
 mod ring;

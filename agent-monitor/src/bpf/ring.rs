@@ -24,6 +24,8 @@ pub struct Rings {
 
 impl Rings {
     pub(super) fn take(object: &mut Ebpf) -> Result<Self, LoadError> {
+        #[cfg(feature = "kernel-log")]
+        super::log::read(object)?;
         let mut ring = |name: &'static str| -> Result<_, LoadError> {
             let map = object.take_map(name).ok_or_else(|| MapError::new(name, "open", "it was taken before"))?;
             let ring = RingBuf::try_from(map).map_err(|error| MapError::new(name, "open", error))?;
