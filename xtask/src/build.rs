@@ -1,5 +1,6 @@
 //! `cargo xtask build`: agent-monitor and the scenarios as static programs, which run in any machine and container.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
@@ -20,20 +21,27 @@ pub struct Options {}
 pub struct Program {
     /// Where it is.
     pub path: PathBuf,
+    /// Directory of its copy for the machine, beside it.
+    copies: &'static str,
 }
 
 impl Program {
     /// A copy without debug information, which would only take the machine's memory and time.
     pub fn for_machine(&self) -> Result<PathBuf> {
         let name = self.path.file_name().with_context(|| format!("{} has no name", self.path.display()))?;
-        let dir = self.path.with_file_name("for-machine");
+        let dir = self.path.with_file_name(self.copies);
         let stripped = dir.join(name);
-        let time = |path: &Path| path.metadata().and_then(|meta| meta.modified()).ok();
-        if time(&stripped) < time(&self.path) {
+        // The copy gets the time of what it was made from, and is made anew when that is another one: with other features
+        // cargo may put an older program in its place.
+        let time = |path: &Path| path.metadata().and_then(|meta| meta.modified());
+        let made = time(&self.path).with_context(|| format!("read {}", self.path.display()))?;
+        if time(&stripped).ok() != Some(made) {
             std::fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
             let mut strip = Command::new(process::need("strip")?);
             strip.arg("--strip-debug").arg("-o").arg(&stripped).arg(&self.path);
             process::output(&mut strip, &format!("strip {}", self.path.display()))?;
+            let copy = File::options().append(true).open(&stripped).context("open the stripped program")?;
+            copy.set_modified(made).with_context(|| format!("set the time of {}", stripped.display()))?;
         }
         Ok(stripped)
     }
@@ -41,16 +49,24 @@ impl Program {
 
 /// Builds everything that runs in the machine.
 pub fn run(workspace: &Workspace) -> Result<ExitCode> {
-    for program in [agent_monitor(workspace)?].into_iter().chain(scenarios(workspace)?) {
+    for program in [agent_monitor(workspace, false)?].into_iter().chain(scenarios(workspace)?) {
         println!("{}", program.path.display());
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Builds the daemon and command line.
-pub fn agent_monitor(workspace: &Workspace) -> Result<Program> {
-    let programs = programs(workspace, &["--package", "agent-monitor", "--bin", "agent-monitor"])?;
-    programs.into_iter().next().context("cargo built no agent-monitor")
+/// Builds the daemon and command line; with `kernel_log` so that the kernel programs write to its log.
+pub fn agent_monitor(workspace: &Workspace, kernel_log: bool) -> Result<Program> {
+    let mut what = vec!["--package", "agent-monitor", "--bin", "agent-monitor"];
+    if kernel_log {
+        what.extend(["--features", "kernel-log"]);
+    }
+    let mut program = programs(workspace, &what)?.into_iter().next().context("cargo built no agent-monitor")?;
+    if kernel_log {
+        // A machine of another command that starts now must not take it.
+        program.copies = "for-machine-kernel-log";
+    }
+    Ok(program)
 }
 
 /// Builds the programs of the crate `tests`: the scenarios, and what they run.
@@ -89,7 +105,7 @@ fn programs(workspace: &Workspace, what: &[&str]) -> Result<Vec<Program>> {
     let executable = |line: &str| {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;
         let path = message.get("executable")?.as_str()?;
-        Some(Program { path: path.into() })
+        Some(Program { path: path.into(), copies: "for-machine" })
     };
     Ok(text.lines().filter_map(executable).collect())
 }

@@ -25,7 +25,7 @@ pub struct Options {
 pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     let kernels = [Spec::Newest];
     setup::run(workspace, &setup::Options::default(), &kernels)?;
-    let program = build::agent_monitor(workspace)?;
+    let program = build::agent_monitor(workspace, false)?;
     let dir = tempfile::tempdir().context("create a directory for the demo")?;
     let script = dir.path().join("demo.sh");
     fs::write(&script, SCRIPT).with_context(|| format!("write {}", script.display()))?;

@@ -26,9 +26,7 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     if !dir.join("Cargo.toml").is_file() {
         bail!("{} has no Cargo.toml: there is nothing to fuzz", dir.display());
     }
-    if process::find("cargo-fuzz").is_none() && !workspace.tools().join("bin/cargo-fuzz").is_file() {
-        setup::install_cargo_tool(workspace, "cargo-fuzz", None)?;
-    }
+    setup::ensure_tool(workspace, setup::CARGO_FUZZ)?;
     let list = process::output(cargo_fuzz(workspace, "list").args(["--fuzz-dir", "fuzz"]), "list the fuzz targets")?;
     let all: Vec<&str> = list.lines().map(str::trim).filter(|name| !name.is_empty()).collect();
     if let Some(unknown) = options.targets.iter().find(|name| !all.contains(&name.as_str())) {

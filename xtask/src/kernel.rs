@@ -2,6 +2,7 @@
 
 mod package;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,9 @@ const SUITES: [&str; 5] = ["trixie-backports", "forky", "sid", "trixie", "bookwo
 const HOMES: [(&str, &str); 2] = [("6.1", "bookworm"), ("6.12", "trixie")];
 /// Suites among which the newest kernel is.
 const NEWEST: [&str; 3] = ["trixie-backports", "forky", "sid"];
+/// Suites whose kernels make up all that Debian has, the oldest first.
+const ALL_SUITES: [&str; 7] =
+    ["bullseye", "bookworm", "bookworm-backports", "trixie", "trixie-backports", "forky", "sid"];
 
 /// What a user may ask for with `--kernel`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +32,8 @@ pub enum Spec {
     Series(String),
     /// A kernel image of the user's own.
     Path(PathBuf),
+    /// A release that is in the cache, as [`all`] leaves it.
+    Cached(String),
 }
 
 /// A kernel that can be booted.
@@ -60,7 +66,7 @@ impl fmt::Display for Spec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Newest => f.write_str("newest"),
-            Self::Series(series) => f.write_str(series),
+            Self::Series(name) | Self::Cached(name) => f.write_str(name),
             Self::Path(path) => write!(f, "{}", path.display()),
         }
     }
@@ -95,23 +101,77 @@ fn kernels(workspace: &Workspace) -> PathBuf {
 }
 
 fn fetch(workspace: &Workspace, spec: &Spec) -> Result<Kernel> {
-    let kernels = kernels(workspace);
-    fs::create_dir_all(&kernels).with_context(|| format!("create {}", kernels.display()))?;
     let mirror = Mirror::find(&workspace.cache.join("apt")).with_context(|| format!("get kernel {spec}"))?;
     let (suite, release) = resolve(&mirror, spec).with_context(|| format!("get kernel {spec}"))?;
-    let dir = kernels.join(&release);
-    if package::open(&dir).is_err() {
-        eprintln!("xtask: downloading linux {release}");
-        let part = tempfile::tempdir_in(&kernels)?;
-        package::download(&suite, &release, part.path()).with_context(|| format!("get linux {release}"))?;
-        workspace::put(&part.keep(), &dir)?;
-    }
+    let kernel = fetch_release(workspace, &suite, &release)?;
+    let kernels = kernels(workspace);
     let link = kernels.join(spec.to_string());
     let new_link = kernels.join(format!("{spec}.new"));
     let _ = fs::remove_file(&new_link);
     std::os::unix::fs::symlink(&release, &new_link).with_context(|| format!("link {}", new_link.display()))?;
     workspace::put(&new_link, &link)?;
+    Ok(kernel)
+}
+
+fn fetch_release(workspace: &Workspace, suite: &Suite, release: &str) -> Result<Kernel> {
+    let kernels = kernels(workspace);
+    let dir = kernels.join(release);
+    if let Ok(kernel) = package::open(&dir) {
+        return Ok(kernel);
+    }
+    eprintln!("xtask: downloading linux {release}");
+    fs::create_dir_all(&kernels).with_context(|| format!("create {}", kernels.display()))?;
+    let part = tempfile::tempdir_in(&kernels)?;
+    package::download(suite, release, part.path()).with_context(|| format!("get linux {release}"))?;
+    workspace::put(&part.keep(), &dir)?;
     package::open(&dir)
+}
+
+/// All that Debian has.
+#[derive(Debug)]
+pub struct Stock {
+    /// The highest release of each series, the oldest series first, each with the name of its suite.
+    pub kernels: Vec<(Kernel, &'static str)>,
+    /// Suites whose package lists could not be read.
+    pub unread: Vec<&'static str>,
+}
+
+/// Finds and fetches the highest release of each series that Debian's suites hold.
+pub fn all(workspace: &Workspace) -> Result<Stock> {
+    let _lock = workspace.lock_cache()?;
+    let mirror = Mirror::find(&workspace.cache.join("apt")).context("get all kernels of Debian")?;
+    let mut found: BTreeMap<(u32, u32), (String, usize)> = BTreeMap::new();
+    let (mut suites, mut unread) = (Vec::new(), Vec::new());
+    for name in ALL_SUITES {
+        let suite = match mirror.suite(name) {
+            Ok(suite) => suite,
+            Err(failure) => {
+                eprintln!("xtask: leaving out Debian {name}: {failure:#}");
+                unread.push(name);
+                continue;
+            }
+        };
+        for release in suite.packages("linux-image-")?.into_iter().filter_map(|package| cloud_release(&package)) {
+            let Some(series) = series(&release).filter(|_| !is_candidate(&release)) else { continue };
+            let best = found.entry(series).or_insert_with(|| (release.clone(), suites.len()));
+            if rank(&best.0) < rank(&release) {
+                *best = (release, suites.len());
+            }
+        }
+        suites.push((suite, name));
+    }
+    let mut kernels = Vec::new();
+    for (release, at) in found.into_values() {
+        let (suite, name) = &suites[at];
+        kernels.push((fetch_release(workspace, suite, &release)?, *name));
+    }
+    Ok(Stock { kernels, unread })
+}
+
+/// The series of a release: its first two numbers.
+pub fn series(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
 fn resolve(mirror: &Mirror, spec: &Spec) -> Result<(Suite, String)> {
@@ -122,6 +182,7 @@ fn resolve(mirror: &Mirror, spec: &Spec) -> Result<(Suite, String)> {
             let home = HOMES.iter().filter(|(of, _)| of == series).map(|(_, suite)| *suite);
             home.chain(SUITES).collect()
         }
+        Spec::Cached(release) => bail!("linux {release} is not in the cache any more"),
         Spec::Path(path) => bail!("{} is no kernel of Debian", path.display()),
     };
     let mut failures = Vec::new();
@@ -166,20 +227,23 @@ fn belongs(release: &str, spec: &Spec) -> bool {
         Spec::Series(series) => {
             release.strip_prefix(series.as_str()).is_some_and(|rest| rest.starts_with(['.', '-', '+', '~']))
         }
-        Spec::Path(_) => false,
+        Spec::Cached(_) | Spec::Path(_) => false,
     }
 }
 
 /// Orders releases: any final one is above every release candidate, then by the numbers in it.
 fn rank(release: &str) -> (bool, Vec<u64>) {
-    let is_final = !release.contains("rc");
     let numbers = release.trim_end_matches("-cloud-amd64").split(|c: char| !c.is_ascii_digit());
-    (is_final, numbers.filter_map(|number| number.parse().ok()).collect())
+    (!is_candidate(release), numbers.filter_map(|number| number.parse().ok()).collect())
+}
+
+fn is_candidate(release: &str) -> bool {
+    release.contains("rc")
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Spec, belongs, cloud_release, rank};
+    use super::{Spec, belongs, cloud_release, rank, series};
 
     #[test]
     fn a_name_is_a_series_or_newest_or_a_file() {
@@ -204,6 +268,13 @@ mod tests {
         assert!(belongs("6.1.0-50-cloud-amd64", &series));
         assert!(!belongs("6.12.107+deb13-cloud-amd64", &series));
         assert!(belongs("7.3-cloud-amd64", &Spec::Series("7.3".into())));
+    }
+
+    #[test]
+    fn the_series_is_the_first_two_numbers() {
+        assert_eq!(series("6.12.107+deb13-cloud-amd64"), Some((6, 12)));
+        assert_eq!(series("7.3-cloud-amd64"), Some((7, 3)));
+        assert_eq!(series("vmlinuz"), None);
     }
 
     #[test]

@@ -8,6 +8,8 @@ mod fuzz;
 mod kernel;
 mod process;
 mod setup;
+mod support;
+mod test;
 mod vm;
 mod workspace;
 
@@ -34,37 +36,22 @@ enum Command {
     Vm(vm::Options),
     /// Run the checks that must hold before a change lands
     Ci(ci::Options),
-    /// Set up, then run the checks
-    Test(TestOptions),
+    /// Set up, then run the checks; or all kernels of Debian, or the hard runs
+    Test(test::Options),
     /// Show what agent-monitor does: what an agent may do, what it may not, and how that is told
     Demo(demo::Options),
     /// Run each fuzz target for a while
     Fuzz(fuzz::Options),
 }
 
-/// Options of `cargo xtask test`.
-#[derive(Debug, Clone, clap::Args)]
-#[command(after_help = "Example:\n  cargo xtask test --kernel 6.12")]
-struct TestOptions {
-    /// Kernel for the scenarios; may be given again [default: 6.1 and newest]
-    #[arg(long = "kernel", value_name = "6.1|6.12|6.18|newest|PATH")]
-    kernels: Vec<kernel::Spec>,
-}
-
-fn test(workspace: &Workspace, options: &TestOptions) -> anyhow::Result<ExitCode> {
-    let kernels = if options.kernels.is_empty() { setup::default_kernels() } else { options.kernels.clone() };
-    setup::run(workspace, &setup::Options::default(), &kernels)?;
-    ci::run(workspace, &ci::Options { steps: Vec::new(), kernels })
-}
-
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = Workspace::find().and_then(|workspace| match &cli.command {
-        Command::Setup(options) => setup::run(&workspace, options, &setup::default_kernels()),
+        Command::Setup(options) => setup::all(&workspace, options),
         Command::Build(_) => build::run(&workspace),
         Command::Vm(options) => vm::run(&workspace, options),
         Command::Ci(options) => ci::run(&workspace, options),
-        Command::Test(options) => test(&workspace, options),
+        Command::Test(options) => test::run(&workspace, options),
         Command::Demo(options) => demo::run(&workspace, options),
         Command::Fuzz(options) => fuzz::run(&workspace, options),
     });

@@ -1,7 +1,7 @@
 //! `cargo xtask setup`: a list of what the other commands need, each with a look whether it is there and a way to get it.
 
-mod linker;
 mod packages;
+mod tool;
 mod toolchain;
 
 use std::process::ExitCode;
@@ -12,8 +12,8 @@ use anyhow::{Context, Result};
 use crate::kernel::{self, Spec};
 use crate::workspace::Workspace;
 
-pub use linker::install as install_cargo_tool;
-pub use packages::ensure_work;
+pub use packages::{ensure_one as ensure_package, ensure_work};
+pub use tool::{BPF_LINKER, CARGO_DENY, CARGO_FUZZ, ensure as ensure_tool};
 
 /// Options of `cargo xtask setup`.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -24,12 +24,26 @@ pub struct Options {
     pub update_kernels: bool,
 }
 
-/// Installs what is missing.
-pub fn run(workspace: &Workspace, options: &Options, kernels: &[Spec]) -> Result<ExitCode> {
+/// Installs what is missing, with the kernels of CI.
+pub fn all(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
+    run(workspace, options, &[])?;
+    let (kernels, _) = default_kernels(workspace)?;
+    get_kernels(workspace, options, &kernels)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Installs what is missing, with these kernels.
+pub fn run(workspace: &Workspace, options: &Options, kernels: &[Spec]) -> Result<()> {
     let start = Instant::now();
     packages::ensure().context("set up system packages")?;
     toolchain::ensure(workspace).context("set up the Rust toolchain")?;
-    linker::ensure(workspace).context("set up bpf-linker")?;
+    tool::ensure(workspace, BPF_LINKER).context("set up bpf-linker")?;
+    get_kernels(workspace, options, kernels)?;
+    eprintln!("xtask: setup: everything is there ({:.1} s)", start.elapsed().as_secs_f32());
+    Ok(())
+}
+
+fn get_kernels(workspace: &Workspace, options: &Options, kernels: &[Spec]) -> Result<()> {
     for spec in kernels {
         if options.update_kernels {
             let kernel = kernel::update(workspace, spec)?;
@@ -38,11 +52,23 @@ pub fn run(workspace: &Workspace, options: &Options, kernels: &[Spec]) -> Result
             kernel::get(workspace, spec)?;
         }
     }
-    eprintln!("xtask: setup: everything is there ({:.1} s)", start.elapsed().as_secs_f32());
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
-/// The kernels that the scenarios run on by default: the oldest that is supported, and the newest.
-pub fn default_kernels() -> Vec<Spec> {
-    vec![Spec::Series("6.1".to_owned()), Spec::Newest]
+/// The kernels that CI boots by default: the oldest that is supported, the newest, and those between that are kept up for
+/// long. Debian drops one of the latter some day; such a one is told and comes second.
+pub fn default_kernels(workspace: &Workspace) -> Result<(Vec<Spec>, Vec<Spec>)> {
+    let series = |name: &str| Spec::Series(name.to_owned());
+    let (mut kernels, mut left_out) = (vec![series("6.1")], Vec::new());
+    for between in ["6.12", "6.18"].map(series) {
+        match kernel::get(workspace, &between) {
+            Ok(_) => kernels.push(between),
+            Err(error) => {
+                eprintln!("xtask: leaving out linux {between}: {error:#}");
+                left_out.push(between);
+            }
+        }
+    }
+    kernels.push(Spec::Newest);
+    Ok((kernels, left_out))
 }

@@ -24,6 +24,7 @@ use image::Payload;
 use machine::Hardware;
 use session::{Outcome, Report};
 
+pub use machine::Output;
 pub use virtiofs::program as virtiofsd;
 
 /// Exit status where the command had not ended in time, as `timeout` has it.
@@ -87,6 +88,12 @@ pub struct Options {
     /// Do not build agent-monitor and boot without it
     #[arg(long)]
     pub no_build: bool,
+    /// Build agent-monitor with the feature kernel-log, so that the kernel programs write to its log
+    #[arg(long, conflicts_with = "no_build")]
+    pub kernel_log: bool,
+    /// Where the command's standard output goes
+    #[arg(skip)]
+    pub output: Output,
     /// What to run
     #[arg(value_name = "COMMAND", required = true, last = true)]
     pub command: Vec<String>,
@@ -106,22 +113,35 @@ impl Options {
             lsm: DEFAULT_LSM.to_owned(),
             append: String::new(),
             no_build: false,
+            kernel_log: false,
+            output: Output::Shown,
             command: vec![command.to_owned()],
         }
     }
 }
 
-/// Runs the command on each kernel. The first status that is not 0 is the answer, after all have run.
-pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
-    let statuses = run_on_all(workspace, options)?;
-    Ok(statuses.into_iter().map(|(_, status)| status).find(|status| *status != 0).unwrap_or(0).into())
+/// How the command ended on a kernel.
+#[derive(Debug)]
+pub struct Run {
+    /// The kernel's release.
+    pub release: String,
+    /// The command's status, or one of [`TIMED_OUT`], [`FAILED`].
+    pub status: u8,
+    /// What it printed, with [`Output::Kept`].
+    pub output: String,
 }
 
-/// Runs the command on each kernel, and says with which status it ended on which.
-pub fn run_on_all(workspace: &Workspace, options: &Options) -> Result<Vec<(String, u8)>> {
+/// Runs the command on each kernel. The first status that is not 0 is the answer, after all have run.
+pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
+    let runs = run_on_all(workspace, options)?;
+    Ok(runs.iter().map(|run| run.status).find(|status| *status != 0).unwrap_or(0).into())
+}
+
+/// Runs the command on each kernel, and says how it ended on which.
+pub fn run_on_all(workspace: &Workspace, options: &Options) -> Result<Vec<Run>> {
     let mut programs = Vec::new();
     if !options.no_build {
-        programs.push(build::agent_monitor(workspace)?.for_machine()?);
+        programs.push(build::agent_monitor(workspace, options.kernel_log)?.for_machine()?);
     }
     let policies = Some(workspace.root.join("policies")).filter(|dir| dir.is_dir());
     for path in &options.with {
@@ -134,20 +154,21 @@ pub fn run_on_all(workspace: &Workspace, options: &Options) -> Result<Vec<(Strin
         with: options.with.clone(),
         command: command_text(&options.command),
     };
-    let mut statuses = Vec::new();
+    let mut runs = Vec::new();
     for spec in &options.kernels {
         let kernel = kernel::get(workspace, spec)?;
-        let status = boot(workspace, options, &payload, &kernel)?;
-        statuses.push((kernel.release, status));
-        if status == INTERRUPTED {
+        let run = boot(workspace, options, &payload, kernel)?;
+        let is_interrupted = run.status == INTERRUPTED;
+        runs.push(run);
+        if is_interrupted {
             break;
         }
     }
-    Ok(statuses)
+    Ok(runs)
 }
 
-fn boot(workspace: &Workspace, options: &Options, payload: &Payload, kernel: &Kernel) -> Result<u8> {
-    let accel = if options.icount { Accel::Icount } else { accel::best(workspace, kernel)? };
+fn boot(workspace: &Workspace, options: &Options, payload: &Payload, kernel: Kernel) -> Result<Run> {
+    let accel = if options.icount { Accel::Icount } else { accel::best(workspace, &kernel)? };
     if options.cpus == 0 {
         bail!("a machine with no processor does not start; give --cpus 1 or more");
     }
@@ -164,15 +185,16 @@ fn boot(workspace: &Workspace, options: &Options, payload: &Payload, kernel: &Ke
     };
     eprintln!("xtask: linux {}", kernel.release);
     let limit = Duration::from_secs(options.timeout);
-    let mut report = session::run(kernel, &hardware, payload, limit, false)?;
+    let mut report = session::run(&kernel, &hardware, payload, limit, options.output)?;
     for _ in 1..BOOT_TRIES {
         let Some(trouble) = report.trouble_of_boot().filter(|_| accel == Accel::Tcg) else {
             break;
         };
         eprintln!("xtask: linux {}: {trouble}; nothing of ours ran yet, so it boots again", kernel.release);
-        report = session::run(kernel, &hardware, payload, limit, false)?;
+        report = session::run(&kernel, &hardware, payload, limit, options.output)?;
     }
-    tell(workspace, options, kernel, &report)
+    let status = tell(workspace, options, &kernel, &report)?;
+    Ok(Run { release: kernel.release, status, output: String::from_utf8_lossy(&report.output).into_owned() })
 }
 
 /// Tells a person how it ended and returns the exit status.

@@ -38,16 +38,21 @@ const WORK: [(&str, &str); 12] = [
 
 /// Installs the packages that are missing.
 pub fn ensure() -> Result<()> {
-    install(missing())
+    install(&missing())
 }
 
 /// Installs the packages that are missing for the step `work`.
 pub fn ensure_work() -> Result<()> {
     let missing = WORK.iter().filter(|(file, _)| !Path::new(file).exists());
-    install(missing.map(|(_, package)| *package).collect())
+    install(&missing.map(|(_, package)| *package).collect::<Vec<_>>())
 }
 
-fn install(missing: Vec<&'static str>) -> Result<()> {
+/// Installs the package of a program that only one command needs, if it is missing.
+pub fn ensure_one(program: &str, package: &str) -> Result<()> {
+    if process::find(program).is_some() { Ok(()) } else { install(&[package]) }
+}
+
+fn install(missing: &[&str]) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
@@ -60,7 +65,7 @@ fn install(missing: Vec<&'static str>) -> Result<()> {
         bail!("missing: {list}; run: sudo apt-get update && sudo apt-get install --no-install-recommends {list}");
     }
     eprintln!("xtask: setup: installing {list}");
-    apt::install(&missing)
+    apt::install(missing)
 }
 
 fn missing() -> Vec<&'static str> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::image::Payload;
-use super::machine::Hardware;
+use super::machine::{Hardware, Output};
 use super::session::{self, Outcome};
 use super::{DEFAULT_LSM, Root};
 use crate::kernel::Kernel;
@@ -95,7 +95,7 @@ fn probe(kernel: &Kernel) -> Result<Accel> {
         with: Vec::new(),
         command: "true".to_owned(),
     };
-    let report = session::run(kernel, &hardware, &payload, PROBE_LIMIT, true)?;
+    let report = session::run(kernel, &hardware, &payload, PROBE_LIMIT, Output::Hidden)?;
     match report.outcome {
         Outcome::Exited(0) => Ok(Accel::Kvm),
         Outcome::Interrupted => anyhow::bail!("interrupted"),

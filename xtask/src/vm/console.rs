@@ -1,7 +1,7 @@
 //! Watches the kernel's console for what no healthy kernel prints. Pure: lines in, trouble out.
 
 /// What a kernel says when it is in trouble. Each is looked for anywhere in a line.
-const TROUBLE: [&str; 22] = [
+const TROUBLE: [&str; 24] = [
     "Kernel panic",
     "Oops: ",
     "Oops:0",
@@ -23,6 +23,8 @@ const TROUBLE: [&str; 22] = [
     "KCSAN: ",
     "refcount_t: ",
     "WARNING: ",
+    "[ cut here ]",
+    "Call Trace:",
     "possible recursive locking detected",
 ];
 
@@ -104,6 +106,9 @@ mod tests {
             "[    3.1] BUG: KASAN: use-after-free in bpf_prog_free",
             "[    3.1] BUG kmalloc-64 (Not tainted): Poison overwritten",
             "[    3.1] WARNING: CPU: 0 PID: 1 at kernel/bpf/verifier.c:1",
+            "[    3.1] =============================================================================",
+            "[    3.1] BUG: Bad page state in process sh  pfn:00001",
+            "[    3.1] refcount_t: underflow; use-after-free.",
         ] {
             let mut console = Console::default();
             (0..9).for_each(|number| assert!(!console.line(&format!("line {number}"))));

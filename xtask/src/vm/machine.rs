@@ -30,6 +30,18 @@ pub struct Hardware {
     pub append: String,
 }
 
+/// Where the command's standard output goes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Output {
+    /// To our own.
+    #[default]
+    Shown,
+    /// Into the report; standard error is shown.
+    Kept,
+    /// Nowhere, and standard error neither.
+    Hidden,
+}
+
 /// What happens in a machine, in the order in which we hear of it.
 #[derive(Debug)]
 pub enum Happening {
@@ -37,6 +49,8 @@ pub enum Happening {
     Console(String),
     /// A line of boot.sh on the status port.
     Status(String),
+    /// What the command printed, where that is kept.
+    Output(Vec<u8>),
     /// A stream ended, because the machine did.
     Ended,
     /// The user asked us to stop.
@@ -58,14 +72,13 @@ const PORTS: [&str; 3] = ["status", "out", "err"];
 pub const STREAMS: usize = 1 + PORTS.len();
 
 impl Machine {
-    /// Starts a machine. `dir` is for its sockets. What the command prints goes to our own standard output and error,
-    /// or nowhere where `quiet` is set.
+    /// Starts a machine. `dir` is for its sockets.
     pub fn start(
         hardware: &Hardware,
         kernel: &Path,
         initramfs: &Path,
         dir: &Path,
-        quiet: bool,
+        output: Output,
         happenings: &Sender<Happening>,
     ) -> Result<Self> {
         let share = match hardware.root {
@@ -112,7 +125,8 @@ impl Machine {
                 };
                 match name {
                     "status" => lines(stream, &sender, Happening::Status),
-                    _ if quiet => pass(stream, std::io::sink()),
+                    _ if output == Output::Hidden => pass(stream, std::io::sink()),
+                    "out" if output == Output::Kept => pass(stream, Keep(&sender)),
                     "out" => pass(stream, std::io::stdout()),
                     _ => pass(stream, std::io::stderr()),
                 }
@@ -168,6 +182,20 @@ fn lines(stream: impl Read, happenings: &Sender<Happening>, make: fn(String) -> 
     while stream.read_until(b'\n', &mut line).is_ok_and(|count| count > 0) {
         let _ = happenings.send(make(String::from_utf8_lossy(&line).trim_end().to_owned()));
         line.clear();
+    }
+}
+
+/// Makes a happening of each piece of the command's output.
+struct Keep<'a>(&'a Sender<Happening>);
+
+impl Write for Keep<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let _ = self.0.send(Happening::Output(bytes.to_vec()));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 

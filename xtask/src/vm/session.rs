@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::console::Console;
 use super::image::{self, Payload};
-use super::machine::{Happening, Hardware, Machine, STREAMS};
+use super::machine::{Happening, Hardware, Machine, Output, STREAMS};
 use crate::kernel::Kernel;
 
 /// How long the console may go on after the first line of trouble, and the machine after the command's end.
@@ -40,6 +40,8 @@ pub struct Report {
     pub total: Duration,
     /// What the kernel said.
     pub console: Console,
+    /// What the command printed, where it was to be kept.
+    pub output: Vec<u8>,
     /// What QEMU complained about.
     pub complaints: String,
 }
@@ -52,16 +54,23 @@ impl Report {
 }
 
 /// Boots a kernel, runs the payload's command and waits for its end.
-pub fn run(kernel: &Kernel, hardware: &Hardware, payload: &Payload, limit: Duration, quiet: bool) -> Result<Report> {
+pub fn run(kernel: &Kernel, hardware: &Hardware, payload: &Payload, limit: Duration, output: Output) -> Result<Report> {
     let dir = machine_dir()?;
     let initramfs = dir.path().join("initramfs");
     image::write(kernel, payload, &initramfs).context("make the machine's initramfs")?;
     let (sender, receiver) = channel();
     on_interrupt(&sender)?;
     let start = Instant::now();
-    let mut machine = Machine::start(hardware, &kernel.image, &initramfs, dir.path(), quiet, &sender)?;
-    let mut watch =
-        Watch { console: Console::default(), status: None, interrupted: false, boot: None, streams: STREAMS };
+    let mut machine = Machine::start(hardware, &kernel.image, &initramfs, dir.path(), output, &sender)?;
+    let mut watch = Watch {
+        console: Console::default(),
+        status: None,
+        interrupted: false,
+        boot: None,
+        streams: STREAMS,
+        output: Vec::new(),
+    };
+    let quiet = output == Output::Hidden;
     let timed_out = watch.until_end(&receiver, start, limit, &mut machine, quiet, hardware);
     let complaints = machine.complaints();
     drop(machine);
@@ -70,6 +79,7 @@ pub fn run(kernel: &Kernel, hardware: &Hardware, payload: &Payload, limit: Durat
         boot: watch.boot,
         total: start.elapsed(),
         console: watch.console,
+        output: watch.output,
         complaints,
     })
 }
@@ -94,6 +104,7 @@ struct Watch {
     interrupted: bool,
     boot: Option<Duration>,
     streams: usize,
+    output: Vec<u8>,
 }
 
 impl Watch {
@@ -134,6 +145,7 @@ impl Watch {
                     }
                     _ => {}
                 },
+                Ok(Happening::Output(bytes)) => self.output.extend(bytes),
                 Ok(Happening::Ended) => self.streams -= 1,
                 Ok(Happening::Interrupted) => {
                     self.interrupted = true;

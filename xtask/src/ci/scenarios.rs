@@ -1,0 +1,79 @@
+//! The steps that boot kernels and stage the scenarios.
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::Verdict;
+use crate::kernel::Spec;
+use crate::workspace::Workspace;
+use crate::{build, process, setup, vm};
+
+/// How long all scenarios may take on one kernel, interpreted by QEMU on a busy machine.
+pub const LIMIT_SECONDS: u64 = 1200;
+/// How long all work may take on one kernel, likewise.
+const WORK_LIMIT_SECONDS: u64 = 600;
+/// Security modules of the machine that has no `bpf` among them.
+const WITHOUT_BPF: &str = "landlock,lockdown,yama";
+
+/// Stages all scenarios on each kernel.
+pub fn all(workspace: &Workspace, kernels: &[Spec]) -> Result<Verdict> {
+    stage(workspace, kernels, "/root/scenarios", None)
+}
+
+/// Stages those that want a kernel that runs no LSM programs, on the first of the kernels: what they prove does not
+/// depend on it.
+pub fn no_lsm(workspace: &Workspace, kernels: &[Spec]) -> Result<Verdict> {
+    let first = kernels.get(..1).unwrap_or_default();
+    stage(workspace, first, "/root/scenarios --group no-lsm", Some(WITHOUT_BPF))
+}
+
+/// The options of a machine with the scenarios' programs in it.
+pub fn machine(workspace: &Workspace, kernels: &[Spec], command: &str) -> Result<vm::Options> {
+    let with = build::scenarios(workspace)?.iter().map(build::Program::for_machine).collect::<Result<Vec<_>>>()?;
+    if !with.iter().any(|path| path.ends_with("scenarios")) {
+        bail!("the crate `tests` has no program `scenarios`; nothing was tested in the machine");
+    }
+    let mut options = vm::Options::of(kernels, with, command);
+    options.timeout = LIMIT_SECONDS;
+    Ok(options)
+}
+
+/// On the oldest and the newest of the kernels what agents do on a machine with the distribution's programs, which must not
+/// be blocked. Nothing of it is skipped.
+pub fn work(workspace: &Workspace, kernels: &[Spec]) -> Result<Verdict> {
+    setup::ensure_work().context("install what agents work with")?;
+    // The machine shows this root directory, and so the Rust that builds us.
+    let home = std::env::var("HOME").context("HOME is not set, so rustup's directories are not known")?;
+    let places = [("RUSTUP_HOME", ".rustup"), ("CARGO_HOME", ".cargo")];
+    let places = places.map(|(name, below)| (name, std::env::var(name).unwrap_or_else(|_| format!("{home}/{below}"))));
+    let toolchain = std::env::var("RUSTUP_TOOLCHAIN").ok().map(|name| ("RUSTUP_TOOLCHAIN", name));
+    let environment: String = places
+        .into_iter()
+        .chain(toolchain)
+        .map(|(name, value)| format!("{name}={} ", process::shell_quote(&value)))
+        .collect();
+    let command = format!("{environment}/root/scenarios --group work --times --no-skip");
+    let ends: Vec<Spec> = kernels.first().into_iter().chain(kernels.get(1..).and_then(<[_]>::last)).cloned().collect();
+    let mut options = machine(workspace, &ends, &command)?;
+    options.root = vm::Root::Host;
+    options.timeout = WORK_LIMIT_SECONDS;
+    all_passed(workspace, &options)
+}
+
+fn stage(workspace: &Workspace, kernels: &[Spec], command: &str, lsm: Option<&str>) -> Result<Verdict> {
+    let mut options = machine(workspace, kernels, command)?;
+    if let Some(lsm) = lsm {
+        lsm.clone_into(&mut options.lsm);
+    }
+    all_passed(workspace, &options)
+}
+
+fn all_passed(workspace: &Workspace, options: &vm::Options) -> Result<Verdict> {
+    let runs = vm::run_on_all(workspace, options)?;
+    let failed: Vec<String> = runs
+        .iter()
+        .filter(|run| run.status != 0)
+        .map(|run| format!("linux {} with status {}", run.release, run.status))
+        .collect();
+    ensure!(failed.is_empty(), "scenarios failed on {}", failed.join(", "));
+    Ok(Verdict::Passed)
+}

@@ -1,0 +1,45 @@
+//! `cargo xtask test --hard`: the scenarios on kernels that check their own memory, and stress-ng as an agent.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+
+use crate::ci::scenarios;
+use crate::kernel::Spec;
+use crate::workspace::Workspace;
+use crate::{setup, vm};
+
+const SCRIPT: &str = include_str!("hard/stress.sh");
+
+/// The kernel checks each object that it allocates and frees: consistency, red zones, poison, who it was.
+const CHECKED_MEMORY: &str = "slub_debug=FZPU";
+/// How long the stress may take on one kernel.
+const STRESS_LIMIT_SECONDS: u64 = 2400;
+
+/// Runs both on each kernel. The console's watcher fails a machine whose kernel complains.
+pub fn run(workspace: &Workspace, kernels: &[Spec]) -> Result<ExitCode> {
+    setup::ensure_package("stress-ng", "stress-ng").context("set up what only the hard runs need")?;
+    let mut checked = scenarios::machine(workspace, kernels, "/root/scenarios")?;
+    CHECKED_MEMORY.clone_into(&mut checked.append);
+    checked.timeout *= 2;
+
+    let dir = tempfile::tempdir().context("create a directory for the script")?;
+    let script = dir.path().join("stress.sh");
+    std::fs::write(&script, SCRIPT).with_context(|| format!("write {}", script.display()))?;
+    let mut stress = vm::Options::of(kernels, vec![script], "bash /root/stress.sh");
+    CHECKED_MEMORY.clone_into(&mut stress.append);
+    stress.root = vm::Root::Host;
+    stress.memory = Some(3072);
+    stress.timeout = STRESS_LIMIT_SECONDS;
+
+    let mut failed = 0;
+    for (name, options) in [("scenarios", checked), ("stress", stress)] {
+        for run in vm::run_on_all(workspace, &options)? {
+            let well = run.status == 0;
+            let word = if well { "passed".to_owned() } else { format!("FAILED with status {}", run.status) };
+            println!("hard: {name} on linux {} with {CHECKED_MEMORY}: {word}", run.release);
+            failed += u32::from(!well);
+        }
+    }
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
