@@ -41,6 +41,7 @@ pub const SCRATCH_PER_CPU: u32 = 8;
 
 /// Most CPUs that have scratch buffers of their own; on a larger machine the buffers are shared by several CPUs.
 pub const SCRATCH_CPUS: u32 = 256;
+const _: () = assert!(SCRATCH_CPUS.is_power_of_two(), "the kernel programs mask the number of the processor");
 
 /// Bytes of the ring that only denials and losses use. A denial of a short path takes about 250 bytes.
 pub const DENIAL_RING_BYTES: usize = 4 << 20;

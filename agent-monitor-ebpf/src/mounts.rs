@@ -4,7 +4,7 @@
 //! What these hooks judge belongs to the file and not to a name (times, attributes), and a task may use any of the names
 //! that it can reach. So the operation is allowed if some name is; where none is, the record tells of one that was denied.
 
-use crate::kernel::{self, address, load, offset, read};
+use crate::kernel::{self, load, offset, read};
 use crate::operation::Operation;
 use crate::path::{Named, Place, internal_file_system, nameless_text, walk, was_removed};
 use crate::scratch::reload;

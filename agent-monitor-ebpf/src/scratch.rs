@@ -5,7 +5,7 @@ use crate::image::Text;
 use crate::maps::SCRATCH;
 use crate::mounts::Found;
 use agent_monitor_common::event::EventHeader;
-use agent_monitor_common::limit::{NAME_BYTES, PATH_BYTES, SCRATCH_PER_CPU};
+use agent_monitor_common::limit::{NAME_BYTES, PATH_BYTES, SCRATCH_CPUS, SCRATCH_PER_CPU};
 use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
 use core::intrinsics::{AtomicOrdering, atomic_xchg};
 
@@ -112,7 +112,7 @@ impl Scratch {
 #[inline(always)]
 pub fn take() -> Option<&'static mut Scratch> {
     // SAFETY: no argument, no effect.
-    let cpu = unsafe { bpf_get_smp_processor_id() };
+    let cpu = unsafe { bpf_get_smp_processor_id() } & (SCRATCH_CPUS - 1);
     let mut i = 0;
     while i < SCRATCH_PER_CPU {
         if let Some(scratch) = SCRATCH.get_ptr_mut(cpu * SCRATCH_PER_CPU + i) {

@@ -2,7 +2,7 @@
 //! to, because the socket may have been connected by somebody else, or under another policy. Control messages that send
 //! by way of other addresses are denied.
 
-use crate::kernel::{self, Kernel, address, load, read};
+use crate::kernel::{self, Kernel, load, read};
 use crate::operation::{Operation, earlier, guard};
 use crate::scratch::reload;
 use crate::socket::{AF_INET, AF_INET6, AF_UNSPEC, Endpoint};
