@@ -7,7 +7,7 @@ use super::sys::{check, descriptor};
 use super::words::Words;
 
 /// An extended attribute that root may set on any file.
-const ATTRIBUTE: &CStr = c"trusted.agent-monitor-test";
+pub const ATTRIBUTE: &CStr = c"trusted.agent-monitor-test";
 /// Where access lists are set.
 const ACL: &CStr = c"system.posix_acl_access";
 

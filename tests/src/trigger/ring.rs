@@ -3,15 +3,28 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use super::files::ATTRIBUTE;
 use super::network::{address, of_protocol};
 use super::sys::{Done, check, descriptor, errno};
+use super::words::Words;
 
+// `enum io_uring_op` (`include/uapi/linux/io_uring.h`)
+const OP_SENDMSG: u8 = 9;
 const OP_CONNECT: u8 = 16;
 const OP_OPENAT: u8 = 18;
+const OP_SEND: u8 = 26;
+const OP_RENAMEAT: u8 = 35;
+const OP_UNLINKAT: u8 = 36;
+const OP_MKDIRAT: u8 = 37;
+const OP_SYMLINKAT: u8 = 38;
+const OP_LINKAT: u8 = 39;
+const OP_SETXATTR: u8 = 42;
+const OP_SOCKET: u8 = 45;
 const OP_URING_CMD: u8 = 46;
 /// `IORING_SETUP_SQPOLL`
 const SETUP_SQPOLL: u32 = 1 << 1;
 const ENTER_GETEVENTS: u32 = 1;
+const ENTER_SQ_WAKEUP: u32 = 1 << 1;
 /// Always done by a worker thread, and never at once by the caller.
 const ASYNC: u8 = 1 << 4;
 const OFFSETS: [i64; 2] = [0, 0x1000_0000];
@@ -26,26 +39,34 @@ struct Params {
     completion: [u32; 10],
 }
 
-/// The part of `struct io_uring_sqe` that is used here.
+/// `struct io_uring_sqe`.
 #[repr(C)]
+#[derive(Clone, Copy, Default)]
 struct Entry {
     operation: u8,
     flags: u8,
     priority: u16,
     descriptor: i32,
+    /// Also the second address.
     offset: u64,
     address: u64,
     length: u32,
     operation_flags: u32,
-    rest: [u64; 4],
+    user_data: u64,
+    buffer: u32,
+    /// Also, in its lower half, the length of an address.
+    file_index: u32,
+    third_address: u64,
+    rest: u64,
 }
 
-/// The steps, by name. The last word of each is `worker` for a worker thread of the kernel.
+/// The steps, by name. The last word of each is empty for an operation that the caller does, `worker` for one by a worker
+/// thread of the kernel, `thread` for one that a thread of the kernel submits, too (`IORING_SETUP_SQPOLL`).
 pub const STEPS: &[super::Row] = &[
     ("ring-open", |_, words| {
         let path = words.path(1);
-        let opened = submit(OP_OPENAT, words.text(2) == "worker", libc::AT_FDCWD, path.as_ptr() as u64, 0)?;
-        descriptor(opened as i32).map(|_| 0)
+        let entry = Entry { operation: OP_OPENAT, ..at(path.as_ptr()) };
+        descriptor(submit(entry, &words.text(2))? as i32).map(|_| 0)
     }),
     ("ring", |_, _| set_up(0)),
     ("ring-thread", |_, _| set_up(SETUP_SQPOLL)),
@@ -53,61 +74,137 @@ pub const STEPS: &[super::Row] = &[
     ("ring-command", |_, words| {
         // SAFETY: the path ends with NUL.
         let file = descriptor(unsafe { libc::open(words.path(1).as_ptr(), libc::O_RDWR | libc::O_CLOEXEC) })?;
-        submit(OP_URING_CMD, false, file.as_raw_fd(), 0, 0)
+        submit(Entry { operation: OP_URING_CMD, descriptor: file.as_raw_fd(), ..Entry::default() }, "")
     }),
     ("ring-connect", |_, words| {
         let socket = of_protocol(&words.text(1), words.text(2).starts_with('['))?;
         let (name, length) = address(&words.text(2));
-        let worker = words.text(3) == "worker";
-        submit(OP_CONNECT, worker, socket.as_raw_fd(), (&raw const name) as u64, length.into())
+        let entry = Entry { offset: length.into(), ..on(OP_CONNECT, &socket, (&raw const name) as u64) };
+        submit(entry, &words.text(3))
+    }),
+    ("ring-send", |_, words| {
+        let socket = of_protocol(&words.text(1), words.text(2).starts_with('['))?;
+        let (name, length) = address(&words.text(2));
+        let (to, byte) = ((&raw const name) as u64, b"x".as_ptr() as u64);
+        let entry = Entry { offset: to, length: 1, file_index: length, ..on(OP_SEND, &socket, byte) };
+        submit(entry, &words.text(3)).map(|_| 0)
+    }),
+    ("ring-sendmsg", |_, words| {
+        let socket = of_protocol(&words.text(1), words.text(2).starts_with('['))?;
+        let (mut name, length) = address(&words.text(2));
+        let mut byte = *b"x";
+        let mut piece = libc::iovec { iov_base: byte.as_mut_ptr().cast(), iov_len: 1 };
+        // SAFETY: numbers and pointers, for which 0 is a value.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        message.msg_name = (&raw mut name).cast();
+        message.msg_namelen = length;
+        message.msg_iov = &raw mut piece;
+        message.msg_iovlen = 1;
+        let entry = Entry { length: 1, ..on(OP_SENDMSG, &socket, (&raw const message) as u64) };
+        submit(entry, &words.text(3)).map(|_| 0)
+    }),
+    ("ring-socket", |_, words| {
+        let (family, kind) = (words.number(1) as i32, words.number(2) as u64 | libc::SOCK_CLOEXEC as u64);
+        let entry = Entry { operation: OP_SOCKET, descriptor: family, offset: kind, ..Entry::default() };
+        descriptor(submit(entry, &words.text(3))? as i32).map(|_| 0)
+    }),
+    ("ring-mkdir", |_, words| {
+        let path = words.path(1);
+        submit(Entry { operation: OP_MKDIRAT, length: 0o755, ..at(path.as_ptr()) }, &words.text(2))
+    }),
+    ("ring-unlink", |_, words| {
+        let path = words.path(1);
+        submit(Entry { operation: OP_UNLINKAT, ..at(path.as_ptr()) }, &words.text(2))
+    }),
+    ("ring-symlink", |_, words| two_names(words, OP_SYMLINKAT, 0)),
+    ("ring-link", |_, words| two_names(words, OP_LINKAT, libc::AT_FDCWD as u32)),
+    ("ring-rename", |_, words| two_names(words, OP_RENAMEAT, libc::AT_FDCWD as u32)),
+    ("ring-setxattr", |_, words| {
+        let path = words.path(1);
+        let entry = Entry {
+            operation: OP_SETXATTR,
+            offset: b"1".as_ptr() as u64,
+            address: ATTRIBUTE.as_ptr() as u64,
+            length: 1,
+            third_address: path.as_ptr() as u64,
+            ..Entry::default()
+        };
+        submit(entry, &words.text(2))
     }),
 ];
 
+/// An operation on a path.
+fn at(path: *const libc::c_char) -> Entry {
+    Entry { descriptor: libc::AT_FDCWD, address: path as u64, ..Entry::default() }
+}
+
+/// An operation on a descriptor.
+fn on(operation: u8, descriptor: &OwnedFd, address: u64) -> Entry {
+    Entry { operation, descriptor: descriptor.as_raw_fd(), address, ..Entry::default() }
+}
+
+/// An operation on two paths; the directory of the second one is in the length where the operation takes one.
+fn two_names(words: &Words, operation: u8, directory: u32) -> Done {
+    let (from, to) = (words.path(1), words.path(2));
+    let entry = Entry { operation, offset: to.as_ptr() as u64, length: directory, ..at(from.as_ptr()) };
+    submit(entry, &words.text(3))
+}
+
 /// A new ring; nothing is done with it.
 fn set_up(flags: u32) -> Done {
+    ring(flags).map(|_| 0)
+}
+
+fn ring(flags: u32) -> Result<(OwnedFd, Params), i32> {
     let mut params = Params::default();
     params.head[2] = flags;
     // SAFETY: the structure has the size that the kernel knows.
-    descriptor(unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, &raw mut params) } as i32).map(|_| 0)
+    let ring = descriptor(unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, &raw mut params) } as i32)?;
+    Ok((ring, params))
 }
 
-/// One operation through a ring of its own; what it gave.
-fn submit(operation: u8, worker: bool, on: i32, address: u64, offset: u64) -> Done {
-    let mut params = Params::default();
-    // SAFETY: the structure has the size that the kernel knows.
-    let ring = descriptor(unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, &raw mut params) } as i32)?;
-    let (rings, entries) = (map(&ring, OFFSETS[0])?, map(&ring, OFFSETS[1])?);
-    let flags = if worker { ASYNC } else { 0 };
-    let entry = Entry {
-        operation,
-        flags,
-        priority: 0,
-        descriptor: on,
-        offset,
-        address,
-        length: 0,
-        operation_flags: 0,
-        rest: [0; 4],
+/// One operation through a ring of its own; what it gave. The word says which thread does it, see [`STEPS`].
+fn submit(mut entry: Entry, by: &str) -> Done {
+    let (setup, flags, wake) = match by {
+        "" => (0, 0, 0),
+        "worker" => (0, ASYNC, 0),
+        "thread" => (SETUP_SQPOLL, 0, ENTER_SQ_WAKEUP),
+        _ => return Err(-1),
     };
+    entry.flags = flags;
+    let (ring, params) = ring(setup)?;
+    let (rings, entries) = (Mapping::new(&ring, OFFSETS[0])?, Mapping::new(&ring, OFFSETS[1])?);
     // SAFETY: both mappings are longer than what lies in them for one entry, at the places that the kernel gave, and
-    // only this thread and the kernel use them. Both rings are one mapping since 5.4.
+    // only this thread and the kernel use them; the kernel's looks at the entry after the tail was stored. Both rings are
+    // one mapping since 5.4.
     unsafe {
-        entries.cast::<Entry>().write(entry);
-        let at = |offset: u32| rings.add(offset as usize).cast::<u32>();
+        entries.0.cast::<Entry>().write(entry);
+        let at = |offset: u32| rings.0.add(offset as usize).cast::<u32>();
         at(params.submission[6]).write(0);
         AtomicU32::from_ptr(at(params.submission[1])).store(1, Ordering::Release);
         let none = std::ptr::null::<libc::c_void>();
-        check(libc::syscall(libc::SYS_io_uring_enter, ring.as_raw_fd(), 1, 1, ENTER_GETEVENTS, none, 0))?;
+        check(libc::syscall(libc::SYS_io_uring_enter, ring.as_raw_fd(), 1, 1, ENTER_GETEVENTS | wake, none, 0))?;
         // struct io_uring_cqe: { u64 user_data; s32 res; u32 flags }
         let result = at(params.completion[5]).add(2).cast::<i32>().read_volatile();
         if result < 0 { Err(-result) } else { Ok(result.into()) }
     }
 }
 
-/// Maps a part of the ring. It stays mapped: a trigger does few of these.
-fn map(ring: &OwnedFd, offset: i64) -> Result<*mut u8, i32> {
-    let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_POPULATE);
-    // SAFETY: a mapping at an address that the kernel chooses.
-    let at = unsafe { libc::mmap(std::ptr::null_mut(), ROOM, protection, flags, ring.as_raw_fd(), offset) };
-    if at == libc::MAP_FAILED { Err(errno()) } else { Ok(at.cast()) }
+/// A mapped part of a ring, which keeps the ring and its thread.
+struct Mapping(*mut u8);
+
+impl Mapping {
+    fn new(ring: &OwnedFd, offset: i64) -> Result<Self, i32> {
+        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_POPULATE);
+        // SAFETY: a mapping at an address that the kernel chooses.
+        let at = unsafe { libc::mmap(std::ptr::null_mut(), ROOM, protection, flags, ring.as_raw_fd(), offset) };
+        if at == libc::MAP_FAILED { Err(errno()) } else { Ok(Self(at.cast())) }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the mapping was made with this length, and nothing points into it any more.
+        unsafe { libc::munmap(self.0.cast(), ROOM) };
+    }
 }
