@@ -18,6 +18,7 @@ mod no_lsm;
 mod node;
 mod powers;
 mod property;
+mod races;
 mod resources;
 mod rights;
 mod ring;
@@ -68,5 +69,6 @@ pub const ALL: &[&[Scenario]] = &[
     syscalls::ALL,
     syscalls::ALONE,
     property::ALL,
+    races::ALL,
     no_lsm::ALL,
 ];

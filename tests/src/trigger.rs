@@ -12,6 +12,7 @@ mod memory;
 mod mount;
 mod network;
 mod power;
+mod race;
 mod resource;
 mod ring;
 mod sys;
@@ -42,6 +43,7 @@ const TABLES: &[&[Row]] = &[
     resource::STEPS,
     ipc::STEPS,
     ring::STEPS,
+    race::STEPS,
     call::STEPS,
 ];
 

@@ -20,7 +20,7 @@ use crate::{build, process, setup};
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Example:\n  cargo xtask ci --step fmt --step clippy")]
 pub struct Options {
-    /// Run only this step; may be given again
+    /// Run only this step; may be given again. `races` runs only so
     #[arg(long = "step", value_name = "NAME", value_parser = STEPS.map(|step| step.0))]
     pub steps: Vec<String>,
     /// Kernel for the steps that boot one; may be given again [default: 6.1, 6.12, 6.18 and newest]
@@ -41,7 +41,7 @@ pub enum Verdict {
 type Step = (&'static str, fn(&Workspace, &[Spec]) -> Result<Verdict>);
 
 /// The steps, the quick ones first.
-const STEPS: [Step; 10] = [
+const STEPS: [Step; 11] = [
     ("fmt", fmt),
     ("arrows", check_arrows),
     ("bypasses", check_bypasses),
@@ -52,7 +52,11 @@ const STEPS: [Step; 10] = [
     ("scenarios", scenarios::all),
     ("no-lsm", scenarios::no_lsm),
     ("work", scenarios::work),
+    ("races", scenarios::races),
 ];
+
+/// Steps that take minutes and run only where `--step` names them.
+const ON_REQUEST: [&str; 1] = ["races"];
 
 /// Runs the steps, all of them even if one fails, and says at the end how many passed.
 pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
@@ -64,7 +68,10 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
         verifier::bless(workspace, &kernels, options.kernels.is_empty())?;
         return Ok(ExitCode::SUCCESS);
     }
-    let is_wanted = |step: &&Step| options.steps.is_empty() || options.steps.iter().any(|name| name == step.0);
+    let is_wanted = |step: &&Step| match options.steps.as_slice() {
+        [] => !ON_REQUEST.contains(&step.0),
+        named => named.iter().any(|name| name == step.0),
+    };
     let mut results = Vec::new();
     for (name, step) in STEPS.iter().filter(is_wanted) {
         println!("== {name}");

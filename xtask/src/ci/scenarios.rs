@@ -26,6 +26,12 @@ pub fn no_lsm(workspace: &Workspace, kernels: &[Spec]) -> Result<Verdict> {
     stage(workspace, first, "/root/scenarios --group no-lsm", Some(WITHOUT_BPF))
 }
 
+/// Stages the races on the first of the kernels: ten seconds and more each.
+pub fn races(workspace: &Workspace, kernels: &[Spec]) -> Result<Verdict> {
+    let first = kernels.get(..1).unwrap_or_default();
+    stage(workspace, first, "/root/scenarios --group races --times", None)
+}
+
 /// The options of a machine with the scenarios' programs in it.
 pub fn machine(workspace: &Workspace, kernels: &[Spec], command: &str) -> Result<vm::Options> {
     let with = build::scenarios(workspace)?.iter().map(build::Program::for_machine).collect::<Result<Vec<_>>>()?;

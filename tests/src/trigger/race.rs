@@ -1,0 +1,109 @@
+//! Steps that go on for some seconds in threads, while somebody else changes what they are judged by. What was seen is
+//! counted; the step `counted N` tells.
+
+use std::ffi::CString;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use super::sys::{Done, check, descriptor};
+use super::words::Words;
+
+static COUNTED: Mutex<Vec<i64>> = Mutex::new(Vec::new());
+
+/// The steps, by name.
+pub const STEPS: &[super::Row] = &[
+    ("counted", |_, words| {
+        let counted = COUNTED.lock().map_err(|_| libc::EIO)?;
+        counted.get(words.number(1) as usize).copied().ok_or(libc::ERANGE)
+    }),
+    // A thread for each path opens it over and over. Counts for each: opened, denied, what else it ended with.
+    ("race-open", |_, words| {
+        let end = end(words);
+        let paths: Vec<CString> = (2..words.0.len()).map(|index| words.path(index)).collect();
+        let counts = std::thread::scope(|scope| {
+            let open = |path| scope.spawn(move || opens(path, end));
+            let threads: Vec<_> = paths.iter().map(open).collect();
+            threads.into_iter().filter_map(|thread| thread.join().ok()).flatten().collect()
+        });
+        keep(counts)
+    }),
+    // Opens two files in turn, of which one is allowed, and a third. Counts: opens of the two, how often the other one
+    // of the two was found to be allowed, opens of the third that worked, what ended in another way.
+    ("race-turn", |_, words| {
+        let (end, mut counts) = (end(words), [0_i64; 4]);
+        let (paths, never) = ([words.path(2), words.path(3)], words.path(4));
+        let mut allowed = None;
+        while Instant::now() < end {
+            for (index, path) in paths.iter().enumerate() {
+                let now = match open(path) {
+                    Ok(()) => index,
+                    Err(libc::EACCES) => 1 - index,
+                    Err(_) => {
+                        counts[3] += 1;
+                        continue;
+                    }
+                };
+                counts[0] += 1;
+                counts[1] += i64::from(allowed.is_some_and(|before| before != now));
+                allowed = Some(now);
+            }
+            match open(&never) {
+                Ok(()) => counts[2] += 1,
+                Err(libc::EACCES) => {}
+                Err(_) => counts[3] += 1,
+            }
+        }
+        keep(counts.to_vec())
+    }),
+    // Executes a program over and over. What it counts stands in a file, which is held, at any moment: tries begun, the
+    // last that worked, the last that was denied.
+    ("race-exec", |held, words| {
+        let (end, file) = (end(words), held.get(words, 3)?);
+        let exec = Words(vec![b"exec".to_vec(), words.path(2).into_bytes(), b"true".to_vec()]);
+        let step = super::exec::STEPS.iter().find(|row| row.0 == "exec").ok_or(libc::ENOSYS)?.1;
+        let mut counts = [0_i64; 3];
+        while Instant::now() < end {
+            counts[0] += 1;
+            write(file, &counts)?;
+            match step(held, &exec) {
+                Ok(_) => counts[1] = counts[0],
+                Err(libc::EACCES) => counts[2] = counts[0],
+                Err(errno) => return Err(errno),
+            }
+            write(file, &counts)?;
+        }
+        keep(counts.to_vec())
+    }),
+];
+
+fn end(words: &Words) -> Instant {
+    Instant::now() + Duration::from_secs(words.number(1) as u64)
+}
+
+fn keep(counts: Vec<i64>) -> Done {
+    *COUNTED.lock().map_err(|_| libc::EIO)? = counts;
+    Ok(0)
+}
+
+fn open(path: &CString) -> Result<(), i32> {
+    // SAFETY: the path ends with NUL and lives during the call.
+    descriptor(unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) }).map(drop)
+}
+
+fn opens(path: &CString, end: Instant) -> [i64; 3] {
+    let mut counts = [0; 3];
+    while Instant::now() < end {
+        match open(path) {
+            Ok(()) => counts[0] += 1,
+            Err(libc::EACCES) => counts[1] += 1,
+            Err(_) => counts[2] += 1,
+        }
+    }
+    counts
+}
+
+/// Numbers at the start of a file, all at once: each is eight bytes.
+fn write(file: i32, counts: &[i64; 3]) -> Result<(), i32> {
+    // SAFETY: the numbers are as long as is said.
+    check(unsafe { libc::pwrite(file, counts.as_ptr().cast(), size_of_val(counts), 0) } as i64).map(drop)
+}
