@@ -16,6 +16,7 @@ use crate::{scenarios, step};
 
 pub const ALL: &[Scenario] = scenarios![Races:
     a_file_that_never_had_an_allowed_name_is_not_opened_while_directories_are_exchanged,
+    a_file_that_never_had_an_allowed_name_is_not_opened_while_directories_above_it_move,
     a_policy_is_replaced_at_one_moment_for_all_files,
     a_cgroup_made_while_its_policy_changes_is_never_without_one,
     a_program_that_no_policy_allows_is_not_executed_while_bound,
@@ -24,6 +25,8 @@ pub const ALL: &[Scenario] = scenarios![Races:
 
 /// How long each race goes on.
 const SECONDS: u64 = 10;
+/// Directories between the two that move.
+const DEPTH: usize = 150;
 
 /// Stops a thread when it goes out of scope, also on the way out of a failure.
 struct Stop<'a>(&'a AtomicBool);
@@ -96,6 +99,44 @@ fn a_file_that_never_had_an_allowed_name_is_not_opened_while_directories_are_exc
     ensure!(never[0] == 0 && alias[0] == 0, "a file with no allowed name was opened: {never:?} {alias:?}");
     // Neither found always in its place, nor never.
     ensure!(swaps > 100 && secret[1] > 0 && open[0] > 0, "nothing was raced");
+    scene.unbind().map(drop)
+}
+
+/// `file` lies in D, which lies deep in E. D leaves E, then E gets an allowed name; then both go back. At each moment all
+/// names of `file` are denied: only the upper half of its path as it is now, with the lower half as it was, would be
+/// allowed.
+fn a_file_that_never_had_an_allowed_name_is_not_opened_while_directories_above_it_move(
+    scene: &mut Scene<'_>,
+) -> Outcome {
+    let between: PathBuf = (0..DEPTH).map(|number| format!("d{number}")).collect();
+    let [private, public, aside] = ["denied/e", "allowed/e", "aside/d"].map(|name| scene.path(name));
+    let inside = private.join(&between).join("d");
+    let at = |above: &Path| above.join(&between).join("d/file");
+    let file = scene.file(&format!("denied/e/{}/d/file", between.display()), "s");
+    let open = scene.file("allowed/open", "o");
+    fs::create_dir_all(scene.path("aside"))?;
+    let mut process = scene.process()?;
+    scene.bind(ONLY_ALLOWED)?;
+    let moves = || {
+        fs::rename(&inside, &aside)?;
+        fs::rename(&private, &public)?;
+        fs::rename(&public, &private)?;
+        fs::rename(&aside, &inside).context("move a directory back")
+    };
+    let public_file = at(&public);
+    let paths = [file.as_path(), &aside.join("file"), &public_file, &open];
+    let (counts, times) = against(moves, || race(&mut process, &paths))?;
+    println!("{times} times moved; inside, aside, public, open opened, denied, not found: {counts:?}");
+    let [inside, aside, public, open] = counts.as_slice() else { anyhow::bail!("four paths were raced") };
+    ensure!(
+        inside[0] + aside[0] + public[0] == 0,
+        "a file that had denied names only was opened {} + {} + {} times of {} tries, in {times} rounds of renames",
+        inside[0],
+        aside[0],
+        public[0],
+        inside[1] + aside[1] + public[1]
+    );
+    ensure!(times > 100 && inside[1] > 0 && open[0] > 0 && open[1] == 0, "nothing was raced");
     scene.unbind().map(drop)
 }
 
