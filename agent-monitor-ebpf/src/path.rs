@@ -3,8 +3,8 @@
 //! `bpf_d_path` may be called in sleepable programs only, so not in all hooks on any kernel and in no `path_*` hook
 //! before 6.12. This walk works everywhere and is the only way, so all hooks on all kernels agree. It reads what
 //! `prepend_path()` in `fs/d_path.c` reads, inside an RCU read section (no program here sleeps), which keeps names and
-//! mounts from being freed. A rename between two levels can't change the verdict: an agent may rename a directory only
-//! where the policy can't tell the old name from the new. Within one level, name and parent are read under `d_seq`.
+//! mounts from being freed. Within one level, name and parent are read under `d_seq`; then all levels are gone through
+//! once more, so that a path is one that the object had at one moment, whatever others rename meanwhile.
 
 use crate::image::Text;
 use crate::kernel::{self, Kernel, address, load, offset, opaque, read};
@@ -44,7 +44,12 @@ struct Walk {
     buffer: *mut u8,
     state: *mut Loop,
     root: Place,
+    start: Place,
 }
+
+/// Steps of a walk: up once to write the names, up once more to see that all levels are as they were, and the same again
+/// where one was not.
+const STEPS: u32 = 4 * PATH_STEPS;
 
 /// First bytes of a `struct dentry`, which hold all that a step needs; the loader refuses a kernel where they don't.
 pub const DENTRY_BYTES: usize = 64;
@@ -53,16 +58,16 @@ pub const DENTRY_BYTES: usize = 64;
 #[inline(always)]
 pub fn walk(buffer: Buffer, place: Place) -> Result<Text, Fault> {
     let fs: Kernel = load(current(), &kernel::TASK_FS);
-    let mut walk = Walk { buffer: buffer.base, state: buffer.state, root: place_at(address(fs, &kernel::FS_ROOT)) };
+    let root = place_at(address(fs, &kernel::FS_ROOT));
+    let mut walk = Walk { buffer: buffer.base, state: buffer.state, root, start: place };
     // SAFETY: the buffer is this program's own.
     let state = unsafe { &mut *buffer.state };
     state.position = END;
-    state.dentry = place.dentry;
-    state.mount = place.mount;
-    state.mount_root = read(place.mount + offset(&kernel::VFSMOUNT_ROOT) as u64);
+    state.checks = 0;
     state.result = Fault::PathTooLong as u64;
+    start(state, place);
     // SAFETY: the callback gets the address of `walk`, which lives until the helper returns.
-    unsafe { bpf_loop(PATH_STEPS, step as *const () as *mut _, (&raw mut walk).cast(), 0) };
+    unsafe { bpf_loop(STEPS, step as *const () as *mut _, (&raw mut walk).cast(), 0) };
     match reload(&state.result) {
         0 => {}
         1 => return Err(Fault::PathTooLong),
@@ -85,15 +90,56 @@ extern "C" fn step(_index: u32, walk: *mut Walk) -> i64 {
     // SAFETY: `bpf_loop` passes on what it was given, and the buffer is this program's own.
     let (walk, state) = unsafe { (&*walk, &mut *(*walk).state) };
     if state.dentry == walk.root.dentry && state.mount == walk.root.mount {
-        state.result = 0;
-        return 1;
+        return arrive(state, walk.start);
     }
-    let fault = if state.dentry == state.mount_root { leave_mount(state) } else { take_name(walk.buffer, state) };
+    let fault = if state.dentry == state.mount_root {
+        leave_mount(state)
+    } else if state.checks == 0 {
+        take_name(walk.buffer, state)
+    } else {
+        pass_name(state)
+    };
     if fault == 0 {
         return 0;
     }
     state.result = fault;
     1
+}
+
+/// Begins at the object.
+#[inline(always)]
+fn start(state: &mut Loop, place: Place) {
+    state.seen = 0;
+    state.dentry = place.dentry;
+    state.mount = place.mount;
+    state.mount_root = read(place.mount + offset(&kernel::VFSMOUNT_ROOT) as u64);
+}
+
+/// At the root. Each level was read at its own moment; if all are found unchanged once more, then all were as they were
+/// read in the moment between. Else a rename came between, and all is read anew. 0 goes on, 1 ends the loop.
+#[inline(always)]
+fn arrive(state: &mut Loop, place: Place) -> i64 {
+    if state.checks == 0 {
+        state.expected = state.seen;
+        state.checks = 1;
+    } else if state.seen == state.expected {
+        state.result = 0;
+        return 1;
+    } else {
+        state.checks = 0;
+        state.position = END;
+        state.result = Fault::PathUnreadable as u64;
+    }
+    start(state, place);
+    0
+}
+
+/// Notes a level: where it is, and what changes when it is moved.
+#[inline(always)]
+fn note(state: &mut Loop, place: u64, version: u64) {
+    // Any odd number with many bits: levels in another order, or other versions, give another sum.
+    const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
+    state.seen = (state.seen ^ place).wrapping_mul(MIX) ^ version.wrapping_mul(MIX).rotate_left(32);
 }
 
 /// Goes from the top of a mount to the name that it is mounted on. Gives the fault, or 0.
@@ -108,6 +154,7 @@ fn leave_mount(walk: &mut Loop) -> u64 {
     if parent == mount {
         return Fault::PathUnreachable as u64;
     }
+    note(walk, mount, parent ^ mountpoint.rotate_left(32));
     walk.dentry = mountpoint;
     walk.mount = parent + offset(&kernel::MOUNT_MNT) as u64;
     walk.mount_root = read(walk.mount + offset(&kernel::VFSMOUNT_ROOT) as u64);
@@ -152,6 +199,25 @@ fn take_name(buffer: *mut u8, walk: &mut Loop) -> u64 {
     // SAFETY: position < END.
     unsafe { *buffer.add(position as usize) = b'/' };
     walk.position = position;
+    note(walk, walk.dentry, sequence.into());
+    walk.dentry = parent;
+    0
+}
+
+/// Goes to the directory of a name, without writing it. Gives the fault, or 0.
+#[inline(always)]
+fn pass_name(walk: &mut Loop) -> u64 {
+    let dentry: [u64; DENTRY_BYTES / 8] = read(walk.dentry);
+    let head = (&raw const dentry).cast::<u8>();
+    let parent: u64 = field(head, offset(&kernel::DENTRY_PARENT));
+    let sequence: u32 = field(head, offset(&kernel::DENTRY_SEQ));
+    if parent == 0 {
+        return Fault::PathUnreadable as u64;
+    }
+    if parent == walk.dentry {
+        return Fault::PathUnreachable as u64;
+    }
+    note(walk, walk.dentry, sequence.into());
     walk.dentry = parent;
     0
 }

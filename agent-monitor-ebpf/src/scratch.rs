@@ -33,6 +33,12 @@ pub struct Loop {
     pub mount: u64,
     /// Path walk: the top of `mount`.
     pub mount_root: u64,
+    /// Path walk: not 0 on the second way up, which checks the first.
+    pub checks: u64,
+    /// Path walk: a number made of all levels that were gone through.
+    pub seen: u64,
+    /// Path walk: the same of the first way up.
+    pub expected: u64,
 }
 
 /// One buffer.

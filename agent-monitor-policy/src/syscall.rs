@@ -35,7 +35,7 @@ pub const GROUPS: &[Group] = &[
             "copy_file_range", "execveat", "fadvise64", "flock", "fork", "get_mempolicy", "getcpu", "getpriority",
             "getrusage", "io_cancel", "io_destroy", "io_getevents", "io_pgetevents", "io_setup", "io_submit", "ioctl",
             "ioprio_get", "kcmp", "kill", "lsm_get_self_attr", "lsm_list_modules", "madvise", "memfd_create",
-            "mincore", "mq_getsetattr", "mq_notify", "mq_open", "mq_timedreceive", "mq_timedsend", "mq_unlink",
+            "mincore",
             "mremap", "msgctl", "msgget", "msgrcv", "msgsnd", "pidfd_open", "pidfd_send_signal", "pipe", "pipe2",
             "prctl", "process_madvise", "readahead", "remap_file_pages", "rt_sigqueueinfo", "rt_tgsigqueueinfo",
             "sched_get_priority_max", "sched_get_priority_min", "sched_getattr", "sched_getparam",
@@ -341,7 +341,7 @@ mod tests {
              sched_getaffinity sched_setaffinity sched_setscheduler prlimit64 landlock_create_ruleset pidfd_open \
              pidfd_send_signal faccessat2 epoll_pwait2 copy_file_range getrandom mremap madvise mincore io_setup \
              setpriority ioprio_set inotify_init1 timerfd_create signalfd4 eventfd2 set_robust_list futex_waitv flock \
-             fallocate sendfile splice pkey_alloc shmget mq_open unshare prctl capset seccomp ioctl uname sysinfo umask \
+             fallocate sendfile splice pkey_alloc shmget unshare prctl capset seccomp ioctl uname sysinfo umask \
              setsid get_mempolicy mbind fchmodat2 utimensat renameat2 exit_group kcmp process_madvise";
         for name in needed.split_whitespace() {
             assert!(holds(AGENT, name), "@agent lacks {name}");
@@ -358,7 +358,7 @@ mod tests {
             }
         }
         let calls = "bpf io_uring_setup io_uring_enter io_uring_register process_vm_readv process_vm_writev userfaultfd \
-             personality modify_ldt syslog acct quotactl setns open_by_handle_at name_to_handle_at fanotify_init";
+             personality modify_ldt syslog acct quotactl setns mq_open mq_unlink open_by_handle_at name_to_handle_at fanotify_init";
         for name in calls.split_whitespace() {
             assert!(!holds(AGENT, name), "@agent has {name}");
         }

@@ -1,9 +1,12 @@
 //! Who gets the signals about a file: judged where it is set, because the hook that sees them sent runs in whatever task
-//! the event meets.
+//! the event meets. And leases, which make others wait for the file: they need `write`.
 
 use super::file_ioctl::judge_owner;
-use crate::operation::earlier;
+use super::file_open::file_text;
+use crate::kernel::{self, Kernel, load};
+use crate::operation::{earlier, guard};
 use crate::task::{current, id_in_own_namespace, leader};
+use agent_monitor_common::class::{Class, file};
 use agent_monitor_common::hook::HookId;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
@@ -11,6 +14,8 @@ use aya_ebpf::programs::LsmContext;
 // `include/uapi/asm-generic/fcntl.h`
 const F_SETOWN: u32 = 8;
 const F_SETOWN_EX: u32 = 15;
+const F_SETLEASE: u32 = 1024;
+const F_UNLCK: u32 = 2;
 
 #[lsm(hook = "file_fcntl")]
 fn file_fcntl(ctx: LsmContext) -> i32 {
@@ -21,6 +26,18 @@ fn file_fcntl(ctx: LsmContext) -> i32 {
         F_SETOWN => judge_owner(HookId::FileFcntl, ctx.arg(3), owner & 0xffff_ffff),
         // The number of the process is in the caller's memory, where it may change after it was looked at.
         F_SETOWN_EX => judge_owner(HookId::FileFcntl, ctx.arg(3), 0),
+        F_SETLEASE if owner as u32 != F_UNLCK => guard(
+            HookId::FileFcntl,
+            Class::File,
+            ctx.arg(3),
+            #[inline(always)]
+            |operation| {
+                let open: Kernel = ctx.arg(0);
+                let found = file_text(operation, open, load(open, &kernel::FILE_F_INODE));
+                operation.judge_found_path(Class::File, found, file::WRITE);
+                true
+            },
+        ),
         _ => earlier(ctx.arg(3)),
     }
 }

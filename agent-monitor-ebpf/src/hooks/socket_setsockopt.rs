@@ -1,5 +1,6 @@
-//! Options of a socket that make it send by way of other addresses: a source route in IP options, a routing header. A
-//! packet goes to the first address of the route, which no other hook sees.
+//! Options of a socket that make it send by way of other addresses: a source route in IP options, a routing header (also
+//! one kept with a flow label), a header of the caller's own on a raw socket. A packet goes to the address that these
+//! name, which no other hook sees.
 
 use crate::operation::{earlier, guard};
 use agent_monitor_common::class::{Builtin, Class, network};
@@ -9,16 +10,22 @@ use aya_ebpf::programs::LsmContext;
 
 // `include/uapi/linux/in.h`, `include/uapi/linux/in6.h`
 const SOL_IP: u32 = 0;
+const IP_HDRINCL: u32 = 3;
 const IP_OPTIONS: u32 = 4;
 const SOL_IPV6: u32 = 41;
 const IPV6_2292PKTOPTIONS: u32 = 6;
+const IPV6_FLOWLABEL_MGR: u32 = 32;
+const IPV6_HDRINCL: u32 = 36;
 const IPV6_RTHDR: u32 = 57;
 
 #[lsm(hook = "socket_setsockopt")]
 fn socket_setsockopt(ctx: LsmContext) -> i32 {
     let (level, option): (u32, u32) = (ctx.arg(1), ctx.arg(2));
-    let routes = level == SOL_IP && option == IP_OPTIONS
-        || level == SOL_IPV6 && (option == IPV6_RTHDR || option == IPV6_2292PKTOPTIONS);
+    let routes = match level {
+        SOL_IP => matches!(option, IP_HDRINCL | IP_OPTIONS),
+        SOL_IPV6 => matches!(option, IPV6_2292PKTOPTIONS | IPV6_FLOWLABEL_MGR | IPV6_HDRINCL | IPV6_RTHDR),
+        _ => false,
+    };
     if !routes {
         return earlier(ctx.arg(3));
     }

@@ -14,6 +14,7 @@ pub const ALL: &[Scenario] = scenarios![Node:
     a_received_descriptor_needs_the_rights_that_it_has,
     a_descriptor_from_before_the_binding_truncates_nothing,
     flags_of_a_file_are_set_only_by_a_rule,
+    a_lease_needs_the_right_to_write,
     a_socket_connected_before_binding_sends_nothing_to_a_denied_address,
     an_accepted_connection_is_answered_where_listening_is_allowed,
 ];
@@ -97,6 +98,18 @@ fn flags_of_a_file_are_set_only_by_a_rule(scene: &mut Scene<'_>) -> Outcome {
     outsider.expect(&by_ioctl, others[0], "as an outsider")?;
     scene.unbind_after(denials)?;
     process.expect(&by_ioctl, others[0], "after unbinding").map(drop)
+}
+
+/// A lease makes whoever opens the file wait.
+fn a_lease_needs_the_right_to_write(scene: &mut Scene<'_>) -> Outcome {
+    let (file, free) = (scene.file("file", "f"), scene.file("free", "f"));
+    let denied = record("file_fcntl", &["write"], json!({"path": file}), "no_rule", None);
+    crate::harness::Cycle::new()
+        .allowed(step!("hold", "file", file, "r"))
+        .denied(step!("lease", "file"), denied)
+        .allowed(step!("hold", "free", free, "r"))
+        .allowed(step!("lease", "free"))
+        .run(scene, "files:\n  - {allow: [read], paths: [\"$W/*\"]}\n  - {allow: [write], paths: [\"$W/free\"]}\n")
 }
 
 fn a_socket_connected_before_binding_sends_nothing_to_a_denied_address(scene: &mut Scene<'_>) -> Outcome {

@@ -13,6 +13,7 @@ pub const ALL: &[Scenario] = scenarios![Node:
     a_coding_agent_plants_nothing_that_others_run_later,
     a_coding_agent_reaches_no_socket_of_the_machine,
     a_coding_agent_executes_nothing_from_its_workspace,
+    an_agent_runs_no_program_among_the_libraries,
 ];
 
 /// Binds the scene to the policy `coding-agent` with workspace `w` and home `home` in the scene's directory.
@@ -158,4 +159,21 @@ fn a_coding_agent_executes_nothing_from_its_workspace(scene: &mut Scene<'_>) -> 
     }
     process.expect(&step!("map-exec", program), EACCES, "bound, as LD_PRELOAD would")?;
     scene.record(&json!({"operation": "mmap_file", "object": {"path": program}, "access": ["map-exec"]})).map(drop)
+}
+
+/// The loader runs what it may map executable, so that is libraries alone.
+fn an_agent_runs_no_program_among_the_libraries(scene: &mut Scene<'_>) -> Outcome {
+    let place = std::path::Path::new("/usr/lib/agent-monitor-scenario");
+    fs::create_dir_all(place)?;
+    let (program, library) = (place.join("program"), place.join("library.so.1"));
+    fs::write(&program, "p")?;
+    fs::write(&library, "l")?;
+    let mut process = scene.process()?;
+    scene.bind_named("base", json!({}))?;
+    process.expect(&step!("map-exec", program), EACCES, "bound")?;
+    scene.record(&json!({"operation": "mmap_file", "access": ["map-exec"], "object": {"path": program}}))?;
+    process.works(&step!("map-exec", library), "bound")?;
+    scene.unbind_after(1)?;
+    process.works(&step!("map-exec", program), "after unbinding")?;
+    fs::remove_dir_all(place).map_err(Into::into)
 }

@@ -106,7 +106,8 @@ fn a_socket_made_before_binding_reaches_no_denied_address(scene: &mut Scene<'_>)
 
 /// A packet with a source route goes to the first address of the route, whatever its destination is.
 fn nothing_is_sent_by_way_of_other_addresses(scene: &mut Scene<'_>) -> Outcome {
-    let spec = format!("{CREATE}  - {{allow: [connect, send], to: {{addresses: [\"127.0.0.1\", \"::1\"]}}}}\n");
+    let spec = "network:\n  - {allow: [create], sockets: [inet, inet6, inet-raw, inet6-raw]}\n  \
+                - {allow: [connect, send], to: {addresses: [\"127.0.0.1\", \"::1\"]}}\ncapabilities:\n  - {allow: [CAP_NET_RAW]}\n";
     let denied = |hook: &str| builtin(hook, &["send"], json!({}), "source-route");
     let mut outsider = Process::start()?;
     let mut cycle = Cycle::new();
@@ -115,6 +116,9 @@ fn nothing_is_sent_by_way_of_other_addresses(scene: &mut Scene<'_>) -> Outcome {
         (step!("set-ip-options", "tcp"), "socket_setsockopt"),
         (step!("set-routing-header", "udp"), "socket_setsockopt"),
         (step!("set-routing-header", "tcp"), "socket_setsockopt"),
+        (step!("set-flow-label"), "socket_setsockopt"),
+        (step!("set-own-header", "4"), "socket_setsockopt"),
+        (step!("set-own-header", "6"), "socket_setsockopt"),
         (step!("send-routed", "udp", "127.0.0.1:9"), "socket_sendmsg"),
         (step!("send-routed", "udp", "[::1]:9"), "socket_sendmsg"),
     ] {
@@ -122,7 +126,11 @@ fn nothing_is_sent_by_way_of_other_addresses(scene: &mut Scene<'_>) -> Outcome {
         anyhow::ensure!(errno != libc::EACCES, "{step:?} is refused to an outsider too");
         cycle = cycle.denied(step, denied(hook)).otherwise(errno);
     }
-    cycle.allowed(step!("sendto", "udp", "127.0.0.1:9")).run(scene, &spec)
+    cycle
+        // A raw socket whose packets have a header of the caller's own.
+        .denied(step!("socket", "2", "3", "255"), builtin("socket_create", &["create"], json!({}), "source-route"))
+        .allowed(step!("sendto", "udp", "127.0.0.1:9"))
+        .run(scene, spec)
 }
 
 fn a_raw_socket_reaches_no_denied_address(scene: &mut Scene<'_>) -> Outcome {

@@ -131,6 +131,13 @@ pub const STEPS: &[super::Row] = &[
     }),
     // SAFETY: see above.
     ("removeacl", |_, words| check(unsafe { libc::removexattr(words.path(1).as_ptr(), ACL.as_ptr()) })),
+    ("lease", |held, words| {
+        let file = held.get(words, 1)?;
+        // SAFETY: takes numbers.
+        check(unsafe { libc::fcntl(file, libc::F_SETLEASE, libc::F_RDLCK) })?;
+        // SAFETY: takes numbers.
+        check(unsafe { libc::fcntl(file, libc::F_SETLEASE, libc::F_UNLCK) })
+    }),
     ("setflags", |held, words| {
         let flags = 0_i32;
         // SAFETY: see above; the argument is a number of four bytes.

@@ -9,6 +9,8 @@ use super::words::Words;
 
 const IPPROTO_MPTCP: i32 = 262;
 const TCP_FASTOPEN_CONNECT: i32 = 30;
+const IPV6_FLOWLABEL_MGR: i32 = 32;
+const IPV6_HDRINCL: i32 = 36;
 const IPV6_RTHDR: i32 = 57;
 
 /// The steps, by name. `PROTOCOL ADDRESS:PORT` follows most.
@@ -105,6 +107,25 @@ pub const STEPS: &[super::Row] = &[
         // SAFETY: the header is as long as is said.
         check(unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_IPV6, option, header.as_ptr().cast(), length) })
     }),
+    ("set-own-header", |_, words| {
+        let v6 = words.text(1) == "6";
+        let socket = of_protocol(if v6 { "raw6" } else { "raw4" }, v6)?;
+        let (level, option) = if v6 { (libc::SOL_IPV6, IPV6_HDRINCL) } else { (libc::SOL_IP, libc::IP_HDRINCL) };
+        set(&socket, level, option)
+    }),
+    ("set-flow-label", |_, _| {
+        // struct in6_flowlabel_req: destination, label, action (get), share (any), flags (create), times, padding.
+        let mut request = [0_u8; 32];
+        request[15] = 1;
+        request[21] = 255;
+        request[22] = 1;
+        let socket = of_protocol("udp", true)?;
+        // SAFETY: the request is as long as is said.
+        check(unsafe {
+            let at = request.as_ptr().cast();
+            libc::setsockopt(socket.as_raw_fd(), libc::SOL_IPV6, IPV6_FLOWLABEL_MGR, at, 32)
+        })
+    }),
     ("send-routed", |_, words| routed(words)),
     ("listen-unbound", |_, words| listen(&of_protocol("tcp", words.text(1) == "6")?)),
 ];
@@ -126,6 +147,7 @@ pub fn of_protocol(protocol: &str, v6: bool) -> Result<OwnedFd, i32> {
         "udplite" => socket(family, libc::SOCK_DGRAM, libc::IPPROTO_UDPLITE),
         "mptcp" => socket(family, libc::SOCK_STREAM, IPPROTO_MPTCP),
         "ping" => socket(family, libc::SOCK_DGRAM, libc::IPPROTO_ICMP),
+        "raw4" => socket(libc::AF_INET, libc::SOCK_RAW, 253),
         "raw6" => socket(libc::AF_INET6, libc::SOCK_RAW, 253),
         "raw" => socket(family, libc::SOCK_RAW, libc::IPPROTO_RAW),
         _ => socket(family, libc::SOCK_STREAM, 0),
