@@ -89,9 +89,10 @@ impl Budget {
                     against.0, against.1
                 ));
             }
+            let mut without_line = Vec::new();
             for (hook, now, _) in hooks {
                 let Some(&(before, _)) = self.0.get(&(hook.clone(), against)) else {
-                    problems.push(format!("hook {hook} has no line for linux {name} ({now} instructions); {BLESS}"));
+                    without_line.push(hook.as_str());
                     continue;
                 };
                 let change = format!("hook {hook} on linux {name}: {before} -> {now} verified instructions");
@@ -101,6 +102,9 @@ impl Budget {
                 } else if u64::from(*now) + tenth < u64::from(before) {
                     notes.push(format!("{change}; {BLESS}"));
                 }
+            }
+            if !without_line.is_empty() {
+                problems.push(format!("no line for linux {name} and {}; {BLESS}", without_line.join(", ")));
             }
             let gone = self.0.keys().filter(|(hook, of)| of == series && !hooks.iter().any(|(name, ..)| name == hook));
             problems.extend(gone.map(|(hook, _)| {
