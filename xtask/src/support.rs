@@ -73,11 +73,16 @@ impl Support {
         bad.map(|feature| format!("{}: {}: {}", feature.feature, feature.state, feature.detail)).collect()
     }
 
-    /// The same in few words: features with the same trouble together, and the first line of the trouble only.
+    /// The same in few words: features with the same trouble together, and the first line of the trouble only, with the
+    /// next one where it only announces that.
     pub fn reasons(&self) -> Vec<String> {
         let mut reasons: Vec<(String, Vec<&str>)> = Vec::new();
         for feature in self.features.iter().filter(|feature| feature.state != "available") {
-            let why = format!("{}: {}", feature.state, feature.detail.lines().next().unwrap_or_default());
+            let mut lines = feature.detail.lines();
+            let mut why = format!("{}: {}", feature.state, lines.next().unwrap_or_default());
+            if why.ends_with(':') {
+                why.extend([" ", lines.next().unwrap_or_default()]);
+            }
             match reasons.iter_mut().find(|(known, _)| *known == why) {
                 Some((_, names)) => names.push(feature.name()),
                 None => reasons.push((why, vec![feature.name()])),
@@ -101,8 +106,8 @@ mod tests {
 
     const ANSWER: &str = r#"{"kernel": "6.1", "enforcement": "none", "features": [
         {"feature": "kernel types (BTF)", "state": "available", "detail": "/sys", "how": ""},
-        {"feature": "hook a", "state": "missing", "detail": "refused\nby the verifier", "how": "report"},
-        {"feature": "hook b", "state": "missing", "detail": "refused\nat once", "how": "report"},
+        {"feature": "hook a", "state": "missing", "detail": "refused:\nby the verifier\nat last", "how": "report"},
+        {"feature": "hook b", "state": "missing", "detail": "refused:\nby the verifier\nat once", "how": "report"},
         {"feature": "hook c", "state": "available", "detail": "x", "how": "",
          "verified_instructions": 12, "translated_instructions": 5},
         {"feature": "hook d", "state": "available", "detail": "not needed: x", "how": ""}]}
@@ -115,8 +120,8 @@ mod tests {
         assert_eq!(support.hooks().len(), 4);
         assert_eq!(support.hooks()[2].verified_instructions, Some(12));
         assert_eq!(support.lacks(), ["d"]);
-        assert_eq!(support.reasons(), ["a, b: missing: refused"]);
-        assert_eq!(support.troubles()[0], "hook a: missing: refused\nby the verifier");
+        assert_eq!(support.reasons(), ["a, b: missing: refused: by the verifier"]);
+        assert_eq!(support.troubles()[0], "hook a: missing: refused:\nby the verifier\nat last");
     }
 
     #[test]

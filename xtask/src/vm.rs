@@ -32,7 +32,7 @@ pub const TIMED_OUT: u8 = 124;
 /// Exit status where the machine failed, or we did.
 pub const FAILED: u8 = 125;
 /// Exit status after Ctrl-C, as a shell has it.
-const INTERRUPTED: u8 = 130;
+pub const INTERRUPTED: u8 = 130;
 
 const DEFAULT_LSM: &str = "landlock,lockdown,yama,bpf";
 

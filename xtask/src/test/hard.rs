@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::ci::scenarios;
 use crate::kernel::Spec;
@@ -35,6 +35,7 @@ pub fn run(workspace: &Workspace, kernels: &[Spec]) -> Result<ExitCode> {
     let mut failed = 0;
     for (name, options) in [("scenarios", checked), ("stress", stress)] {
         for run in vm::run_on_all(workspace, &options)? {
+            ensure!(run.status != vm::INTERRUPTED, "interrupted");
             let well = run.status == 0;
             let word = if well { "passed".to_owned() } else { format!("FAILED with status {}", run.status) };
             println!("hard: {name} on linux {} with {CHECKED_MEMORY}: {word}", run.release);

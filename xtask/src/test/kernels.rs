@@ -3,7 +3,7 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::ci::scenarios;
 use crate::kernel::{self, Spec};
@@ -41,15 +41,18 @@ struct Row {
 /// Boots them all and writes the table; a kernel that does not what it must is a failure, after all have run.
 pub fn run(workspace: &Workspace) -> Result<ExitCode> {
     let kernel::Stock { kernels, unread } = kernel::all(workspace)?;
-    let mut rows = Vec::new();
-    for (kernel, suite) in kernels {
-        let is_supported = kernel::series(&kernel.release).is_some_and(|series| series >= OLDEST);
-        let mut options = scenarios::machine(workspace, &[Spec::Cached(kernel.release)], COMMAND)?;
-        options.output = vm::Output::Kept;
-        for run in vm::run_on_all(workspace, &options)? {
-            rows.push(row(&run, suite, is_supported));
-        }
-    }
+    let specs: Vec<Spec> = kernels.iter().map(|(kernel, _)| Spec::Cached(kernel.release.clone())).collect();
+    let mut options = scenarios::machine(workspace, &specs, COMMAND)?;
+    options.output = vm::Output::Kept;
+    let runs = vm::run_on_all(workspace, &options)?;
+    ensure!(runs.iter().all(|run| run.status != vm::INTERRUPTED), "interrupted: {FILE} stays as it is");
+    let rows: Vec<Row> = runs
+        .iter()
+        .zip(&kernels)
+        .map(|(run, (kernel, suite))| {
+            row(run, suite, kernel::series(&kernel.release).is_some_and(|series| series >= OLDEST))
+        })
+        .collect();
     let path = workspace.root.join(FILE);
     std::fs::write(&path, text(&rows, &unread)).with_context(|| format!("write {}", path.display()))?;
     let failed = rows.iter().filter(|row| !row.is_well).count();

@@ -22,6 +22,9 @@ case " $(cat /proc/cmdline) " in
     mount -t tmpfs -o mode=755 upper /upper && mkdir /upper/files /upper/work || fail "cannot make a writable layer"
     mount -t overlay -o "lowerdir=/payload:/host,upperdir=/upper/files,workdir=/upper/work" root /new ||
         fail "cannot lay a writable layer over the host's root directory"
+    # The writable layer alone: all that was changed since the boot, and nothing else.
+    mkdir -p /new/.machine/upper && mount --bind /upper/files /new/.machine/upper &&
+        mount -o remount,ro,bind /new/.machine/upper || fail "cannot show the writable layer"
     ;;
 *)
     # A mount of its own, so that pivot_root and mount namespaces work in it as on any machine.
