@@ -50,6 +50,7 @@ macro_rules! kernel_fields {
             SOCK_PEER_PORT, "sock", "__sk_common.skc_dport", "the peer's port";
             SOCK_PEER_V4, "sock", "__sk_common.skc_daddr", "the peer's IPv4 address";
             SOCK_PEER_V6, "sock", "__sk_common.skc_v6_daddr", "the peer's IPv6 address";
+            UNIX_SOCK_PEER, "unix_sock", "peer", "the socket that a unix socket is connected to";
             UNIX_SOCK_ADDRESS, "unix_sock", "addr", "the name of a unix socket";
             UNIX_SOCK_PATH, "unix_sock", "path", "the path of a unix socket";
             UNIX_ADDRESS_LENGTH, "unix_address", "len", "the length of a unix socket's name";

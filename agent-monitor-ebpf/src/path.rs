@@ -238,6 +238,10 @@ const TMPFS: u64 = 0x0102_1994;
 const HUGETLBFS: u64 = 0x9584_58f6;
 const ANON_INODE_FS: u64 = 0x0904_1934;
 const PIDFS: u64 = 0x5049_4446;
+/// `ipc/mqueue.c`: the file system of POSIX message queues.
+pub const MQUEUE: u64 = 0x1980_0202;
+/// Error pointers are at the end of memory (`include/linux/err.h`).
+const LOWEST_ERROR: u64 = 4095u64.wrapping_neg();
 
 /// Whether an object has a path, or what it is without one.
 #[derive(Clone, Copy)]
@@ -280,8 +284,12 @@ fn word(buffer: Buffer, word: &'static str) -> Text {
 pub fn nameless(inode: Kernel, dentry: Kernel, mount: u64) -> Named {
     let superblock: Kernel = load(inode, &kernel::INODE_SB);
     let flags: u64 = load(superblock, &kernel::SUPER_FLAGS);
+    let magic: u64 = load(superblock, &kernel::SUPER_MAGIC);
+    if magic == MQUEUE && matches!(namespace(mount), 0 | LOWEST_ERROR..) {
+        // The kernel's own mount of message queues, which has no namespace, and not on all kernels the flag.
+        return Named::Other;
+    }
     if flags & SB_KERNMOUNT != 0 && internal(mount) {
-        let magic: u64 = load(superblock, &kernel::SUPER_MAGIC);
         return match magic {
             PIPEFS => Named::Pipe,
             SOCKFS => Named::Socket,
@@ -296,9 +304,14 @@ pub fn nameless(inode: Kernel, dentry: Kernel, mount: u64) -> Named {
 /// unmounted while somebody was in it has NULL there and is none of these.
 #[inline(always)]
 pub fn internal(mount: u64) -> bool {
-    const LOWEST_ERROR: u64 = 4095u64.wrapping_neg();
+    namespace(mount) >= LOWEST_ERROR
+}
+
+/// The `struct mnt_namespace` of a mount, or what stands there instead.
+#[inline(always)]
+fn namespace(mount: u64) -> u64 {
     let mount = mount.wrapping_sub(offset(&kernel::MOUNT_MNT) as u64);
-    read::<u64>(mount + offset(&kernel::MOUNT_NS) as u64) >= LOWEST_ERROR
+    read(mount + offset(&kernel::MOUNT_NS) as u64)
 }
 
 /// Whether a name is gone (or never was, as with O_TMPFILE): `d_unlinked()` in `include/linux/dcache.h`.

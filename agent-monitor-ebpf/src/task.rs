@@ -19,14 +19,19 @@ pub fn current() -> Kernel {
 const PF_IO_WORKER: u32 = 0x10;
 pub const PF_SIGNALED: u32 = 0x400;
 
+/// Whether the running task is a worker of io_uring.
+#[inline(always)]
+pub fn is_worker() -> bool {
+    load::<u32>(current(), &kernel::TASK_FLAGS) & PF_IO_WORKER != 0
+}
+
 /// Whether the kernel acts with other credentials on the task's behalf, as overlayfs does with those of whoever mounted
 /// it. A task can't bring that about by itself: access(2) only gives up rights. A worker of io_uring can, because it
 /// takes on the credentials that the task had when it submitted: what a worker does is always judged.
 #[inline(always)]
 pub fn acts_for_others() -> bool {
     let task = current();
-    load::<u32>(task, &kernel::TASK_FLAGS) & PF_IO_WORKER == 0
-        && load::<u64>(task, &kernel::TASK_CRED) != load::<u64>(task, &kernel::TASK_REAL_CRED)
+    !is_worker() && load::<u64>(task, &kernel::TASK_CRED) != load::<u64>(task, &kernel::TASK_REAL_CRED)
 }
 
 /// The number of the system call that the running task is in. A call of a foreign ABI has that ABI's number.

@@ -8,6 +8,8 @@ mod exec;
 mod file_open;
 mod held;
 mod indirect;
+mod inherited;
+mod inode;
 mod ipc;
 mod leaving;
 mod memory;
@@ -45,6 +47,8 @@ pub const ALL: &[&[Scenario]] = &[
     rights::ALL,
     aliases::ALL,
     held::ALL,
+    inherited::ALL,
+    inode::ALL,
     indirect::ALL,
     sockets::ALL,
     socket_connect::ALL,

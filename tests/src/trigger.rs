@@ -6,6 +6,7 @@ mod call;
 mod exec;
 mod files;
 mod held;
+mod inode;
 mod ipc;
 mod load;
 mod memory;
@@ -17,6 +18,7 @@ mod resource;
 mod ring;
 mod sys;
 mod task;
+mod transfer;
 mod unix;
 pub mod words;
 
@@ -45,6 +47,8 @@ const TABLES: &[&[Row]] = &[
     ring::STEPS,
     race::STEPS,
     call::STEPS,
+    inode::STEPS,
+    transfer::STEPS,
 ];
 
 /// Does steps until standard input ends.

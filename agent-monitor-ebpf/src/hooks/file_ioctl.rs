@@ -1,7 +1,8 @@
-//! What an ioctl can do to others: set a file's flags (append-only, immutable, those of XFS's interface), type into a
-//! terminal, have signals sent to another process.
+//! What an ioctl can do to others: set a file's flags (append-only, immutable, those of XFS's interface) and what is like
+//! them, make and remove subvolumes, type into a terminal, have signals sent to another process.
 
 use super::file_open::file_text;
+use super::power::power;
 use crate::kernel::{self, Kernel, load};
 use crate::operation::{earlier, guard};
 use crate::path::operand;
@@ -16,6 +17,26 @@ use aya_ebpf::programs::LsmContext;
 const FS_IOC_SETFLAGS: u32 = 0x4008_6602;
 const FS_IOC32_SETFLAGS: u32 = 0x4004_6602;
 const FS_IOC_FSSETXATTR: u32 = 0x401c_5820;
+/// Makes a file that may be read one that nobody can write any more (`include/uapi/linux/fsverity.h`).
+const FS_IOC_ENABLE_VERITY: u32 = 0x4080_6685;
+/// Decides how what is made in an empty directory is encrypted (`include/uapi/linux/fscrypt.h`).
+const FS_IOC_SET_ENCRYPTION_POLICY: u32 = 0x800c_6613;
+/// `include/uapi/linux/msdos_fs.h`, `include/uapi/linux/f2fs.h`.
+const FAT_IOCTL_SET_ATTRIBUTES: u32 = 0x4004_7211;
+const F2FS_IOC_SET_PIN_FILE: u32 = 0x4004_f50d;
+/// Whether a subvolume can be written.
+const BTRFS_IOC_SUBVOL_SETFLAGS: u32 = 0x4008_941a;
+// `include/uapi/linux/btrfs.h`: names in a directory that is open for reading, which no hook on paths sees made or
+// removed. A copy of a subvolume has every file of it under another name.
+const BTRFS_IOC_SNAP_CREATE: u32 = 0x5000_9401;
+const BTRFS_IOC_SUBVOL_CREATE: u32 = 0x5000_940e;
+const BTRFS_IOC_SNAP_DESTROY: u32 = 0x5000_940f;
+const BTRFS_IOC_SNAP_CREATE_V2: u32 = 0x5000_9417;
+const BTRFS_IOC_SUBVOL_CREATE_V2: u32 = 0x5000_9418;
+const BTRFS_IOC_SNAP_DESTROY_V2: u32 = 0x5000_943f;
+// The same of bcachefs (`fs/bcachefs/bcachefs_ioctl.h`).
+const BCH_IOCTL_SUBVOLUME_CREATE: u32 = 0x4020_bc10;
+const BCH_IOCTL_SUBVOLUME_DESTROY: u32 = 0x4020_bc11;
 // `include/uapi/asm-generic/ioctls.h`, `include/uapi/asm-generic/sockios.h`: type a character into a terminal; the same
 // by selection and paste; who gets signals about a file.
 const TIOCSTI: u32 = 0x5412;
@@ -37,7 +58,14 @@ fn file_ioctl_compat(ctx: LsmContext) -> i32 {
 fn judge(ctx: &LsmContext, hook: HookId, previous: i32) -> i32 {
     let command: u32 = ctx.arg(1);
     match command {
-        FS_IOC_SETFLAGS | FS_IOC32_SETFLAGS | FS_IOC_FSSETXATTR => guard(
+        FS_IOC_SETFLAGS
+        | FS_IOC32_SETFLAGS
+        | FS_IOC_FSSETXATTR
+        | FS_IOC_ENABLE_VERITY
+        | FS_IOC_SET_ENCRYPTION_POLICY
+        | FAT_IOCTL_SET_ATTRIBUTES
+        | F2FS_IOC_SET_PIN_FILE
+        | BTRFS_IOC_SUBVOL_SETFLAGS => guard(
             hook,
             Class::File,
             previous,
@@ -49,6 +77,14 @@ fn judge(ctx: &LsmContext, hook: HookId, previous: i32) -> i32 {
                 true
             },
         ),
+        BTRFS_IOC_SNAP_CREATE
+        | BTRFS_IOC_SUBVOL_CREATE
+        | BTRFS_IOC_SNAP_DESTROY
+        | BTRFS_IOC_SNAP_CREATE_V2
+        | BTRFS_IOC_SUBVOL_CREATE_V2
+        | BTRFS_IOC_SNAP_DESTROY_V2
+        | BCH_IOCTL_SUBVOLUME_CREATE
+        | BCH_IOCTL_SUBVOLUME_DESTROY => power(hook, previous, Privilege::Subvolumes),
         TIOCSTI | TIOCLINUX => guard(
             hook,
             Class::Privilege,

@@ -88,8 +88,11 @@ fn flags_of_a_file_are_set_only_by_a_rule(scene: &mut Scene<'_>) -> Outcome {
         .bind("files:\n  - {allow: [read], paths: [\"/**\"]}\n  - {allow: [set-attributes], paths: [\"$W/free\"]}\n")?;
     let denied = |hook: &str| record(hook, &["set-attributes"], json!({"path": file}), "no_rule", None);
     scene.denied(&mut process, &by_ioctl, EACCES, &denied("file_ioctl"))?;
+    // Seals a file for good that may be read only.
+    scene.start = scene.records.lines.len();
+    scene.denied(&mut process, &step!("verity", "file"), EACCES, &denied("file_ioctl"))?;
     process.expect(&step!("setflags", "free"), others[0], "bound, and allowed")?;
-    let mut denials = 1;
+    let mut denials = 2;
     if is_attached("inode_file_setattr")? {
         scene.denied(&mut process, &by_call, EACCES, &denied("inode_file_setattr"))?;
         process.expect(&step!("file-setattr", free), others[1], "bound, and allowed")?;
