@@ -43,6 +43,7 @@ mod sysv_ipc;
 mod task_alloc;
 mod task_kill;
 mod task_resources;
+mod task_setpgid;
 mod unix_peer;
 mod uring_override_creds;
 mod uring_sqpoll;

@@ -68,10 +68,12 @@ pub fn walk(buffer: Buffer, place: Place) -> Result<Text, Fault> {
     start(state, place);
     // SAFETY: the callback gets the address of `walk`, which lives until the helper returns.
     unsafe { bpf_loop(STEPS, step as *const () as *mut _, (&raw mut walk).cast(), 0) };
+    const CASE: u64 = Fault::PathCase as u64;
     match reload(&state.result) {
         0 => {}
         1 => return Err(Fault::PathTooLong),
         2 => return Err(Fault::PathUnreachable),
+        CASE => return Err(Fault::PathCase),
         _ => return Err(Fault::PathUnreadable),
     }
     let mut start = reload(&state.position);
@@ -178,6 +180,10 @@ fn take_name(buffer: *mut u8, walk: &mut Loop) -> u64 {
     if parent == walk.dentry {
         return Fault::PathUnreachable as u64;
     }
+    let flags: u32 = field(head, offset(&kernel::DENTRY_FLAGS));
+    if flags & DCACHE_OP_HASH != 0 && folds(parent) {
+        return Fault::PathCase as u64;
+    }
     let length = u64::from(length) & NAME_BYTES as u64;
     if walk.position <= length + 1 {
         return Fault::PathTooLong as u64;
@@ -202,6 +208,17 @@ fn take_name(buffer: *mut u8, walk: &mut Loop) -> u64 {
     note(walk, walk.dentry, sequence.into());
     walk.dentry = parent;
     0
+}
+
+/// Whether a directory, in whose file system names have a hash of their own, takes several spellings for one name: each
+/// such file system but for those where a flag of the directory says so (`IS_CASEFOLDED()` in `include/linux/fs.h`).
+#[inline(always)]
+fn folds(directory: u64) -> bool {
+    const S_CASEFOLD: u32 = 1 << 15;
+    let inode: u64 = read(directory + offset(&kernel::DENTRY_INODE) as u64);
+    let superblock: u64 = read(directory + offset(&kernel::DENTRY_SB) as u64);
+    let by_flag = matches!(read(superblock + offset(&kernel::SUPER_MAGIC) as u64), EXT4 | F2FS | TMPFS | OVERLAY);
+    !by_flag || read::<u32>(inode + offset(&kernel::INODE_FLAGS) as u64) & S_CASEFOLD != 0
 }
 
 /// Goes to the directory of a name, without writing it. Gives the fault, or 0.
@@ -229,6 +246,12 @@ fn field<T: Copy>(head: *const u8, offset: usize) -> T {
     unsafe { core::ptr::read_volatile(head.add(offset).cast()) }
 }
 
+/// `include/linux/dcache.h`: names have a hash of the file system's own.
+const DCACHE_OP_HASH: u32 = 1;
+// `include/uapi/linux/magic.h`
+const EXT4: u64 = 0xef53;
+const F2FS: u64 = 0xf2f5_2010;
+const OVERLAY: u64 = 0x794c_7630;
 /// `include/linux/fs.h`: mounted by the kernel for itself.
 const SB_KERNMOUNT: u64 = 1 << 22;
 // `include/uapi/linux/magic.h`

@@ -19,7 +19,7 @@ impl Operation<'_> {
     #[inline(always)]
     pub fn judge_peer(&mut self, sk: Kernel, family: u16) -> bool {
         if family == AF_INET || family == AF_INET6 {
-            self.judge_internet_peer(sk, family)
+            self.judge_internet_peer(sk, family, false)
         } else if family == AF_UNIX {
             self.judge_unix_peer(sk)
         } else {
@@ -29,11 +29,17 @@ impl Operation<'_> {
     }
 
     /// The right to connect to the peer; or, for a stream that was accepted, the right to listen where it arrived.
-    /// `false` where the socket is not connected.
+    /// `false` where the socket is not connected; what a datagram socket sends to nobody counts as sent to the loopback
+    /// address.
     #[inline(always)]
-    pub fn judge_internet_peer(&mut self, sk: Kernel, family: u16) -> bool {
+    pub fn judge_internet_peer(&mut self, sk: Kernel, family: u16, sends: bool) -> bool {
         let peer = Endpoint::peer(sk, family);
         if peer.unspecified() {
+            if sends && load::<u16>(sk, &kernel::SOCK_TYPE) != SOCK_STREAM {
+                // It fails, but gives the socket a port first, on every address.
+                self.judge_endpoint(peer.destination(), network::SEND);
+                return true;
+            }
             return false;
         }
         self.judge_endpoint(peer, network::CONNECT);

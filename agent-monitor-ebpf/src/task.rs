@@ -62,6 +62,30 @@ pub fn is_of_agent(task: Kernel, agent: u32) -> bool {
     }
 }
 
+/// Whether the running task's session is led by a process of the agent: its terminal and its process groups are the
+/// agent's then. A session whose leader has ended is nobody's.
+#[inline(always)]
+pub fn session_is_of_agent(agent: u32) -> bool {
+    // `enum pid_type` in `include/linux/pid_types.h`.
+    const PIDTYPE_SID: u64 = 3;
+    // Plain addresses: the tasks of a `struct pid` are in lists, of which that of `PIDTYPE_PID` is the first.
+    let signal: u64 = read(address(current(), &kernel::TASK_SIGNAL));
+    let session: u64 = read(signal + offset(&kernel::SIGNAL_PIDS) as u64 + 8 * PIDTYPE_SID);
+    let first: u64 = read(session + offset(&kernel::PID_TASKS) as u64);
+    if first == 0 {
+        return false;
+    }
+    let leader = first.wrapping_sub(offset(&kernel::TASK_PID_LINKS) as u64);
+    let set: u64 = read(leader + offset(&kernel::TASK_CGROUPS) as u64);
+    let cgroup: u64 = read(set + offset(&kernel::CSS_SET_CGROUP) as u64);
+    let node: u64 = read(cgroup + offset(&kernel::CGROUP_KN) as u64);
+    // SAFETY: the value is read at once.
+    match unsafe { BINDINGS.get(read::<u64>(node + offset(&kernel::KERNFS_NODE_ID) as u64)) } {
+        Some(binding) => binding.agent == agent,
+        None => false,
+    }
+}
+
 /// The process id of a task, in the initial namespace.
 #[inline(always)]
 pub fn process(task: Kernel) -> u32 {

@@ -13,6 +13,7 @@ mod inode;
 mod ipc;
 mod leaving;
 mod memory;
+mod modes;
 mod monitor;
 mod mounts;
 mod names;
@@ -25,6 +26,7 @@ mod resources;
 mod rights;
 mod ring;
 mod run;
+mod sessions;
 mod setuid;
 mod shipped;
 mod socket_bind;
@@ -45,6 +47,7 @@ pub const ALL: &[&[Scenario]] = &[
     names::ALL,
     attributes::ALL,
     rights::ALL,
+    modes::ALL,
     aliases::ALL,
     held::ALL,
     inherited::ALL,
@@ -59,6 +62,7 @@ pub const ALL: &[&[Scenario]] = &[
     capable::ALL,
     powers::ALL,
     mounts::ALL,
+    sessions::ALL,
     setuid::ALL,
     resources::ALL,
     ipc::ALL,

@@ -10,6 +10,7 @@ mod inode;
 mod ipc;
 mod load;
 mod memory;
+mod mode;
 mod mount;
 mod network;
 mod power;
@@ -48,6 +49,7 @@ const TABLES: &[&[Row]] = &[
     race::STEPS,
     call::STEPS,
     inode::STEPS,
+    mode::STEPS,
     transfer::STEPS,
 ];
 
@@ -82,5 +84,18 @@ fn take(held: &mut Held, words: &Words) -> (i32, i64) {
             Err(errno) => (errno, 0),
         },
         None => (-1, 0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::TABLES;
+
+    #[test]
+    fn names_of_steps_are_unique() {
+        let mut names: Vec<&str> = TABLES.iter().copied().flatten().map(|row| row.0).collect();
+        names.sort_unstable();
+        let twice: Vec<_> = names.windows(2).filter(|pair| pair[0] == pair[1]).collect();
+        assert!(twice.is_empty(), "{twice:?}");
     }
 }

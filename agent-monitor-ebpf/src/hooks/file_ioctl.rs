@@ -6,6 +6,7 @@ use super::power::power;
 use crate::kernel::{self, Kernel, load};
 use crate::operation::{earlier, guard};
 use crate::path::operand;
+use crate::task::session_is_of_agent;
 use agent_monitor_common::class::{Builtin, Class, USE, file};
 use agent_monitor_common::decide::OwnEntry;
 use agent_monitor_common::hook::HookId;
@@ -43,6 +44,15 @@ const TIOCSTI: u32 = 0x5412;
 const TIOCLINUX: u32 = 0x541c;
 const FIOSETOWN: u32 = 0x8901;
 const SIOCSPGRP: u32 = 0x8902;
+/// The same as `F_SETFL` with `O_ASYNC`.
+const FIOASYNC: u32 = 0x5452;
+/// What a terminal makes of what is typed, for whoever uses it.
+const TIOCSETD: u32 = 0x5423;
+/// Takes a terminal for another group: it reads what is typed, and the others stop.
+const TIOCSPGRP: u32 = 0x5410;
+/// `include/uapi/linux/stat.h`
+const S_IFMT: u16 = 0o170_000;
+const S_IFCHR: u16 = 0o020_000;
 
 #[lsm(hook = "file_ioctl")]
 fn file_ioctl(ctx: LsmContext) -> i32 {
@@ -85,7 +95,21 @@ fn judge(ctx: &LsmContext, hook: HookId, previous: i32) -> i32 {
         | BTRFS_IOC_SNAP_DESTROY_V2
         | BCH_IOCTL_SUBVOLUME_CREATE
         | BCH_IOCTL_SUBVOLUME_DESTROY => power(hook, previous, Privilege::Subvolumes),
-        TIOCSTI | TIOCLINUX => guard(
+        FIOASYNC if is_device(ctx.arg(0)) => judge_owner(hook, previous, 0),
+        TIOCSPGRP => guard(
+            hook,
+            Class::Privilege,
+            previous,
+            #[inline(always)]
+            |operation| {
+                if session_is_of_agent(operation.agent) {
+                    return false;
+                }
+                operation.builtin(Class::Privilege, USE, Builtin::OtherSession);
+                true
+            },
+        ),
+        TIOCSTI | TIOCLINUX | TIOCSETD => guard(
             hook,
             Class::Privilege,
             previous,
@@ -99,6 +123,13 @@ fn judge(ctx: &LsmContext, hook: HookId, previous: i32) -> i32 {
         FIOSETOWN | SIOCSPGRP => judge_owner(hook, previous, 0),
         _ => earlier(previous),
     }
+}
+
+/// Whether an open file is a character device.
+#[inline(always)]
+pub fn is_device(open: Kernel) -> bool {
+    let inode: Kernel = load(open, &kernel::FILE_F_INODE);
+    load::<u16>(inode, &kernel::INODE_MODE) & S_IFMT == S_IFCHR
 }
 
 /// Judges that signals about a file are sent to a process that is not the caller's own.

@@ -49,7 +49,7 @@ fn socket_sendmsg(ctx: LsmContext) -> i32 {
             // TCP ignores the name, but for a fast open, which connects.
             let flags: u32 = load(message, &kernel::MSGHDR_FLAGS);
             if name == 0 || length == 0 || tcp && flags & MSG_FASTOPEN == 0 {
-                return operation.judge_internet_peer(sk, family);
+                return operation.judge_internet_peer(sk, family, true);
             }
             let access = if tcp { network::CONNECT } else { network::SEND };
             // udp_sendmsg() and raw_sendmsg() take AF_UNSPEC for AF_INET, rawv6_sendmsg() for AF_INET6; udpv6_sendmsg()
@@ -57,7 +57,7 @@ fn socket_sendmsg(ctx: LsmContext) -> i32 {
             let udp = protocol == UDP || protocol == UDPLITE;
             let unspecified = if family == AF_INET6 && udp { AF_UNSPEC } else { family };
             operation.judge_sockaddr(name, length, protocol.into(), unspecified, access)
-                || operation.judge_internet_peer(sk, family)
+                || operation.judge_internet_peer(sk, family, true)
         },
     )
 }

@@ -107,10 +107,18 @@ fn flags_of_a_file_are_set_only_by_a_rule(scene: &mut Scene<'_>) -> Outcome {
 fn a_lease_needs_the_right_to_write(scene: &mut Scene<'_>) -> Outcome {
     let (file, free) = (scene.file("file", "f"), scene.file("free", "f"));
     let denied = record("file_fcntl", &["write"], json!({"path": file}), "no_rule", None);
+    // From 6.19 on; before, the kernel knows no such command.
+    let mut outsider = Process::start()?;
+    outsider.works(&step!("hold", "free", free, "r"), "as an outsider")?;
+    let delegation = outsider.run(&step!("delegation", "free"))?.0;
     crate::harness::Cycle::new()
         .allowed(step!("hold", "file", file, "r"))
-        .denied(step!("lease", "file"), denied)
+        .denied(step!("lease", "file"), denied.clone())
+        .denied(step!("delegation", "file"), denied)
+        .otherwise(delegation)
         .allowed(step!("hold", "free", free, "r"))
+        .allowed(step!("delegation", "free"))
+        .otherwise(delegation)
         .allowed(step!("lease", "free"))
         .run(scene, "files:\n  - {allow: [read], paths: [\"$W/*\"]}\n  - {allow: [write], paths: [\"$W/free\"]}\n")
 }

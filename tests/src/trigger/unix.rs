@@ -19,6 +19,12 @@ pub const STEPS: &[super::Row] = &[
             .map(|_| 0)
     }),
     ("unix-bind", |_, words| bind(&socket(libc::SOCK_STREAM)?, words)),
+    // Under a name that the kernel chooses.
+    ("unix-bind-any", |_, _| {
+        let (socket, family) = (socket(libc::SOCK_DGRAM)?, (libc::AF_UNIX as u16).to_ne_bytes());
+        // SAFETY: the address is as long as is said.
+        check(unsafe { libc::bind(socket.as_raw_fd(), family.as_ptr().cast(), 2) })
+    }),
     ("unix-listen", |_, words| {
         let socket = socket(libc::SOCK_STREAM)?;
         bind(&socket, words)?;
