@@ -13,6 +13,7 @@ mod inode;
 mod ipc;
 mod leaving;
 mod memory;
+mod misses;
 mod monitor;
 mod mounts;
 mod names;
@@ -68,10 +69,12 @@ pub const ALL: &[&[Scenario]] = &[
     monitor::ALL,
     shipped::ALL,
     node::ALL,
+    misses::ALL,
     run::ALL,
     run::ALONE,
     syscalls::ALL,
     syscalls::ALONE,
+    misses::ALONE,
     property::ALL,
     races::ALL,
     no_lsm::ALL,
