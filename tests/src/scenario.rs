@@ -11,6 +11,7 @@ mod indirect;
 mod inherited;
 mod inode;
 mod ipc;
+mod lack_of_memory;
 mod leaving;
 mod memory;
 mod misses;
@@ -72,6 +73,8 @@ pub const ALL: &[&[Scenario]] = &[
     misses::ALL,
     run::ALL,
     run::ALONE,
+    lack_of_memory::ALL,
+    lack_of_memory::ALONE,
     syscalls::ALL,
     syscalls::ALONE,
     misses::ALONE,
