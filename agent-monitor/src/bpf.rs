@@ -8,11 +8,13 @@ mod load;
 #[cfg(feature = "kernel-log")]
 mod log;
 mod map;
+mod misses;
 mod probe;
 mod ring;
 
 pub use load::{HookState, HookStatus, LoadError, LoadOptions, Roots};
 pub use map::{Counters, MapError, MapState};
+pub use misses::ProgramMisses;
 pub use probe::{FeatureState, probe};
 pub use ring::Rings;
 
@@ -21,6 +23,7 @@ use agent_monitor_common::counter::AgentCounters;
 use agent_monitor_common::hook::HookId;
 use image::Images;
 use map::Maps;
+use std::path::Path;
 
 /// The kernel programs, loaded and attached, and their maps. They are detached when this is dropped.
 pub struct Programs {
@@ -145,6 +148,12 @@ impl Programs {
     /// The kernel refused a read.
     pub fn maps(&self) -> Result<Vec<MapState>, MapError> {
         self.maps.states()
+    }
+
+    /// How often the kernel skipped each program that is loaded, as the `/proc` at this path says.
+    #[must_use]
+    pub fn recursion_misses(&self, proc: &Path) -> Vec<ProgramMisses> {
+        misses::read(&self.loaded, proc)
     }
 
     /// The rings of events. They can be taken once.

@@ -11,8 +11,10 @@ mod indirect;
 mod inherited;
 mod inode;
 mod ipc;
+mod lack_of_memory;
 mod leaving;
 mod memory;
+mod misses;
 mod modes;
 mod monitor;
 mod mounts;
@@ -72,10 +74,14 @@ pub const ALL: &[&[Scenario]] = &[
     monitor::ALL,
     shipped::ALL,
     node::ALL,
+    misses::ALL,
     run::ALL,
     run::ALONE,
+    lack_of_memory::ALL,
+    lack_of_memory::ALONE,
     syscalls::ALL,
     syscalls::ALONE,
+    misses::ALONE,
     property::ALL,
     races::ALL,
     no_lsm::ALL,

@@ -74,6 +74,12 @@ impl HookState {
         }
     }
 
+    /// Whether its program is in the kernel, attached or not.
+    #[must_use]
+    pub fn loaded(&self) -> bool {
+        matches!(self.status, HookStatus::Loaded | HookStatus::Attached)
+    }
+
     /// Whether its program runs only while a bound policy asks for it.
     #[must_use]
     pub fn on_request(&self) -> bool {
@@ -291,7 +297,7 @@ impl OnRequest {
         if wanted == self.0.is_some() {
             return Ok(());
         }
-        if !matches!(state.status, HookStatus::Loaded | HookStatus::Attached) {
+        if !state.loaded() {
             return Err(LoadError::Hooks(vec![state.clone()]));
         }
         let mut change = || -> Result<_, ProgramError> {

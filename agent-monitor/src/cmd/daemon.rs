@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, bail};
 use tokio::runtime::Builder;
 
+use super::spare::spare;
 use crate::cli::Daemon;
 use crate::config::Config;
 use crate::daemon;
@@ -12,19 +13,11 @@ pub fn daemon(config: &Config, options: &Daemon) -> Result<u8> {
     if !rustix::process::geteuid().is_root() {
         bail!("agent-monitor daemon must be started by root: it binds cgroups and loads programs into the kernel");
     }
-    spare_from_lack_of_memory();
+    // What it starts (the self-test) ends before any agent runs.
+    spare();
     let runtime = Builder::new_multi_thread().enable_all().build().context("cannot start a runtime")?;
     runtime.block_on(daemon::run(config.clone(), options.allow_partial))?;
     // Followers may still wait for their connections; nobody waits for them.
     runtime.shutdown_background();
     Ok(0)
-}
-
-/// Asks the kernel to end anything else first where memory runs out: an agent can fill it, and enforcement ends with the
-/// daemon. Where that is refused (no CAP_SYS_RESOURCE) the daemon runs all the same.
-fn spare_from_lack_of_memory() {
-    const SCORE: &str = "/proc/self/oom_score_adj";
-    if let Err(error) = std::fs::write(SCORE, "-1000") {
-        tracing::warn!("cannot write {SCORE}: {error}; where memory runs out the daemon may be ended like any process");
-    }
 }

@@ -49,7 +49,7 @@ impl Daemon {
             })?;
         }
         self.node.write().await;
-        self.refresh();
+        self.check_misses();
         self.started = true;
         self.refresh();
         self.node.write().await;
