@@ -210,14 +210,16 @@ fn take_name(buffer: *mut u8, walk: &mut Loop) -> u64 {
     0
 }
 
-/// Whether a directory, in whose file system names have a hash of their own, takes several spellings for one name: each
-/// such file system but for those where a flag of the directory says so (`IS_CASEFOLDED()` in `include/linux/fs.h`).
+/// Whether a directory, in whose file system names have a hash of their own, takes several spellings for one name: so it
+/// is in each such file system, but for those where a flag of the directory says it (`IS_CASEFOLDED()` in
+/// `include/linux/fs.h`).
 #[inline(always)]
 fn folds(directory: u64) -> bool {
     const S_CASEFOLD: u32 = 1 << 15;
     let inode: u64 = read(directory + offset(&kernel::DENTRY_INODE) as u64);
     let superblock: u64 = read(directory + offset(&kernel::DENTRY_SB) as u64);
-    let by_flag = matches!(read(superblock + offset(&kernel::SUPER_MAGIC) as u64), EXT4 | F2FS | TMPFS | OVERLAY);
+    let by_flag =
+        matches!(read(superblock + offset(&kernel::SUPER_MAGIC) as u64), EXT4 | F2FS | TMPFS | OVERLAY | GFS2);
     !by_flag || read::<u32>(inode + offset(&kernel::INODE_FLAGS) as u64) & S_CASEFOLD != 0
 }
 
@@ -252,6 +254,8 @@ const DCACHE_OP_HASH: u32 = 1;
 const EXT4: u64 = 0xef53;
 const F2FS: u64 = 0xf2f5_2010;
 const OVERLAY: u64 = 0x794c_7630;
+/// Its hash is its own, and its names are what they are.
+const GFS2: u64 = 0x0116_1970;
 /// `include/linux/fs.h`: mounted by the kernel for itself.
 const SB_KERNMOUNT: u64 = 1 << 22;
 // `include/uapi/linux/magic.h`
