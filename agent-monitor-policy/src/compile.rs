@@ -10,7 +10,7 @@ use crate::read::read;
 use crate::read::syscalls::agent_object;
 use crate::rule::{Object, Rule, Source};
 use crate::syscall::AGENT;
-use agent_monitor_common::class::Class;
+use agent_monitor_common::class::{Class, OnFault};
 use agent_monitor_common::limit::{IMAGE_SIZES, PATH_BYTES, STATES};
 use agent_monitor_common::syscall::{self, Abi};
 
@@ -188,7 +188,10 @@ impl Uniter<'_, '_> {
         policy.name.clone_from(&head.name);
         policy.labels.clone_from(&head.labels);
         policy.mode = head.mode.unwrap_or(policy.mode);
-        policy.on_fault = head.on_fault.unwrap_or(policy.on_fault);
+        if let Some((on_fault, place)) = head.on_fault {
+            policy.on_fault = on_fault;
+            self.warn_of_faults(on_fault, place);
+        }
         policy.syscall_enforcement = head.syscall_enforcement.unwrap_or(policy.syscall_enforcement);
         for class in Class::ALL {
             let of_class: Vec<&Built<'_>> = built.iter().filter(|one| one.rule.class == *class).collect();
@@ -202,6 +205,17 @@ impl Uniter<'_, '_> {
                 self.too_large(&error.to_string(), &built.iter().collect::<Vec<_>>());
                 None
             }
+        }
+    }
+
+    /// Warns where faults are allowed: a program has them happen when it likes. The outermost document, whose word counts, is
+    /// the last one.
+    fn warn_of_faults(&mut self, on_fault: OnFault, place: Place) {
+        if let (OnFault::Allow, Some(report)) = (on_fault, self.reports.last_mut()) {
+            let message = "`onFault: allow` lets a program have what rules deny: it renames directories above a file \
+                           until the path can't be read";
+            let help = "leave it out, and look with `mode: audit` for what is denied";
+            report.warning(place, message, Some(help.to_owned()));
         }
     }
 

@@ -81,7 +81,8 @@ impl Reader<'_, '_> {
         }
         if let Some(node) = fields.get("onFault") {
             let words: Vec<&str> = OnFault::ALL.iter().map(|one| one.name()).collect();
-            self.source.on_fault = self.word(node, "`onFault`", &words).and_then(|word| OnFault::from_name(&word));
+            let word = self.word(node, "`onFault`", &words).and_then(|word| OnFault::from_name(&word));
+            self.source.on_fault = word.map(|word| (word, node.place));
         }
         if let Some(node) = fields.get("include") {
             self.include(node);

@@ -41,7 +41,8 @@ pub(crate) struct Source {
     pub name: String,
     pub labels: std::collections::BTreeMap<String, String>,
     pub mode: Option<agent_monitor_common::class::Mode>,
-    pub on_fault: Option<agent_monitor_common::class::OnFault>,
+    /// With its place.
+    pub on_fault: Option<(agent_monitor_common::class::OnFault, Place)>,
     /// Where it has the key `syscalls`, if it has.
     pub syscalls: Option<Place>,
     pub syscall_enforcement: Option<agent_monitor_common::class::SyscallEnforcement>,

@@ -20,6 +20,7 @@ fn included_rules_come_first_and_are_named_by_the_way_to_them() {
     let compiled = compiled(spec, &library, &[]).unwrap_or_else(|error| panic!("{error}"));
     // `mode` and `onFault` of the outermost document count.
     assert_eq!((compiled.policy.mode(), compiled.policy.on_fault()), (Mode::Enforce, OnFault::Deny));
+    assert!(compiled.warnings.is_empty(), "what does not count is warned of: {}", compiled.warnings);
     check_image(
         &compiled.policy.image(1, &[]).expect("small"),
         "

@@ -6,8 +6,18 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Names of the policies that there should be.
-const SHIPPED: [&str; 8] =
-    ["base", "build", "coding-agent", "locked", "mcp-filesystem", "python-interpreter", "tls", "toolchain"];
+const SHIPPED: [&str; 10] = [
+    "base",
+    "build",
+    "coding-agent",
+    "credentials",
+    "locked",
+    "mcp-filesystem",
+    "python-interpreter",
+    "tls",
+    "toolchain",
+    "working-copy",
+];
 
 fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies")
@@ -55,17 +65,37 @@ fn every_shipped_policy_gives_what_its_cases_say() {
 #[test]
 fn every_shipped_policy_compiles_without_warnings_into_a_small_image() {
     for name in policies() {
-        let options = Options { allow_unset: true, ..Options::default() };
-        let start = Instant::now();
-        let compiled = compile(document(&format!("{name}.yaml")), &Shipped, &options).unwrap_or_else(|e| panic!("{e}"));
-        let image = compiled.policy.image(1, &["/run/agent-monitor".to_owned()]).expect("small");
-        let took = start.elapsed();
-        assert!(compiled.warnings.is_empty(), "{}", compiled.warnings);
-        let view = ImageView::parse(image.as_bytes()).expect("valid");
-        let states: Vec<u32> = Class::ALL.iter().map(|class| view.states(*class)).collect();
-        println!("{name}: {} bytes, states {states:?}, {took:?}", image.as_bytes().len());
-        assert!(image.as_bytes().len() <= 512 << 10, "{name} needs the largest size class");
-        // Generous: the test may run without optimization on a busy machine.
-        assert!(took < Duration::from_secs(20), "{name} took {took:?}");
+        check_size(&name, Options { allow_unset: true, ..Options::default() });
     }
+}
+
+/// Directories of a user make an image larger, for the patterns below each.
+#[test]
+fn the_image_of_a_users_own_directories_is_small() {
+    let home = "/home/somebody";
+    let variables = [
+        ("WORKSPACE", format!("{home}/projects/some-application")),
+        ("HOME", home.to_owned()),
+        ("TMP", "/tmp/agent-of-somebody".to_owned()),
+        ("RUSTUP", format!("{home}/.rustup")),
+        ("CARGO", format!("{home}/.cargo")),
+    ];
+    for (name, known) in [("coding-agent", 5), ("build", 5), ("mcp-filesystem", 3), ("python-interpreter", 3)] {
+        let variables = variables[..known].iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        check_size(name, Options { variables, allow_unset: false });
+    }
+}
+
+fn check_size(name: &str, options: Options) {
+    let start = Instant::now();
+    let compiled = compile(document(&format!("{name}.yaml")), &Shipped, &options).unwrap_or_else(|e| panic!("{e}"));
+    let image = compiled.policy.image(1, &["/run/agent-monitor".to_owned()]).expect("small");
+    let took = start.elapsed();
+    assert!(compiled.warnings.is_empty(), "{}", compiled.warnings);
+    let view = ImageView::parse(image.as_bytes()).expect("valid");
+    let states: Vec<u32> = Class::ALL.iter().map(|class| view.states(*class)).collect();
+    println!("{name}: {} bytes, states {states:?}, {took:?}", image.as_bytes().len());
+    assert!(image.as_bytes().len() <= 512 << 10, "{name} needs the largest size class");
+    // Generous: the test may run without optimization on a busy machine.
+    assert!(took < Duration::from_secs(20), "{name} took {took:?}");
 }

@@ -21,6 +21,22 @@ const PATHS_CHANGE: &[(Class, &str)] = &[
     (Class::Privilege, "user-namespace"),
 ];
 
+/// Powers that undo rules of another class: what each does to them, and what to do about it.
+const UNDOES: &[(Class, &str, &str, &str)] = &[
+    (
+        Class::Capability,
+        "CAP_MKNOD",
+        "lets a program make a node of any disk under a name that it may open: no rule on paths holds it then",
+        "allow it only to programs that are trusted with every file",
+    ),
+    (
+        Class::Capability,
+        "CAP_NET_ADMIN",
+        "lets a program change routes, addresses and filters: an allowed address may be another host then",
+        "allow it only in a network namespace of the agent's own",
+    ),
+];
+
 /// What every rule has.
 pub(super) struct Common<'n> {
     pub allow: bool,
@@ -186,6 +202,10 @@ impl Reader<'_, '_> {
                             format!("`{text}` lets a program change what paths mean: no rule on paths holds it then");
                         let help = "allow it only to programs that are trusted with every file".to_owned();
                         self.report.warning(node.place, message, Some(help));
+                    }
+                    let undoes = UNDOES.iter().find(|(of, name, ..)| common.allow && (*of, *name) == (class, text));
+                    if let Some((.., what, help)) = undoes {
+                        self.report.warning(node.place, format!("`{text}` {what}"), Some((*help).to_owned()));
                     }
                     objects.push(plain(USE, Graph::of_bytes(&[number]), node, text));
                 }

@@ -1,6 +1,7 @@
 //! The shipped policy for coding agents against what agents go for: credentials, and files that others run later.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use serde_json::json;
@@ -38,13 +39,21 @@ fn a_coding_agent_reads_no_credentials(scene: &mut Scene<'_>) -> Outcome {
         ".docker/config.json",
         ".git-credentials",
         ".gnupg/private-keys-v1.d/k.key",
+        ".env",
     ];
     let mut process = scene.process()?;
     for name in names {
         scene.file(&format!("home/{name}"), "secret");
         scene.file(&format!("w/{name}"), "secret");
     }
-    let allowed = scene.file("w/src/main.rs", "code");
+    // What belongs to a project, and to others in /tmp.
+    let more = ["w/.env.local", "w/app/.env.production"].map(|name| scene.file(name, "secret"));
+    let shared = ["/tmp/krb5cc_4711", "/tmp/systemd-private-scenario/tmp/x", "/dev/shm/PostgreSQL.4711"].map(Path::new);
+    for path in shared {
+        fs::create_dir_all(path.parent().unwrap_or(path))?;
+        fs::write(path, "secret")?;
+    }
+    let allowed = [scene.file("w/src/main.rs", "code"), scene.file("w/.env.example", "template")];
     fs::create_dir_all("/run/secrets/kubernetes.io/serviceaccount")?;
     let token = "/run/secrets/kubernetes.io/serviceaccount/token";
     fs::write(token, "secret")?;
@@ -58,16 +67,25 @@ fn a_coding_agent_reads_no_credentials(scene: &mut Scene<'_>) -> Outcome {
     }
     process.expect(&step!("open", token, "r"), EACCES, "bound")?;
     process.expect(&step!("open", "/etc/shadow", "r"), EACCES, "bound")?;
-    process.works(&step!("open", allowed, "rw"), "bound")?;
+    for path in more.iter().map(PathBuf::as_path).chain(shared) {
+        process.expect(&step!("open", path, "r"), EACCES, "bound")?;
+        scene.record(&json!({"operation": "file_open", "object": {"path": path}, "errno": "EACCES"}))?;
+    }
+    for path in allowed {
+        process.works(&step!("open", path, "rw"), "bound")?;
+    }
     // The terminal of somebody else: what is typed there is whatever its user types.
     let _controlling = fs::File::options().read(true).write(true).open("/dev/ptmx").context("open a terminal")?;
     let is_terminal = |name: &std::ffi::OsString| name.to_string_lossy().bytes().all(|byte| byte.is_ascii_digit());
     let terminal = fs::read_dir("/dev/pts")?.filter_map(|entry| Some(entry.ok()?.file_name())).find(is_terminal);
-    let terminal = std::path::Path::new("/dev/pts").join(terminal.context("no terminal was made")?);
+    let terminal = Path::new("/dev/pts").join(terminal.context("no terminal was made")?);
     process.expect(&step!("open", terminal, "rw"), EACCES, "bound")?;
     scene.record(&json!({"operation": "file_open", "object": {"path": terminal}, "reason": "no_rule"}))?;
-    scene.unbind_after(2 * names.len() as u64 + 3)?;
-    process.works(&step!("open", token, "r"), "after unbinding").map(drop)
+    scene.unbind_after(2 * names.len() as u64 + 8)?;
+    process.works(&step!("open", token, "r"), "after unbinding")?;
+    fs::remove_dir_all("/tmp/systemd-private-scenario")?;
+    fs::remove_file(shared[0])?;
+    fs::remove_file(shared[2]).map_err(Into::into)
 }
 
 fn a_coding_agent_plants_nothing_that_others_run_later(scene: &mut Scene<'_>) -> Outcome {
@@ -80,6 +98,13 @@ fn a_coding_agent_plants_nothing_that_others_run_later(scene: &mut Scene<'_>) ->
         "w/.vscode/tasks.json",
         "w/.envrc",
         "w/sub/.git/hooks/post-merge",
+        "w/.git/modules/lib/config",
+        "w/.git/modules/third_party/lib/hooks/post-checkout",
+        "w/.git/worktrees/side/gitdir",
+        "w/lib/.git",
+        "w/.husky/pre-commit",
+        "w/.cargo/config.toml",
+        "w/.gitlab-ci.yml",
         "home/.bashrc",
         "home/.profile",
     ];
@@ -163,7 +188,7 @@ fn a_coding_agent_executes_nothing_from_its_workspace(scene: &mut Scene<'_>) -> 
 
 /// The loader runs what it may map executable, so that is libraries alone.
 fn an_agent_runs_no_program_among_the_libraries(scene: &mut Scene<'_>) -> Outcome {
-    let place = std::path::Path::new("/usr/lib/agent-monitor-scenario");
+    let place = Path::new("/usr/lib/agent-monitor-scenario");
     fs::create_dir_all(place)?;
     let (program, library) = (place.join("program"), place.join("library.so.1"));
     fs::write(&program, "p")?;

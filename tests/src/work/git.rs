@@ -8,6 +8,7 @@ use crate::scenarios;
 
 pub const ALL: &[Scenario] = scenarios![Work:
     a_repository_is_committed_to_branched_and_rebased,
+    a_submodule_and_a_worktree_are_committed_to,
     a_repository_is_made_and_cloned,
 ];
 
@@ -36,6 +37,23 @@ fn a_repository_is_committed_to_branched_and_rebased() -> Outcome {
     )?;
     ensure!(said.ends_with("four\nthree\none\n"), "it printed {said:?}");
     ensure!(job::outside("git log --format=%s topic; git fsck")? == "four\nthree\none\n", "the commits are not there");
+    Ok(())
+}
+
+fn a_submodule_and_a_worktree_are_committed_to() -> Outcome {
+    let job = Job::new("coding-agent", &["git"])?.before(&format!(
+        "{IDENTITY}; git init -q -b main lib && git -C lib commit -q --allow-empty -m lib
+        git init -q -b main main && cd main && git -c protocol.file.allow=always submodule --quiet add ../lib deps/lib
+        git commit -q -m one && git worktree add -q ../side -b side"
+    ))?;
+    job.denied("capability", LINK.0, "no_rule", LINK.1).run(
+        "cd main && git status --short && git worktree list && git submodule status
+        (cd deps/lib && git switch -q -c topic && echo two >b && git add b && git commit -q -m two && git gc -q)
+        git add deps/lib && git commit -q -m bump && git submodule update && git diff --submodule HEAD~1
+        cd ../side && echo three >c && git add c && git commit -q -m three && git rebase -q main && git gc -q",
+    )?;
+    ensure!(job::outside("git -C main log --format=%s side")? == "three\nbump\none\n", "the commits are not there");
+    ensure!(job::outside("git -C main/deps/lib log -1 --format=%s")? == "two\n", "the submodule's commit is not there");
     Ok(())
 }
 
