@@ -8,13 +8,16 @@ use super::node::Node;
 use crate::bind::Agent;
 use crate::record::Counts;
 
-/// Longest wait until all events of an agent that is gone have become records.
+/// Longest wait for the next event of an agent that is gone to become a record. As long as some do, the wait goes on: what
+/// is told as lost must not be written afterwards.
 const SETTLE_LIMIT: Duration = Duration::from_secs(5);
 
 /// An agent that is gone, and whose last events may still be on their way.
 pub struct Leaving {
     number: u32,
     action: &'static str,
+    /// How many of its events have become records, and since when so many.
+    seen: u64,
     since: Instant,
 }
 
@@ -29,7 +32,7 @@ impl Node {
         if let Some(agent) = agent.filter(|_| action == "unbound") {
             self.unbind(&agent);
         }
-        self.leaving.push(Leaving { number, action, since: Instant::now() });
+        self.leaving.push(Leaving { number, action, seen: 0, since: Instant::now() });
     }
 
     /// Whether an agent is on its way out.
@@ -40,12 +43,16 @@ impl Node {
     /// Takes leave of the agents whose events have all become records, or that have waited too long for it.
     pub fn settle(&mut self) -> Vec<(Agent, Counts)> {
         let mut left = Vec::new();
-        for leaving in std::mem::take(&mut self.leaving) {
+        for mut leaving in std::mem::take(&mut self.leaving) {
             let Some(agent) = self.directory.table().get(leaving.number).cloned() else { continue };
             let counters = self.programs.agent_counters(leaving.number).unwrap_or_default();
             let audited: u64 = counters.audited.iter().sum();
             let settled =
                 agent.tally.denied() >= counters.emitted && agent.tally.audited() + counters.telemetry_lost >= audited;
+            let seen = agent.tally.denied() + agent.tally.audited();
+            if seen != leaving.seen {
+                (leaving.seen, leaving.since) = (seen, Instant::now());
+            }
             if !settled && leaving.since.elapsed() < SETTLE_LIMIT {
                 self.leaving.push(leaving);
                 continue;
