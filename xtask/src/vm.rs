@@ -1,4 +1,4 @@
-//! `cargo xtask vm`: boots kernels one after the other and runs a command in each, as root, with agent-monitor at hand.
+//! `cargo xtask vm`: boots kernels and runs a command in each, as root, with agent-monitor at hand.
 
 mod accel;
 mod console;
@@ -11,6 +11,7 @@ mod virtiofs;
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -76,6 +77,9 @@ pub struct Options {
     /// One processor whose clock advances a nanosecond with each instruction, to count instructions
     #[arg(long)]
     pub icount: bool,
+    /// Machines at once; with more than one, what each printed is shown when it has ended
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub jobs: usize,
     /// Seconds until the machine is given up, from its start
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     pub timeout: u64,
@@ -109,6 +113,7 @@ impl Options {
             cpus: 2,
             memory: None,
             icount: false,
+            jobs: 1,
             timeout: 300,
             lsm: DEFAULT_LSM.to_owned(),
             append: String::new(),
@@ -154,10 +159,14 @@ pub fn run_on_all(workspace: &Workspace, options: &Options) -> Result<Vec<Run>> 
         with: options.with.clone(),
         command: command_text(&options.command),
     };
+    let kernels: Vec<Kernel> =
+        options.kernels.iter().map(|spec| kernel::get(workspace, spec)).collect::<Result<_>>()?;
+    if options.jobs > 1 && kernels.len() > 1 {
+        return run_side_by_side(workspace, options, &payload, kernels);
+    }
     let mut runs = Vec::new();
-    for spec in &options.kernels {
-        let kernel = kernel::get(workspace, spec)?;
-        let run = boot(workspace, options, &payload, kernel)?;
+    for kernel in kernels {
+        let run = boot(workspace, options, &payload, kernel, options.output)?;
         let is_interrupted = run.status == INTERRUPTED;
         runs.push(run);
         if is_interrupted {
@@ -167,7 +176,45 @@ pub fn run_on_all(workspace: &Workspace, options: &Options) -> Result<Vec<Run>> 
     Ok(runs)
 }
 
-fn boot(workspace: &Workspace, options: &Options, payload: &Payload, kernel: Kernel) -> Result<Run> {
+/// Several machines at once. A scenario waits more than it works, so that two machines share two processors well.
+fn run_side_by_side(
+    workspace: &Workspace,
+    options: &Options,
+    payload: &Payload,
+    kernels: Vec<Kernel>,
+) -> Result<Vec<Run>> {
+    // Asked once, and not by two machines at the same time.
+    if let Some(kernel) = kernels.first().filter(|_| !options.icount) {
+        accel::best(workspace, kernel)?;
+    }
+    let output = if options.output == Output::Shown { Output::Kept } else { options.output };
+    let work = Mutex::new(kernels.into_iter().enumerate());
+    let done = Mutex::new(Vec::new());
+    let next = || work.lock().unwrap_or_else(PoisonError::into_inner).next();
+    std::thread::scope(|scope| {
+        for _ in 0..options.jobs {
+            scope.spawn(|| {
+                while let Some((index, kernel)) = next() {
+                    let run = boot(workspace, options, payload, kernel, output);
+                    let is_interrupted = run.as_ref().is_ok_and(|run| run.status == INTERRUPTED);
+                    let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
+                    if let (Ok(run), Output::Shown) = (&run, options.output) {
+                        println!("== linux {}\n{}", run.release, run.output.trim_end());
+                    }
+                    done.push((index, run));
+                    if is_interrupted {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    done.sort_by_key(|(index, _)| *index);
+    done.into_iter().map(|(_, run)| run).collect()
+}
+
+fn boot(workspace: &Workspace, options: &Options, payload: &Payload, kernel: Kernel, output: Output) -> Result<Run> {
     let accel = if options.icount { Accel::Icount } else { accel::best(workspace, &kernel)? };
     if options.cpus == 0 {
         bail!("a machine with no processor does not start; give --cpus 1 or more");
@@ -185,13 +232,13 @@ fn boot(workspace: &Workspace, options: &Options, payload: &Payload, kernel: Ker
     };
     eprintln!("xtask: linux {}", kernel.release);
     let limit = Duration::from_secs(options.timeout);
-    let mut report = session::run(&kernel, &hardware, payload, limit, options.output)?;
+    let mut report = session::run(&kernel, &hardware, payload, limit, output)?;
     for _ in 1..BOOT_TRIES {
         let Some(trouble) = report.trouble_of_boot().filter(|_| accel == Accel::Tcg) else {
             break;
         };
         eprintln!("xtask: linux {}: {trouble}; nothing of ours ran yet, so it boots again", kernel.release);
-        report = session::run(&kernel, &hardware, payload, limit, options.output)?;
+        report = session::run(&kernel, &hardware, payload, limit, output)?;
     }
     let status = tell(workspace, options, &kernel, &report)?;
     Ok(Run { release: kernel.release, status, output: String::from_utf8_lossy(&report.output).into_owned() })

@@ -9,6 +9,8 @@ use crate::{build, process, setup, vm};
 
 /// How long all scenarios may take on one kernel, interpreted by QEMU on a busy machine.
 pub const LIMIT_SECONDS: u64 = 1200;
+/// Machines at once: each has two processors, and its scenarios wait more than they work.
+const AT_ONCE: usize = 2;
 /// How long all work may take on one kernel, likewise.
 const WORK_LIMIT_SECONDS: u64 = 600;
 /// Security modules of the machine that has no `bpf` among them.
@@ -40,6 +42,7 @@ pub fn machine(workspace: &Workspace, kernels: &[Spec], command: &str) -> Result
     }
     let mut options = vm::Options::of(kernels, with, command);
     options.timeout = LIMIT_SECONDS;
+    options.jobs = AT_ONCE;
     Ok(options)
 }
 

@@ -185,23 +185,22 @@ impl Watch {
     }
 }
 
-/// The running machine's channel, for the one signal handler that a process can have.
-static INTERRUPTS: OnceLock<Mutex<Sender<Happening>>> = OnceLock::new();
+/// The channels of all machines, for the one signal handler that a process can have.
+static INTERRUPTS: OnceLock<Mutex<Vec<Sender<Happening>>>> = OnceLock::new();
 
 fn on_interrupt(sender: &Sender<Happening>) -> Result<()> {
     let mut is_first = false;
-    let current = INTERRUPTS.get_or_init(|| {
+    let machines = INTERRUPTS.get_or_init(|| {
         is_first = true;
-        Mutex::new(sender.clone())
+        Mutex::default()
     });
+    machines.lock().map_err(|_| anyhow::anyhow!("the signal handler panicked"))?.push(sender.clone());
     if is_first {
         return ctrlc::set_handler(move || {
-            if let Ok(sender) = current.lock() {
-                let _ = sender.send(Happening::Interrupted);
-            }
+            // Those that have ended take no more.
+            machines.lock().iter().flat_map(|all| all.iter()).for_each(|one| drop(one.send(Happening::Interrupted)));
         })
         .context("handle Ctrl-C");
     }
-    *current.lock().map_err(|_| anyhow::anyhow!("the signal handler panicked"))? = sender.clone();
     Ok(())
 }
