@@ -17,7 +17,9 @@ fn a_python_package_is_installed_into_a_virtual_environment() -> Outcome {
     let job = Job::new("coding-agent", &["python3", "pip3"])?
         .file("package/setup.py", setup)?
         .file("package/tiny/__init__.py", "answer = 42\n")?
-        .environment("XDG_CACHE_HOME", "/tmp/work-cache");
+        .environment("XDG_CACHE_HOME", "/tmp/work-cache")
+        // The machine's own configuration may name an index with a token in it, and is denied; it is not needed.
+        .environment("PIP_CONFIG_FILE", "/dev/null");
     let said =
         job.denied("network", "::1", "no_rule", "pip binds ::1 to learn whether IPv6 works, and goes on without").run(
             // Debian's pip and setuptools, so that nothing is fetched and nothing unpacked first.
