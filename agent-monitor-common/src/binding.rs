@@ -15,6 +15,15 @@ pub struct Binding {
     pub flags: u32,
 }
 
+impl Binding {
+    /// Whether the cgroup is an agent's, and not a place where agents are made.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_agent(&self) -> bool {
+        self.flags & flags::ANNOUNCE_CHILDREN == 0
+    }
+}
+
 /// Bits of [`Binding::flags`].
 pub mod flags {
     /// Each cgroup that is made in this one is an agent of its own, and is announced by an event (the agents root and the

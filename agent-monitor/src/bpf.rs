@@ -1,5 +1,5 @@
 //! The kernel programs and their maps, from user space: loading, attaching, writing images and bindings, reading counters
-//! and rings. The only place that names aya, and the only one that knows what the kernel is asked for.
+//! and rings, and pinning it all. The only place that names aya, and the only one that knows what the kernel is asked for.
 
 mod btf;
 mod field;
@@ -8,46 +8,122 @@ mod load;
 #[cfg(feature = "kernel-log")]
 mod log;
 mod map;
+mod pin;
 mod probe;
+mod raw;
+mod removal;
 mod ring;
 
 pub use load::{HookState, HookStatus, LoadError, LoadOptions, Roots};
 pub use map::{Counters, MapError, MapState};
 pub use probe::{FeatureState, probe};
+pub use removal::{Removal, Removed};
 pub use ring::Rings;
 
 use agent_monitor_common::binding::Binding;
 use agent_monitor_common::counter::AgentCounters;
-use agent_monitor_common::hook::HookId;
+use agent_monitor_common::hook::{Hook, HookId};
+use aya::Ebpf;
+use aya::programs::links::FdLink;
 use image::Images;
 use map::Maps;
+use pin::{Pins, Place};
 
-/// The kernel programs, loaded and attached, and their maps. They are detached when this is dropped.
+/// The kernel programs, loaded and attached, and their maps. Without pins they are detached when this is dropped.
 pub struct Programs {
     // Declared first, so that the programs are detached before their maps are closed.
-    loaded: load::Loaded,
-    system_calls: load::OnRequest,
+    links: Vec<(&'static Hook, FdLink)>,
+    /// Keeps the program attached that looks at each system call.
+    system_calls: Option<FdLink>,
+    /// The object, where nothing is pinned.
+    object: Option<Ebpf>,
+    /// The pins, where there are any.
+    pins: Option<Pins>,
+    place: Option<Place>,
+    taken_over: bool,
+    hooks: Vec<HookState>,
     maps: Maps,
     images: Images,
 }
 
 impl Programs {
-    /// Loads all programs of the hook table and attaches them.
+    /// Loads all programs of the hook table and attaches them; where this build's are pinned and attached already, takes
+    /// these over with all that is in their maps.
     ///
     /// # Errors
-    /// Says what is missing: see [`LoadError`]. Nothing stays attached then.
+    /// Says what is missing: see [`LoadError`]. Nothing stays attached then that was not before.
     pub fn load(options: &LoadOptions) -> Result<Self, LoadError> {
+        let Some(bpffs) = &options.pins else {
+            let mut loaded = load::open(options)?;
+            load::attach(&mut loaded, options)?;
+            let (maps, images) = (Maps::take(&mut loaded.object)?, Images::take(&mut loaded.object)?);
+            let mut programs = Self::of(loaded.hooks, maps, images);
+            (programs.links, programs.object) = (loaded.links, Some(loaded.object));
+            return Ok(programs);
+        };
+        let place = Place::hold(bpffs)?;
+        let standing = place.standing()?;
+        let key = pin::key(env!("CARGO_PKG_VERSION"), options);
+        if let Some(pins) = standing.into_iter().next() {
+            if !pins.is(&key) {
+                return Err(LoadError::OtherPins(pins.name()));
+            }
+            return match load::standing(&pins, options)? {
+                Ok(hooks) => {
+                    let programs = Self::pinned(hooks, pins, place)?;
+                    Ok(Self { taken_over: true, ..programs })
+                }
+                Err(missing) => Err(LoadError::OtherPins(format!("{}, without {missing}", pins.name()))),
+            };
+        }
         let mut loaded = load::open(options)?;
         load::attach(&mut loaded, options)?;
-        let images = Images::take(&mut loaded.object)?;
-        let maps = Maps::take(&mut loaded.object)?;
-        Ok(Self { loaded, system_calls: load::OnRequest::default(), maps, images })
+        let pins = place.unfinished(&key);
+        pins.make(&mut loaded)?;
+        #[cfg(feature = "kernel-log")]
+        log::read(&mut loaded.object)?;
+        Self::pinned(loaded.hooks, pins, place)
+    }
+
+    fn pinned(hooks: Vec<HookState>, pins: Pins, place: Place) -> Result<Self, LoadError> {
+        let (maps, images) = (Maps::take(&mut &pins)?, Images::take(&mut &pins)?);
+        let mut programs = Self::of(hooks, maps, images);
+        (programs.pins, programs.place) = (Some(pins), Some(place));
+        Ok(programs)
+    }
+
+    fn of(hooks: Vec<HookState>, maps: Maps, images: Images) -> Self {
+        Self {
+            links: Vec::new(),
+            system_calls: None,
+            object: None,
+            pins: None,
+            place: None,
+            taken_over: false,
+            hooks,
+            maps,
+            images,
+        }
+    }
+
+    /// Whether the programs were there already, and their maps may hold bindings and images.
+    #[must_use]
+    pub fn taken_over(&self) -> bool {
+        self.taken_over
+    }
+
+    /// Says that all is well with what was loaded: from now on the pins stay when this process ends.
+    ///
+    /// # Errors
+    /// The pins could not be given their name.
+    pub fn keep(&mut self) -> Result<(), LoadError> {
+        self.pins.as_mut().map_or(Ok(()), Pins::finish)
     }
 
     /// Each hook of the table, and whether its program is attached.
     #[must_use]
     pub fn hooks(&self) -> Vec<HookState> {
-        self.loaded.hooks.clone()
+        self.hooks.clone()
     }
 
     /// Looks at each system call from now on, or no more: it costs every task of the machine.
@@ -55,7 +131,48 @@ impl Programs {
     /// # Errors
     /// The kernel refused it, or has no such hook.
     pub fn watch_syscalls(&mut self, wanted: bool) -> Result<(), LoadError> {
-        self.system_calls.set(&mut self.loaded, HookId::SysEnter, wanted)
+        let Some(state) = self.hooks.iter_mut().find(|state| state.hook.id == HookId::SysEnter) else { return Ok(()) };
+        load::set_on_request(state, self.object.as_mut(), self.pins.as_ref(), &mut self.system_calls, wanted)
+    }
+
+    /// Every cgroup that is bound, with its binding.
+    ///
+    /// # Errors
+    /// The kernel refused a read.
+    pub fn bindings(&self) -> Result<Vec<(u64, Binding)>, MapError> {
+        self.maps.bindings()
+    }
+
+    /// How many cgroups could not be bound: while it is not 0, everything below the agents root is denied that is not bound.
+    ///
+    /// # Errors
+    /// The kernel refused the read.
+    pub fn bindings_lost(&self) -> Result<u32, MapError> {
+        self.maps.bindings_lost()
+    }
+
+    /// The numbers of all agents that have counters.
+    ///
+    /// # Errors
+    /// The kernel refused a read.
+    pub fn agent_numbers(&self) -> Result<Vec<u32>, MapError> {
+        self.maps.agent_numbers()
+    }
+
+    /// The image that is in a slot.
+    ///
+    /// # Errors
+    /// The kernel refused a read.
+    pub fn image(&self, slot: u32) -> Result<Option<Vec<u8>>, MapError> {
+        self.images.get(slot)
+    }
+
+    /// The slots that have an image.
+    ///
+    /// # Errors
+    /// The kernel refused a read.
+    pub fn slots(&self) -> Result<Vec<u32>, MapError> {
+        self.images.slots()
     }
 
     /// Puts a policy's image into a slot: operations see the old image or the new one, never a mix.
@@ -136,6 +253,8 @@ impl Programs {
     /// # Errors
     /// The process is gone, or the map is full.
     pub fn protect(&mut self, pid: u32) -> Result<(), MapError> {
+        // Those of earlier daemons take room, and do nothing else: a process that has such a number now started later.
+        self.maps.forget_monitors()?;
         self.maps.protect(pid)
     }
 
@@ -152,6 +271,14 @@ impl Programs {
     /// # Errors
     /// They were taken before, or the kernel refused to map them.
     pub fn take_rings(&mut self) -> Result<Rings, LoadError> {
-        Rings::take(&mut self.loaded.object)
+        match (&mut self.object, &self.pins) {
+            (Some(object), _) => {
+                #[cfg(feature = "kernel-log")]
+                log::read(object)?;
+                Rings::take(object)
+            }
+            (None, Some(pins)) => Rings::take(&mut { pins }),
+            (None, None) => Err(MapError::new("DENIALS", "open", "nothing is loaded").into()),
+        }
     }
 }

@@ -29,6 +29,7 @@ mod socket_bind;
 mod socket_connect;
 mod socket_sendmsg;
 mod sockets;
+mod survival;
 mod syscalls;
 mod tasks;
 mod unix;
@@ -64,6 +65,7 @@ pub const ALL: &[&[Scenario]] = &[
     monitor::ALL,
     shipped::ALL,
     node::ALL,
+    survival::ALL,
     run::ALL,
     run::ALONE,
     syscalls::ALL,

@@ -5,6 +5,7 @@
 mod call;
 mod exec;
 mod files;
+mod hammer;
 mod held;
 mod ipc;
 mod load;
@@ -44,6 +45,7 @@ const TABLES: &[&[Row]] = &[
     ipc::STEPS,
     ring::STEPS,
     race::STEPS,
+    hammer::STEPS,
     call::STEPS,
 ];
 

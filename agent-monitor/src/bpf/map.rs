@@ -7,6 +7,21 @@ use agent_monitor_common::counter::{self, AgentCounters};
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
 
+/// Where maps are opened: the object that was loaded, or the pins of one.
+pub trait Open {
+    /// The map with this name.
+    ///
+    /// # Errors
+    /// There is none, or the kernel refuses.
+    fn map(&mut self, name: &'static str) -> Result<Map, MapError>;
+}
+
+impl Open for Ebpf {
+    fn map(&mut self, name: &'static str) -> Result<Map, MapError> {
+        self.take_map(name).ok_or_else(|| MapError::new(name, "open", "the object has no such map"))
+    }
+}
+
 /// A map that could not be read or written.
 #[derive(Debug, thiserror::Error)]
 #[error("{action} the map {map}: {reason}")]
@@ -82,20 +97,42 @@ pub struct Maps {
 }
 
 impl Maps {
-    pub fn take(object: &mut Ebpf) -> Result<Self, MapError> {
-        let capacity = |object: &Ebpf, name| match object.map(name) {
-            Some(Map::HashMap(map)) => map.info().map(|info| info.max_entries()).unwrap_or(0),
-            _ => 0,
+    pub fn take(source: &mut impl Open) -> Result<Self, MapError> {
+        let mut capacities = [0; 3];
+        let mut hash = |name, index: usize| -> Result<Map, MapError> {
+            let map = source.map(name)?;
+            if let (Map::HashMap(data), Some(capacity)) = (&map, capacities.get_mut(index)) {
+                *capacity = data.info().map_or(0, |info| info.max_entries());
+            }
+            Ok(map)
         };
-        let capacities = ["BINDINGS", "AGENTS", "MONITORS"].map(|name| capacity(object, name));
+        let (bindings, agents, monitors) = (hash("BINDINGS", 0)?, hash("AGENTS", 1)?, hash("MONITORS", 2)?);
         Ok(Self {
-            bindings: take(object, "BINDINGS")?,
-            agents: take(object, "AGENTS")?,
-            settings: take(object, "SETTINGS")?,
-            monitors: take(object, "MONITORS")?,
-            counters: take(object, "COUNTERS")?,
+            bindings: typed(bindings, "BINDINGS")?,
+            agents: typed(agents, "AGENTS")?,
+            monitors: typed(monitors, "MONITORS")?,
+            settings: open(source, "SETTINGS")?,
+            counters: open(source, "COUNTERS")?,
             capacities,
         })
+    }
+
+    /// Every cgroup that is bound.
+    pub fn bindings(&self) -> Result<Vec<(u64, Binding)>, MapError> {
+        let read = |error| MapError::new("BINDINGS", "read", chain(&error));
+        let binding = |[slot, agent, mode, flags]: [u32; 4]| Binding { slot, agent, mode, flags };
+        self.bindings.iter().map(|entry| entry.map(|(id, value)| (id, binding(value))).map_err(read)).collect()
+    }
+
+    /// The numbers of all agents that have counters.
+    pub fn agent_numbers(&self) -> Result<Vec<u32>, MapError> {
+        self.agents.keys().map(|key| key.map_err(|error| MapError::new("AGENTS", "read", chain(&error)))).collect()
+    }
+
+    /// How many cgroups could not be bound.
+    pub fn bindings_lost(&self) -> Result<u32, MapError> {
+        let settings = self.settings.get(&0, 0).map_err(|error| MapError::new("SETTINGS", "read", chain(&error)))?;
+        Ok(settings[3])
     }
 
     pub fn bind(&mut self, cgroup: u64, binding: Binding) -> Result<(), MapError> {
@@ -153,6 +190,18 @@ impl Maps {
         self.monitors.insert(pid, start, 0).map_err(|error| MapError::new("MONITORS", "write", chain(&error)))
     }
 
+    /// Forgets processes of the monitor that have ended.
+    pub fn forget_monitors(&mut self) -> Result<(), MapError> {
+        let failed = |error| MapError::new("MONITORS", "read", chain(&error));
+        let known = self.monitors.iter().collect::<Result<Vec<_>, _>>().map_err(failed)?;
+        for (pid, start) in known {
+            if start_of(pid).ok() != Some(start) {
+                gone_is_fine(self.monitors.remove(&pid), "MONITORS")?;
+            }
+        }
+        Ok(())
+    }
+
     pub fn states(&self) -> Result<Vec<MapState>, MapError> {
         fn entries<K>(
             map: &'static str,
@@ -189,11 +238,17 @@ fn start_of(pid: u32) -> Result<u64, String> {
     fields.split_whitespace().nth(19).and_then(|field| field.parse().ok()).ok_or(format!("{path} has no start time"))
 }
 
-fn take<T: TryFrom<Map>>(object: &mut Ebpf, name: &'static str) -> Result<T, MapError>
+pub(super) fn open<T: TryFrom<Map>>(source: &mut impl Open, name: &'static str) -> Result<T, MapError>
 where
     T::Error: std::fmt::Display,
 {
-    let map = object.take_map(name).ok_or_else(|| MapError::new(name, "open", "the object has no such map"))?;
+    typed(source.map(name)?, name)
+}
+
+fn typed<T: TryFrom<Map>>(map: Map, name: &'static str) -> Result<T, MapError>
+where
+    T::Error: std::fmt::Display,
+{
     T::try_from(map).map_err(|error| MapError::new(name, "open", error))
 }
 

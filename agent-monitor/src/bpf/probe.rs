@@ -36,7 +36,7 @@ pub struct Feature {
 #[must_use]
 pub fn probe(roots: &Roots) -> Vec<Feature> {
     let mut features = vec![btf(roots), lsm(roots), cgroup(roots), seccomp()];
-    let options = LoadOptions { partial: false, bindings: BINDINGS, roots: roots.clone() };
+    let options = LoadOptions { partial: false, bindings: BINDINGS, roots: roots.clone(), pins: None };
     match load::open(&options) {
         Ok(loaded) => features.extend(loaded.hooks.iter().map(|state| {
             let (found, detail, how) = match &state.status {

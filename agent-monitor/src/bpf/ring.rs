@@ -1,8 +1,7 @@
 //! Reading the rings.
 
 use super::load::LoadError;
-use super::map::MapError;
-use aya::Ebpf;
+use super::map::{MapError, Open, open};
 use aya::maps::{MapData, RingBuf};
 use std::io;
 use tokio::io::unix::AsyncFd;
@@ -23,12 +22,9 @@ pub struct Rings {
 }
 
 impl Rings {
-    pub(super) fn take(object: &mut Ebpf) -> Result<Self, LoadError> {
-        #[cfg(feature = "kernel-log")]
-        super::log::read(object)?;
+    pub(super) fn take(source: &mut impl Open) -> Result<Self, LoadError> {
         let mut ring = |name: &'static str| -> Result<_, LoadError> {
-            let map = object.take_map(name).ok_or_else(|| MapError::new(name, "open", "it was taken before"))?;
-            let ring = RingBuf::try_from(map).map_err(|error| MapError::new(name, "open", error))?;
+            let ring: RingBuf<MapData> = open(source, name)?;
             // SAFETY: the ring owns its map's descriptor, gives the same one each time, and keeps it open while it lives.
             let watched = unsafe { AsyncFd::register(ring) };
             Ok(watched.map_err(|error| MapError::new(name, "watch", error))?)

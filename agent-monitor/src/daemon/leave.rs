@@ -62,6 +62,9 @@ impl Node {
         if let Err(error) = self.programs.remove_agent(agent.number) {
             tracing::warn!(%error, agent = agent.identity.id, "cannot remove the counters of an agent");
         }
+        if let Some(state) = &mut self.state {
+            state.drop_agent(agent.number);
+        }
         self.directory.table_mut().remove(agent.number);
         self.losses.forget(agent.number);
         self.settle_watching();

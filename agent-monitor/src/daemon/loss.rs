@@ -6,16 +6,33 @@ use std::sync::atomic::Ordering;
 use super::node::Node;
 use crate::record::{Body, Loss};
 
+/// Reason of a loss: the ring for denials was full.
+pub const DENIALS_RING_FULL: &str = "denials_ring_full";
+/// The other ring was.
+pub const TELEMETRY_RING_FULL: &str = "telemetry_ring_full";
+
 /// Losses that have become records.
 #[derive(Clone, Debug, Default)]
 pub struct Losses {
-    denials: u64,
-    telemetry: u64,
+    /// Denials, of all agents.
+    pub denials: u64,
+    /// Other events.
+    pub telemetry: u64,
     by_agent: HashMap<u32, u64>,
     last_seq: u64,
 }
 
 impl Losses {
+    /// Losses of which an earlier daemon has told.
+    pub fn restore(denials: u64, telemetry: u64, by_agent: impl Iterator<Item = (u32, u64)>) -> Self {
+        Self { denials, telemetry, by_agent: by_agent.collect(), last_seq: 0 }
+    }
+
+    /// How many of an agent's denials are told of as lost.
+    pub fn told(&self, number: u32) -> u64 {
+        self.by_agent.get(&number).copied().unwrap_or(0)
+    }
+
     /// Forgets an agent that is gone.
     pub fn forget(&mut self, number: u32) {
         self.by_agent.remove(&number);
@@ -39,15 +56,15 @@ impl Node {
                 let before = self.losses.by_agent.insert(number, lost).unwrap_or(0);
                 if lost > before {
                     left = left.saturating_sub(lost - before);
-                    self.tell_loss("denials_ring_full", lost - before, Some(id));
+                    self.tell_loss(DENIALS_RING_FULL, lost - before, Some(id));
                 }
             }
         }
         if left > 0 {
-            self.tell_loss("denials_ring_full", left, None);
+            self.tell_loss(DENIALS_RING_FULL, left, None);
         }
         if new_telemetry > 0 {
-            self.tell_loss("telemetry_ring_full", new_telemetry, None);
+            self.tell_loss(TELEMETRY_RING_FULL, new_telemetry, None);
         }
         self.losses.last_seq = self.stream.totals().last_seq.load(Ordering::Relaxed);
     }

@@ -17,7 +17,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 
-use super::directory::Directory;
+use super::directory::{Announced, Directory};
 use crate::bind::{Agent, Origin};
 use crate::bpf::Rings;
 use crate::enrich::{Details, Enricher};
@@ -181,8 +181,9 @@ impl Writer {
                     None => bad_operands += 1,
                 },
                 Subject::CgroupMade { cgroup, parent } => match self.pump.directory.announce(event, cgroup, parent) {
-                    Some(agent) => records.push(self.started(event, &agent).into()),
-                    None => notices.push(Notice::Superfluous(event.header.agent)),
+                    Announced::New(agent) => records.push(self.started(event, &agent).into()),
+                    Announced::Known => {}
+                    Announced::Superfluous => notices.push(Notice::Superfluous(event.header.agent)),
                 },
                 Subject::CgroupReleased { cgroup } => notices.push(Notice::Released(cgroup)),
                 Subject::BindingLost { cgroup } => notices.push(Notice::BindingLost(cgroup)),

@@ -18,7 +18,7 @@ use super::node::Node;
 use super::notify::notify;
 use super::pump::{Notice, Refused};
 use super::selftest::Outcome;
-use super::start::{StartError, Started, start};
+use super::start::{StartError, Started, Stay, start};
 use super::{VERSION, requests, watch::watch as watch_directory};
 use crate::bind::{Agent, Origin};
 use crate::config::Config;
@@ -38,6 +38,9 @@ const REQUESTS: usize = 64;
 const FOLLOWERS: usize = 32;
 /// How often counters that nobody tells of are looked at.
 const TICK: Duration = Duration::from_secs(1);
+
+/// What is wrong while some cgroup could not be bound.
+pub const UNBOUND: &str = "cgroups could not be bound: everything is denied in them; raise the setting bindings";
 
 /// The daemon's state.
 pub struct Daemon {
@@ -75,6 +78,8 @@ pub struct Daemon {
     pub reading: bool,
     /// It changed meanwhile.
     pub read_again: bool,
+    /// Number of the last record when what was counted was written down last.
+    pub checkpoint: u64,
 }
 
 /// What took long and is done.
@@ -137,7 +142,7 @@ async fn guarded(
     requests: mpsc::Receiver<Request>,
 ) -> Result<(), StartError> {
     let compiler = Compiler { files: Files::new(&config.policies_dir), protected: super::protected(config, &[]) };
-    let started = start(config, allow_partial || config.allow_partial, &stream, &compiler).await?;
+    let started = start(config, allow_partial || config.allow_partial, Stay::Node, &stream, &compiler).await?;
     let Started { node, pump, notices, level, tests, enricher } = started;
     let (background, done) = mpsc::channel(REQUESTS);
     let mut daemon = Daemon {
@@ -158,6 +163,7 @@ async fn guarded(
         started: false,
         reading: false,
         read_again: false,
+        checkpoint: 0,
     };
     daemon.tell("started", Vec::new());
     let result = match daemon.take_charge().await {
@@ -233,9 +239,7 @@ impl Daemon {
             }
             Notice::BindingLost(cgroup) => {
                 tracing::error!(cgroup, "a cgroup could not be bound; everything is denied in it");
-                self.lasting.insert(
-                    "cgroups could not be bound: everything is denied in them; raise the setting bindings".to_owned(),
-                );
+                self.lasting.insert(UNBOUND.to_owned());
                 self.refresh();
             }
         }
@@ -275,6 +279,11 @@ impl Daemon {
 
     async fn tick(&mut self) {
         self.node.check_losses();
+        let last = self.node.stream.totals().last_seq.load(Ordering::Relaxed);
+        if last != self.checkpoint {
+            self.checkpoint = last;
+            self.node.checkpoint().await;
+        }
         let failing = self.node.stream.totals().failing.load(Ordering::Relaxed);
         if failing {
             // Tries whether the log can be written again, where no record comes that would.
@@ -288,6 +297,9 @@ impl Daemon {
         let mut reasons: Vec<String> = self.lasting.iter().cloned().collect();
         if self.node.stream.totals().failing.load(Ordering::Relaxed) {
             reasons.push(format!("the audit log {} can't be written", self.config.audit_log.display()));
+        }
+        if let Some(failure) = self.node.state.as_ref().and_then(|state| state.failure()) {
+            reasons.push(format!("{} can't be written: {failure}", self.config.state_dir.display()));
         }
         if self.level == Level::Full {
             let hooks = self.node.programs.hooks();
@@ -321,20 +333,18 @@ impl Daemon {
         let limit = Duration::from_secs(self.config.drain_seconds);
         self.readiness.send_replace(Readiness { ready: false, reasons: vec!["stopping".to_owned()] });
         self.node.check_losses();
-        let agents = self.node.directory.table().iter().filter(|agent| agent.origin != Origin::Directory).count();
-        let messages = match agents {
-            0 => Vec::new(),
-            agents => vec![format!("{agents} agents are not guarded any more: the programs end with the daemon")],
-        };
+        let agents = super::view::agent_count(&self);
+        let messages = vec![format!("{agents} agents stay guarded: enforcement goes on without the daemon")];
         let stream = self.node.stream.clone();
         let drained = tokio::time::timeout(limit, async {
-            // The programs go first, so that nothing comes after what is read last.
+            // What comes after this stays in the rings, for the next daemon.
             let pumped = tokio::task::spawn_blocking(move || pump.stop()).await;
             if let Err(error) = pumped {
                 tracing::error!(%error, "reading the last events panicked");
             }
             self.tell("stopped", messages);
             self.node.write().await;
+            self.node.checkpoint().await;
             stream.flush().await;
         });
         if drained.await.is_err() {

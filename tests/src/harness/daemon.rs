@@ -50,6 +50,23 @@ impl Daemon {
         }
     }
 
+    /// Ends it as a crash would.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Starts another one in the place of one that has ended.
+    pub fn start_again(&mut self, options: &[&str]) -> Result<()> {
+        *self = Self::start(options)?;
+        Ok(())
+    }
+
+    /// Starts another one, if this one has ended.
+    pub fn ensure_runs(&mut self) -> Result<()> {
+        if self.child.try_wait()?.is_some() { self.start_again(&[]) } else { Ok(()) }
+    }
+
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
@@ -85,6 +102,14 @@ impl Drop for Daemon {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Removes what guards the node without a daemon, and gives what was said about it.
+pub fn uninstall() -> Result<String> {
+    let output = Command::new("agent-monitor").args(["daemon", "--uninstall"]).output()?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    anyhow::ensure!(output.status.success(), "daemon --uninstall ended with {}: {text}", output.status);
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// What the daemon wrote on standard error.
