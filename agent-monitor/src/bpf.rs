@@ -8,6 +8,7 @@ mod load;
 #[cfg(feature = "kernel-log")]
 mod log;
 mod map;
+mod migrate;
 mod pin;
 mod probe;
 mod raw;
@@ -28,6 +29,7 @@ use aya::programs::links::FdLink;
 use image::Images;
 use map::Maps;
 use pin::{Pins, Place};
+use std::collections::HashMap;
 
 /// The kernel programs, loaded and attached, and their maps. Without pins they are detached when this is dropped.
 pub struct Programs {
@@ -40,21 +42,31 @@ pub struct Programs {
     /// The pins, where there are any.
     pins: Option<Pins>,
     place: Option<Place>,
+    /// Those of other builds, which end once ours are kept.
+    earlier: Vec<Pins>,
     taken_over: bool,
     hooks: Vec<HookState>,
     maps: Maps,
     images: Images,
 }
 
+/// What another build counted.
+pub struct Counted {
+    /// Name of its pins.
+    pub build: String,
+    /// The numbers of each agent, which are added to those of this build one by one.
+    pub agents: HashMap<u32, Vec<u64>>,
+}
+
 impl Programs {
     /// Loads all programs of the hook table and attaches them; where this build's are pinned and attached already, takes
-    /// these over with all that is in their maps.
+    /// these over with all that is in their maps. Where another build's are, both are attached until [`Self::keep`].
     ///
     /// # Errors
     /// Says what is missing: see [`LoadError`]. Nothing stays attached then that was not before.
     pub fn load(options: &LoadOptions) -> Result<Self, LoadError> {
         let Some(bpffs) = &options.pins else {
-            let mut loaded = load::open(options)?;
+            let mut loaded = load::open(options, &[])?;
             load::attach(&mut loaded, options)?;
             let (maps, images) = (Maps::take(&mut loaded.object)?, Images::take(&mut loaded.object)?);
             let mut programs = Self::of(loaded.hooks, maps, images);
@@ -62,27 +74,40 @@ impl Programs {
             return Ok(programs);
         };
         let place = Place::hold(bpffs)?;
-        let standing = place.standing()?;
-        let key = pin::key(env!("CARGO_PKG_VERSION"), options);
-        if let Some(pins) = standing.into_iter().next() {
-            if !pins.is(&key) {
-                return Err(LoadError::OtherPins(pins.name()));
-            }
-            return match load::standing(&pins, options)? {
-                Ok(hooks) => {
-                    let programs = Self::pinned(hooks, pins, place)?;
-                    Ok(Self { taken_over: true, ..programs })
-                }
-                Err(missing) => Err(LoadError::OtherPins(format!("{}, without {missing}", pins.name()))),
-            };
+        let mut earlier = place.standing()?;
+        if earlier.first().is_some_and(|newest| !newest.guards()) {
+            // A removal was cut off.
+            earlier.drain(..).try_for_each(|pins| pins.remove())?;
         }
-        let mut loaded = load::open(options)?;
-        load::attach(&mut loaded, options)?;
+        let mut key = pin::key(env!("CARGO_PKG_VERSION"), options);
+        if let Some(index) = earlier.iter().position(|pins| pins.is(&key)) {
+            match load::standing(&earlier[index], options)? {
+                Ok(hooks) => {
+                    let pins = earlier.remove(index);
+                    return Ok(Self { taken_over: true, earlier, ..Self::pinned(hooks, pins, place)? });
+                }
+                Err(missing) => tracing::warn!("{} has no {missing} any more: loading all anew", earlier[index].name()),
+            }
+        }
+        while earlier.iter().any(|pins| pins.is(&key)) {
+            key.push_str("-again");
+        }
+        let shared = earlier.first().map(|newest| migrate::shared(newest, options)).transpose()?.unwrap_or_default();
+        let mut loaded = load::open(options, &shared)?;
         let pins = place.unfinished(&key);
-        pins.make(&mut loaded)?;
+        pins.make_maps(&loaded)?;
+        if let Some(newest) = earlier.first() {
+            migrate::copy_before(newest, &pins)?;
+        }
+        load::attach(&mut loaded, options)?;
+        pins.make_programs(&mut loaded)?;
+        if let Some(newest) = earlier.first() {
+            migrate::copy_after(newest, &pins)?;
+        }
         #[cfg(feature = "kernel-log")]
         log::read(&mut loaded.object)?;
-        Self::pinned(loaded.hooks, pins, place)
+        let taken_over = !earlier.is_empty();
+        Ok(Self { taken_over, earlier, ..Self::pinned(loaded.hooks, pins, place)? })
     }
 
     fn pinned(hooks: Vec<HookState>, pins: Pins, place: Place) -> Result<Self, LoadError> {
@@ -99,6 +124,7 @@ impl Programs {
             object: None,
             pins: None,
             place: None,
+            earlier: Vec::new(),
             taken_over: false,
             hooks,
             maps,
@@ -112,12 +138,49 @@ impl Programs {
         self.taken_over
     }
 
-    /// Says that all is well with what was loaded: from now on the pins stay when this process ends.
+    /// Says that all is well with what was loaded: from now on the pins stay when this process ends, and the programs of
+    /// other builds are detached.
     ///
     /// # Errors
-    /// The pins could not be given their name.
+    /// The pins could not be changed.
     pub fn keep(&mut self) -> Result<(), LoadError> {
-        self.pins.as_mut().map_or(Ok(()), Pins::finish)
+        self.pins.as_mut().map_or(Ok(()), Pins::finish)?;
+        self.earlier.iter().try_for_each(Pins::detach)
+    }
+
+    /// The builds that were taken over from and counted in maps of their own, with what they counted for each agent.
+    ///
+    /// # Errors
+    /// The kernel refused a read.
+    pub fn counted_before(&self) -> Result<Vec<Counted>, MapError> {
+        let Some(pins) = &self.pins else { return Ok(Vec::new()) };
+        let own = |earlier: &&Pins| !migrate::is_shared(earlier, pins, "AGENTS");
+        let counted = |earlier: &Pins| Ok(Counted { build: earlier.name(), agents: migrate::agent_counters(earlier)? });
+        self.earlier.iter().filter(own).map(counted).collect()
+    }
+
+    /// Counts on from these numbers, of agents whose earlier counters are gone.
+    pub fn count_from(&mut self, base: &HashMap<u32, Vec<u64>>) {
+        self.maps.set_base(base.iter().map(|(number, counted)| (*number, map::agent_counters(counted))).collect());
+    }
+
+    /// Whether the counters of the node are another build's.
+    #[must_use]
+    pub fn shares_counters(&self) -> bool {
+        let Some(pins) = &self.pins else { return false };
+        self.taken_over && self.earlier.first().is_none_or(|earlier| migrate::is_shared(earlier, pins, "COUNTERS"))
+    }
+
+    /// Removes what is left of other builds.
+    ///
+    /// # Errors
+    /// A pin could not be removed.
+    pub fn forget_earlier(&mut self) -> Result<(), LoadError> {
+        while let Some(earlier) = self.earlier.pop() {
+            earlier.remove()?;
+            tracing::info!(pins = earlier.name(), "programs of another build removed");
+        }
+        Ok(())
     }
 
     /// Each hook of the table, and whether its program is attached.
@@ -277,7 +340,11 @@ impl Programs {
                 log::read(object)?;
                 Rings::take(object)
             }
-            (None, Some(pins)) => Rings::take(&mut { pins }),
+            (None, Some(pins)) => {
+                let mut rings = Rings::take(&mut { pins })?;
+                self.earlier.iter().try_for_each(|earlier| rings.add(earlier, pins))?;
+                Ok(rings)
+            }
             (None, None) => Err(MapError::new("DENIALS", "open", "nothing is loaded").into()),
         }
     }

@@ -33,6 +33,7 @@ mod survival;
 mod syscalls;
 mod tasks;
 mod unix;
+mod upgrade;
 
 use crate::harness::Scenario;
 
@@ -72,5 +73,6 @@ pub const ALL: &[&[Scenario]] = &[
     syscalls::ALONE,
     property::ALL,
     races::ALL,
+    upgrade::ALL,
     no_lsm::ALL,
 ];

@@ -124,8 +124,11 @@ pub enum LoadError {
     /// A map of the object could not be used.
     #[error(transparent)]
     Map(#[from] MapError),
-    /// Programs of another build are pinned, or not all of this one's.
-    #[error("the programs of another build guard this node ({0}): remove them with `agent-monitor daemon --uninstall`")]
+    /// Programs of a build are pinned whose maps mean other things.
+    #[error(
+        "this node is guarded by programs that this version can't take over ({0}): start a daemon of that version, or end \
+         enforcement with `agent-monitor daemon --uninstall`"
+    )]
     OtherPins(String),
     /// The pins could not be read or changed.
     #[error("cannot {action} the pins {}: {error}", path.display())]
@@ -164,7 +167,8 @@ pub struct Loaded {
 }
 
 /// Makes the maps and loads each program, attaching none.
-pub fn open(options: &LoadOptions) -> Result<Loaded, LoadError> {
+/// Maps that are `shared` with another build are its own.
+pub fn open(options: &LoadOptions, shared: &[(&'static str, PathBuf)]) -> Result<Loaded, LoadError> {
     let types = options.roots.sys.join("kernel/btf/vmlinux");
     let kernel = Btf::read(&types).map_err(LoadError::NoBtf)?;
     let constants = field::constants(&kernel).map_err(LoadError::MissingFields)?;
@@ -179,6 +183,9 @@ pub fn open(options: &LoadOptions) -> Result<Loaded, LoadError> {
         .verifier_log_level(aya::VerifierLogLevel::STATS)
         .map_max_entries("SCRATCH", cpus * SCRATCH_PER_CPU)
         .map_max_entries("BINDINGS", options.bindings);
+    for (name, path) in shared {
+        loader.map_pin_path(name, path.as_path());
+    }
     for (symbol, value) in &constants {
         loader.override_global(symbol, value, true);
     }

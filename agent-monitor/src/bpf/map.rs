@@ -84,16 +84,20 @@ impl Counters {
 }
 
 /// `AgentCounters` as numbers: denied and audited by class, emitted, lost, telemetry lost, faults.
-type AgentNumbers = [u64; 2 * CLASSES + 4];
+type AgentNumbers = [u64; size_of::<AgentCounters>() / size_of::<u64>()];
+/// `Binding` as numbers: slot, agent, mode, flags.
+type BindingNumbers = [u32; size_of::<Binding>() / size_of::<u32>()];
 
 /// The maps.
 pub struct Maps {
-    bindings: HashMap<MapData, u64, [u32; 4]>,
+    bindings: HashMap<MapData, u64, BindingNumbers>,
     agents: HashMap<MapData, u32, AgentNumbers>,
     settings: Array<MapData, [u32; 4]>,
     monitors: HashMap<MapData, u32, u64>,
     counters: PerCpuArray<MapData, u64>,
     capacities: [u32; 3],
+    /// What was counted in maps that are not there any more.
+    base: std::collections::HashMap<u32, AgentCounters>,
 }
 
 impl Maps {
@@ -114,14 +118,16 @@ impl Maps {
             settings: open(source, "SETTINGS")?,
             counters: open(source, "COUNTERS")?,
             capacities,
+            base: std::collections::HashMap::new(),
         })
     }
 
     /// Every cgroup that is bound.
     pub fn bindings(&self) -> Result<Vec<(u64, Binding)>, MapError> {
         let read = |error| MapError::new("BINDINGS", "read", chain(&error));
-        let binding = |[slot, agent, mode, flags]: [u32; 4]| Binding { slot, agent, mode, flags };
-        self.bindings.iter().map(|entry| entry.map(|(id, value)| (id, binding(value))).map_err(read)).collect()
+        let entry =
+            |(id, numbers): (u64, BindingNumbers)| (id, Binding::new(numbers[0], numbers[1], numbers[2], numbers[3]));
+        self.bindings.iter().map(|found| found.map(entry).map_err(read)).collect()
     }
 
     /// The numbers of all agents that have counters.
@@ -136,7 +142,8 @@ impl Maps {
     }
 
     pub fn bind(&mut self, cgroup: u64, binding: Binding) -> Result<(), MapError> {
-        let value = [binding.slot, binding.agent, binding.mode, binding.flags];
+        let mut value = BindingNumbers::default();
+        value[..4].copy_from_slice(&[binding.slot, binding.agent, binding.mode, binding.flags]);
         self.bindings.insert(cgroup, value, 0).map_err(|error| MapError::new("BINDINGS", "write", chain(&error)))
     }
 
@@ -146,26 +153,28 @@ impl Maps {
 
     pub fn add_agent(&mut self, agent: u32) -> Result<(), MapError> {
         self.agents
-            .insert(agent, [0; 2 * CLASSES + 4], 0)
+            .insert(agent, AgentNumbers::default(), 0)
             .map_err(|error| MapError::new("AGENTS", "write", chain(&error)))
     }
 
     pub fn remove_agent(&mut self, agent: u32) -> Result<(), MapError> {
+        self.base.remove(&agent);
         gone_is_fine(self.agents.remove(&agent), "AGENTS")
     }
 
     pub fn agent_counters(&self, agent: u32) -> Result<AgentCounters, MapError> {
         let numbers = match self.agents.get(&agent, 0) {
             Ok(numbers) => numbers,
-            Err(aya::maps::MapError::KeyNotFound) => [0; 2 * CLASSES + 4],
+            Err(aya::maps::MapError::KeyNotFound) => AgentNumbers::default(),
             Err(error) => return Err(MapError::new("AGENTS", "read", chain(&error))),
         };
-        let mut counters = AgentCounters::default();
-        counters.denied.copy_from_slice(&numbers[..CLASSES]);
-        counters.audited.copy_from_slice(&numbers[CLASSES..2 * CLASSES]);
-        [counters.emitted, counters.lost, counters.telemetry_lost, counters.faults] =
-            [0, 1, 2, 3].map(|index| numbers[2 * CLASSES + index]);
-        Ok(counters)
+        let counters = agent_counters(&numbers);
+        Ok(self.base.get(&agent).map_or(counters, |base| sum(&counters, base)))
+    }
+
+    /// Adds what was counted in maps that are not there any more.
+    pub fn set_base(&mut self, base: std::collections::HashMap<u32, AgentCounters>) {
+        self.base = base;
     }
 
     pub fn counters(&self) -> Result<Counters, MapError> {
@@ -226,6 +235,32 @@ impl Maps {
         };
         Ok(counted.into_iter().zip(self.capacities).map(state).collect())
     }
+}
+
+/// Counters from the numbers in a map, as many as it has.
+pub(super) fn agent_counters(numbers: &[u64]) -> AgentCounters {
+    let at = |index: usize| numbers.get(index).copied().unwrap_or(0);
+    let mut counters = AgentCounters::default();
+    for class in 0..CLASSES {
+        (counters.denied[class], counters.audited[class]) = (at(class), at(CLASSES + class));
+    }
+    [counters.emitted, counters.lost, counters.telemetry_lost, counters.faults] =
+        [0, 1, 2, 3].map(|index| at(2 * CLASSES + index));
+    counters
+}
+
+/// The sum of two counters.
+fn sum(one: &AgentCounters, other: &AgentCounters) -> AgentCounters {
+    let mut sum = *one;
+    for class in 0..CLASSES {
+        sum.denied[class] += other.denied[class];
+        sum.audited[class] += other.audited[class];
+    }
+    sum.emitted += other.emitted;
+    sum.lost += other.lost;
+    sum.telemetry_lost += other.telemetry_lost;
+    sum.faults += other.faults;
+    sum
 }
 
 /// Start of a process in clock ticks since boot, as `/proc/PID/stat` has it (field 22; the kernel's `start_boottime` in

@@ -12,6 +12,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use agent_monitor_common::hook::{Attach, HOOKS, Hook};
+use agent_monitor_common::layout::LAYOUT;
 use aya::maps::{Map, MapData};
 use aya::programs::BtfTracePoint;
 use aya::programs::links::{FdLink, PinnedLink};
@@ -21,8 +22,12 @@ use super::map::{MapError, Open, chain};
 
 /// File system magic of the BPF file system (`include/uapi/linux/magic.h`).
 const BPFFS_MAGIC: u64 = 0xcafe_4a11;
+/// Stands before the number of the layout in the name of a directory.
+const LAYOUT_WORD: &str = "layout";
 /// End of the name of a directory that is not finished. The file system refuses names with a dot.
 const UNFINISHED: &str = "-unfinished";
+/// Stands behind the name, before a number, once it is known that it will not be finished.
+const ENDED: &str = "-ended";
 /// The maps that are kept. All that user space reads or writes, and what must be known again after an upgrade.
 pub(super) const MAPS: [&str; 13] = [
     "BINDINGS",
@@ -73,33 +78,47 @@ impl Place {
             Ok(()) => Ok(Self { directory, _lock: lock }),
             Err(TryLockError::Error(error)) => Err(failed("lock", error)),
             Err(TryLockError::WouldBlock) => {
-                let message = "another agent-monitor daemon holds it; stop that first";
+                let holder = lock.metadata().ok().and_then(|metadata| holder(metadata.ino()));
+                let holder = holder.map_or_else(String::new, |pid| format!(" (pid {pid})"));
+                let message = format!("another agent-monitor daemon{holder} holds it; stop that first");
                 Err(failed("lock", io::Error::new(io::ErrorKind::AddrInUse, message)))
             }
         }
     }
 
-    /// Removes what was not finished, and gives the pins of all builds, the newest first.
+    /// The pins of all builds: those that guard the node first, of these the newest. What was not finished is detached and put
+    /// last, because it may have counted.
     pub fn standing(&self) -> Result<Vec<Pins>, LoadError> {
         let failed = |error| LoadError::pins(&self.directory, "read", error);
         let mut found = Vec::new();
         for entry in fs::read_dir(&self.directory).map_err(failed)? {
             let entry = entry.map_err(failed)?;
-            let pins = Pins { directory: entry.path() };
-            if entry.file_name().as_encoded_bytes().ends_with(UNFINISHED.as_bytes()) {
-                pins.remove()?;
-            } else {
-                found.push((entry.metadata().and_then(|metadata| metadata.modified()).map_err(failed)?, pins));
+            let made = entry.metadata().and_then(|metadata| metadata.modified()).map_err(failed)?;
+            let mut pins = Pins { directory: entry.path() };
+            if pins.name().ends_with(UNFINISHED) {
+                pins.detach()?;
+                pins.end().map_err(failed)?;
             }
+            found.push((pins.guards(), made, pins));
         }
-        found.sort_by_key(|(made, _)| std::cmp::Reverse(*made));
-        Ok(found.into_iter().map(|(_, pins)| pins).collect())
+        found.sort_by_key(|(guards, made, _)| std::cmp::Reverse((*guards, *made)));
+        Ok(found.into_iter().map(|(_, _, pins)| pins).collect())
     }
 
     /// The directory of the build with this key, not made yet.
     pub fn unfinished(&self, key: &str) -> Pins {
         Pins { directory: self.directory.join(format!("{key}{UNFINISHED}")) }
     }
+}
+
+/// The process that holds a lock of this file, as `/proc/locks` says: `1: FLOCK ADVISORY WRITE PID MAJOR:MINOR:INODE 0 EOF`.
+fn holder(inode: u64) -> Option<u32> {
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    locks.lines().find_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let same = words.get(1) == Some(&"FLOCK") && words.get(5)?.rsplit(':').next()?.parse() == Ok(inode);
+        words.get(4).filter(|_| same)?.parse().ok()
+    })
 }
 
 /// The name of this build's pins: whoever finds it finds the same programs, with the same maps, attached to the same
@@ -114,7 +133,7 @@ pub fn key(version: &str, options: &LoadOptions) -> String {
         // The log of the programs can be read by the process that loaded them only.
         std::process::id().hash(&mut hasher);
     }
-    format!("{}-{:016x}", version.replace('.', "-"), hasher.finish())
+    format!("{}-{LAYOUT_WORD}{LAYOUT}-{:016x}", version.replace('.', "-"), hasher.finish())
 }
 
 impl Pins {
@@ -126,6 +145,11 @@ impl Pins {
     /// Name of the directory.
     pub fn name(&self) -> String {
         self.directory.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// What this build means by the values of its maps.
+    pub fn layout(&self) -> Option<u32> {
+        self.name().split('-').find_map(|word| word.strip_prefix(LAYOUT_WORD)?.parse().ok())
     }
 
     fn path(&self, kind: &str, name: &str) -> PathBuf {
@@ -152,8 +176,8 @@ impl Pins {
         self.link_path(hook).exists()
     }
 
-    /// Pins all that was loaded and attached. From then on it stays when this process ends.
-    pub fn make(&self, loaded: &mut Loaded) -> Result<(), LoadError> {
+    /// Pins the maps.
+    pub fn make_maps(&self, loaded: &Loaded) -> Result<(), LoadError> {
         let failed = |error: io::Error| LoadError::pins(&self.directory, "make", error);
         for directory in ["maps", "programs", "links"] {
             make(&self.directory.join(directory)).map_err(failed)?;
@@ -164,6 +188,13 @@ impl Pins {
                 loaded.object.map(name).ok_or_else(|| MapError::new(name, "pin", "the object has no such map"))?;
             map.pin(self.map_path(name)).map_err(pin)?;
         }
+        Ok(())
+    }
+
+    /// Pins what was loaded and attached. From then on it stays when this process ends.
+    pub fn make_programs(&self, loaded: &mut Loaded) -> Result<(), LoadError> {
+        let failed = |error: io::Error| LoadError::pins(&self.directory, "make", error);
+        let pin = |error: aya::pin::PinError| failed(io::Error::other(chain(&error)));
         for state in &loaded.hooks {
             if let Some(program) = loaded.object.program_mut(state.hook.name).filter(|program| program.fd().is_ok()) {
                 program.pin(self.program_path(state.hook)).map_err(pin)?;
@@ -172,6 +203,17 @@ impl Pins {
         for (hook, link) in loaded.links.drain(..) {
             link.pin(self.link_path(hook)).map_err(pin)?;
         }
+        Ok(())
+    }
+
+    /// Gives a directory that was not finished a name that no other will have.
+    fn end(&mut self) -> io::Result<()> {
+        let name = self.name().replace(UNFINISHED, ENDED);
+        let free =
+            (0..).map(|number| self.directory.with_file_name(format!("{name}{number}"))).find(|path| !path.exists());
+        let ended = free.ok_or(io::ErrorKind::AlreadyExists)?;
+        fs::rename(&self.directory, &ended)?;
+        self.directory = ended;
         Ok(())
     }
 
@@ -185,6 +227,12 @@ impl Pins {
         Ok(())
     }
 
+    /// Detaches the programs, and keeps all else.
+    pub fn detach(&self) -> Result<(), LoadError> {
+        let directory = self.directory.join("links");
+        remove_files(&directory).map_err(|error| LoadError::pins(&directory, "remove", error))
+    }
+
     /// Removes the pins: links first, so that nothing is attached whose maps are gone.
     pub fn remove(&self) -> Result<(), LoadError> {
         for kind in ["links", "programs", "maps"] {
@@ -194,6 +242,11 @@ impl Pins {
         }
         ignore_missing(fs::remove_dir(&self.directory))
             .map_err(|error| LoadError::pins(&self.directory, "remove", error))
+    }
+
+    /// Whether anything is attached: what was taken over from is not any more.
+    pub fn guards(&self) -> bool {
+        self.counts()[0] > 0
     }
 
     /// How many links, programs and maps there are.

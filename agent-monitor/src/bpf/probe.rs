@@ -37,7 +37,7 @@ pub struct Feature {
 pub fn probe(roots: &Roots) -> Vec<Feature> {
     let mut features = vec![btf(roots), lsm(roots), cgroup(roots), seccomp()];
     let options = LoadOptions { partial: false, bindings: BINDINGS, roots: roots.clone(), pins: None };
-    match load::open(&options) {
+    match load::open(&options, &[]) {
         Ok(loaded) => features.extend(loaded.hooks.iter().map(|state| {
             let (found, detail, how) = match &state.status {
                 HookStatus::Loaded | HookStatus::Attached => {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use agent_monitor_common::class::Verdict;
 use serde::{Deserialize, Serialize};
 
-use super::loss::{DENIALS_RING_FULL, Losses, TELEMETRY_RING_FULL};
+use super::loss::{DENIALS_NOT_WRITTEN, DENIALS_RING_FULL, Losses, TELEMETRY_NOT_WRITTEN, TELEMETRY_RING_FULL};
 use super::node::Node;
 use super::state;
 use crate::record::{Body, Record, Tally};
@@ -91,7 +91,11 @@ impl Node {
             agent.tally.restore(account.denied, account.written, account.audited);
         }
         let told = accounts.agents.iter().map(|(number, account)| (*number, account.lost));
-        self.losses = Losses::restore(accounts.denials_lost, accounts.telemetry_lost, told);
+        let (mut denials, mut telemetry) = (accounts.denials_lost, accounts.telemetry_lost);
+        if !self.programs.shares_counters() {
+            (denials, telemetry) = (0, 0);
+        }
+        self.losses = Losses::restore(denials, telemetry, told);
     }
 }
 
@@ -130,6 +134,8 @@ impl Accounts {
                 account.lost += loss.count;
                 self.denials_lost += loss.count;
             }
+            Body::Loss(loss) if loss.reason == DENIALS_NOT_WRITTEN => account.denied += loss.count,
+            Body::Loss(loss) if loss.reason == TELEMETRY_NOT_WRITTEN => account.audited += loss.count,
             Body::Loss(loss) if loss.reason == TELEMETRY_RING_FULL => self.telemetry_lost += loss.count,
             _ => {}
         }

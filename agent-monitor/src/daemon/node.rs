@@ -311,12 +311,8 @@ impl Node {
     /// Writes the binding of an agent's cgroup; for a whole agent also of all cgroups below it.
     pub fn write_bindings(&mut self, agent: &Agent) -> Result<()> {
         let directory = agent.origin == Origin::Directory;
-        let binding = Binding {
-            slot: agent.slot,
-            agent: agent.number,
-            mode: agent.mode as u32,
-            flags: if directory { flags::ANNOUNCE_CHILDREN } else { 0 },
-        };
+        let flags = if directory { flags::ANNOUNCE_CHILDREN } else { 0 };
+        let binding = Binding::new(agent.slot, agent.number, agent.mode as u32, flags);
         self.programs.bind(agent.identity.cgroup_id, binding)?;
         if !directory {
             // After its parent: what is made from now on gets the new binding from the kernel.

@@ -9,15 +9,46 @@ use agent_monitor_common::binding::{Binding, EMPTY_SLOT, FIRST_KERNEL_AGENT, fla
 use agent_monitor_common::class::Mode;
 use agent_monitor_policy::ImageView;
 use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
 
 use super::directory::{Loaded, free_id};
 use super::node::Node;
-use super::policies::{Candidate, Source};
+use super::policies::{Candidate, Instance, Source};
 use super::selftest;
-use super::state::AgentState;
+use super::state::{self, AgentState};
 use crate::bind::{Agent, Cgroup, Origin};
+use crate::bpf::Counted;
 use crate::record::AgentRef;
 use crate::record::escape::escape;
+
+/// What was counted for agents in maps that are not there any more.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Base {
+    /// The numbers of each agent.
+    agents: HashMap<u32, Vec<u64>>,
+    /// Builds whose numbers are in it already, while their maps are still there.
+    builds: Vec<String>,
+}
+
+impl Base {
+    fn add(&mut self, counted: &Counted) {
+        if self.builds.contains(&counted.build) {
+            return;
+        }
+        for (number, counted) in &counted.agents {
+            let sums = self.agents.entry(*number).or_default();
+            sums.resize(sums.len().max(counted.len()), 0);
+            sums.iter_mut().zip(counted).for_each(|(sum, counted)| *sum += counted);
+        }
+        self.builds.push(counted.build.clone());
+    }
+}
+
+fn note(path: &Path, base: &Base) {
+    if let Err(error) = state::replace(path, base) {
+        tracing::warn!(%error, "cannot write {}: a later daemon would count less", path.display());
+    }
+}
 
 /// Where things of the daemon are.
 pub struct Roots<'a> {
@@ -41,14 +72,69 @@ impl Node {
         }
         self.numbers = state.numbers();
         self.directory.table_mut().start_after(self.numbers.next_agent);
+        self.programs.count_from(&state::read::<Base>(&state.path("base")).unwrap_or_default().agents);
         self.restore_policies()?;
         self.restore_agents(roots)?;
         self.restore_accounts(roots.log);
+        if self
+            .directory
+            .table()
+            .iter()
+            .any(|agent| self.policies.get(agent.slot).is_some_and(Instance::watches_syscalls))
+        {
+            self.programs.watch_syscalls(true).context("cannot go on looking at system calls")?;
+        }
         let unused: Vec<u32> = self.policies.iter().map(|one| one.slot).collect();
         unused.into_iter().for_each(|slot| self.drop_unused(slot));
         self.settle_watching();
         let (agents, policies) = (self.directory.table().iter().count(), self.policies.iter().count());
         tracing::info!(agents, policies, "taken over");
+        Ok(())
+    }
+
+    /// Ends what other builds still did beside this one. Until now both bound new cgroups, and denied.
+    ///
+    /// # Errors
+    /// The kernel refused to tell what is in its maps, or a pin could not be removed.
+    pub fn finish_taking_over(&mut self) -> Result<()> {
+        let Some(state) = &self.state else { return Ok(()) };
+        let path = state.path("base");
+        let mut base: Base = state::read(&path).unwrap_or_default();
+        let before = base.clone();
+        for counted in self.programs.counted_before().context("cannot read what another build has counted")? {
+            base.add(&counted);
+        }
+        let table = self.directory.table();
+        base.agents.retain(|number, _| table.get(*number).is_some());
+        drop(table);
+        if base != before {
+            note(&path, &base);
+            self.programs.count_from(&base.agents);
+            self.losses.look();
+        }
+        self.programs.forget_earlier()?;
+        if !base.builds.is_empty() {
+            base.builds.clear();
+            note(&path, &base);
+        }
+        self.renumber()
+    }
+
+    /// A cgroup that was made while two builds with maps of their own were attached has a number of each.
+    fn renumber(&mut self) -> Result<()> {
+        let bindings: HashMap<u64, Binding> =
+            self.programs.bindings().context("cannot read which cgroups are bound")?.into_iter().collect();
+        let mut table = self.directory.table_mut();
+        let other = |agent: &Agent| {
+            let bound = bindings.get(&agent.identity.cgroup_id)?.agent;
+            (bound != agent.number).then_some((agent.number, bound))
+        };
+        let changed: Vec<(u32, u32)> = table.iter().filter_map(other).collect();
+        for (old, new) in changed {
+            if let Some(agent) = table.remove(old) {
+                table.add(Agent { number: new, ..agent });
+            }
+        }
         Ok(())
     }
 
@@ -210,5 +296,19 @@ fn agent(state: &AgentState, slot: u32, mode: Mode) -> Agent {
         mode,
         mode_fixed: state.mode.is_some(),
         tally: Arc::default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_build_has_counted_is_added_once() {
+        let mut base = Base { agents: HashMap::from([(1, vec![5, 5])]), builds: Vec::new() };
+        let counted = Counted { build: "b".to_owned(), agents: HashMap::from([(1, vec![1, 2, 3]), (2, vec![4])]) };
+        base.add(&counted);
+        base.add(&counted);
+        assert_eq!(base.agents, HashMap::from([(1, vec![6, 7, 3]), (2, vec![4])]));
     }
 }

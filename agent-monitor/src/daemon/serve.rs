@@ -14,9 +14,10 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::catalogue::{Catalogue, Read};
 use super::library::{Compiler, Files};
+use super::loss::Awaited;
 use super::node::Node;
 use super::notify::notify;
-use super::pump::{Notice, Refused};
+use super::pump::{Marks, Notice, Refused};
 use super::selftest::Outcome;
 use super::start::{StartError, Started, Stay, start};
 use super::{VERSION, requests, watch::watch as watch_directory};
@@ -78,6 +79,10 @@ pub struct Daemon {
     pub reading: bool,
     /// It changed meanwhile.
     pub read_again: bool,
+    /// Agents of which an earlier daemon may have taken events that it did not write.
+    pub unsettled: Vec<u32>,
+    /// Sets marks in what is read from the rings.
+    pub marks: Marks,
     /// Number of the last record when what was counted was written down last.
     pub checkpoint: u64,
 }
@@ -88,6 +93,8 @@ pub enum Background {
     Emptied(u32, Result<bool, String>),
     /// The policy directory was read.
     Read(Result<Box<Read>, String>),
+    /// What was in the rings is written; and what the counters said before.
+    Passed(Vec<Awaited>),
     /// The policy of a request is compiled.
     Compiled(Box<(api::CreateAgent, Result<requests::Compiled, api::Refusal>, Answer<api::Agent>)>),
 }
@@ -163,8 +170,13 @@ async fn guarded(
         started: false,
         reading: false,
         read_again: false,
+        unsettled: Vec::new(),
+        marks: pump.marks(),
         checkpoint: 0,
     };
+    if daemon.node.programs.taken_over() {
+        daemon.unsettled = daemon.node.directory.table().iter().map(|agent| agent.number).collect();
+    }
     daemon.tell("started", Vec::new());
     let result = match daemon.take_charge().await {
         Ok(()) => daemon.work(requests, notices, done).await,
@@ -201,6 +213,7 @@ impl Daemon {
                 Some(done) = done.recv() => match done {
                     Background::Emptied(number, killed) => self.emptied(number, killed),
                     Background::Read(read) => self.take_read(read),
+                    Background::Passed(awaited) => self.unsettled.extend(self.node.tell_missing(&awaited)),
                     Background::Compiled(compiled) => {
                         let (request, policy, answer) = *compiled;
                         requests::finish_creating(self, request, policy, answer);
@@ -226,6 +239,8 @@ impl Daemon {
 
     fn notice(&mut self, notice: Notice) {
         match notice {
+            // A number may have become an agent's since: see `renumber`.
+            Notice::Superfluous(number) if self.node.directory.table().get(number).is_some() => {}
             Notice::Superfluous(number) => {
                 if let Err(error) = self.node.programs.remove_agent(number) {
                     tracing::warn!(%error, "cannot remove counters that no agent needs");
@@ -277,7 +292,21 @@ impl Daemon {
         }
     }
 
+    /// Looks for what an earlier daemon did not write, once all is written that is in the rings now.
+    fn look_for_missing(&mut self) {
+        if self.unsettled.is_empty() {
+            return;
+        }
+        let awaited = self.node.awaited(&std::mem::take(&mut self.unsettled));
+        let (marks, background) = (self.marks.clone(), self.background.clone());
+        tokio::spawn(async move {
+            marks.pass().await;
+            let _ = background.send(Background::Passed(awaited)).await;
+        });
+    }
+
     async fn tick(&mut self) {
+        self.look_for_missing();
         self.node.check_losses();
         let last = self.node.stream.totals().last_seq.load(Ordering::Relaxed);
         if last != self.checkpoint {

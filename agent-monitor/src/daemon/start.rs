@@ -170,6 +170,7 @@ impl Attempt<'_> {
         let mut started = Started { node, pump, notices, level, tests: outcomes?, enricher };
         if failed.is_empty() {
             started.node.programs.keep()?;
+            started.node.finish_taking_over()?;
             return Ok(Ok(started));
         }
         tokio::task::spawn_blocking(move || started.pump.stop()).await.context("stopping panicked")?;

@@ -95,7 +95,7 @@ impl State {
                 fs::remove_file(entry?.path())?;
             }
         }
-        for path in ["numbers", "accounts"] {
+        for path in ["numbers", "accounts", "base"] {
             ignore_missing(fs::remove_file(self.path(path)))?;
         }
         Ok(())

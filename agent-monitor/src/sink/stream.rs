@@ -141,6 +141,11 @@ impl Stream {
         let _ = self.messages.send(Message::Between(done)).await;
     }
 
+    /// Answers when everything handed over before is written. Blocks the thread while the queue is full.
+    pub fn mark_blocking(&self, reply: oneshot::Sender<()>) {
+        let _ = self.messages.blocking_send(Message::Flush(reply));
+    }
+
     /// Waits until everything handed over before is written.
     pub async fn flush(&self) {
         let (reply, done) = oneshot::channel();
