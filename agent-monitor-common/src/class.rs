@@ -102,6 +102,8 @@ byte_enum! {
         AddressUnreadable = 7, "address-unreadable";
         /// A new cgroup could not get the binding of its parent.
         BindingNotCopied = 8, "binding-not-copied";
+        /// A directory of the path takes several spellings for one name, which patterns don't know of.
+        PathCase = 9, "path-case";
     }
 }
 
@@ -125,8 +127,10 @@ byte_enum! {
         NoSyscallFilter = 7, "no-syscall-filter";
         /// Sending by way of other addresses: a source route, a routing header.
         SourceRoute = 13, "source-route";
-        /// Typing into a terminal as if its user did.
+        /// Typing into a terminal as if its user did, or changing what it makes of what is typed.
         TerminalInput = 14, "terminal-input";
+        /// Taking a terminal, or joining a process group, of a session that is not the agent's.
+        OtherSession = 15, "other-session";
     }
 }
 

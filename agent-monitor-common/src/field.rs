@@ -23,6 +23,7 @@ macro_rules! kernel_fields {
             MOUNT_NS, "mount", "mnt_ns", "the namespace of a mount";
             MOUNT_INSTANCE, "mount", "mnt_instance", "the list of a file system's mounts, before 6.18";
             MOUNT_NEXT, "mount", "mnt_next_for_sb", "the next mount of a file system, from 6.18 on";
+            DENTRY_FLAGS, "dentry", "d_flags", "whether a name is compared in a way of its file system's own";
             DENTRY_SEQ, "dentry", "d_seq", "changes with each rename of a name";
             DENTRY_HASH, "dentry", "d_hash", "whether a name still exists";
             DENTRY_PARENT, "dentry", "d_parent", "the directory of a name";
@@ -30,6 +31,7 @@ macro_rules! kernel_fields {
             DENTRY_INODE, "dentry", "d_inode", "the file of a name";
             DENTRY_SB, "dentry", "d_sb", "the file system of a name";
             INODE_MODE, "inode", "i_mode", "the type of a file";
+            INODE_FLAGS, "inode", "i_flags", "whether a directory takes several spellings for one name";
             INODE_NLINK, "inode", "i_nlink", "how many names a file has";
             INODE_SB, "inode", "i_sb", "the file system of a file";
             SUPER_MAGIC, "super_block", "s_magic", "the type of a file system";
@@ -50,6 +52,7 @@ macro_rules! kernel_fields {
             SOCK_PEER_PORT, "sock", "__sk_common.skc_dport", "the peer's port";
             SOCK_PEER_V4, "sock", "__sk_common.skc_daddr", "the peer's IPv4 address";
             SOCK_PEER_V6, "sock", "__sk_common.skc_v6_daddr", "the peer's IPv6 address";
+            UNIX_SOCK_PEER, "unix_sock", "peer", "the socket that a unix socket is connected to";
             UNIX_SOCK_ADDRESS, "unix_sock", "addr", "the name of a unix socket";
             UNIX_SOCK_PATH, "unix_sock", "path", "the path of a unix socket";
             UNIX_ADDRESS_LENGTH, "unix_address", "len", "the length of a unix socket's name";
@@ -71,6 +74,10 @@ macro_rules! kernel_fields {
             TASK_PARENT, "task_struct", "real_parent", "the parent process";
             TASK_START, "task_struct", "start_boottime", "the start of a task";
             TASK_THREAD_PID, "task_struct", "thread_pid", "ids in the namespaces of a task";
+            TASK_SIGNAL, "task_struct", "signal", "what the threads of a process share";
+            TASK_PID_LINKS, "task_struct", "pid_links", "where a task is in the list of its id";
+            SIGNAL_PIDS, "signal_struct", "pids", "the session of a process";
+            PID_TASKS, "pid", "tasks", "the tasks of an id";
             TASK_CRED, "task_struct", "cred", "the credentials that a task acts with";
             TASK_REAL_CRED, "task_struct", "real_cred", "a task's own credentials";
             TASK_CGROUPS, "task_struct", "cgroups", "the cgroups of a task";

@@ -109,7 +109,7 @@ hooks! {
     BprmCheckSecurity = 2, "bprm_check_security", Lsm(1), Some(Exec), "exec, once for each stage: script, then interpreter";
     MmapFile = 3, "mmap_file", Lsm(4), Some(File), "mapping of a file or of anonymous memory with PROT_EXEC";
     FileMprotect = 4, "file_mprotect", Lsm(3), Some(File), "making mapped memory executable";
-    PathMknod = 5, "path_mknod", Lsm(4), Some(File), "creation of a file by open or mknod, and of a unix socket by bind";
+    PathMknod = 5, "path_mknod", Lsm(4), Some(File), "creation of a file by open or mknod, and of a unix socket by bind; with set-id bits";
     PathMkdir = 6, "path_mkdir", Lsm(3), Some(File), "creation of a directory";
     PathSymlink = 7, "path_symlink", Lsm(3), Some(File), "creation of a symbolic link";
     PathLink = 8, "path_link", Lsm(3), Some(File), "creation of a hard link";
@@ -117,7 +117,7 @@ hooks! {
     PathRmdir = 10, "path_rmdir", Lsm(2), Some(File), "removal of a directory";
     PathRename = 11, "path_rename", Lsm(5), Some(File), "rename, replace and exchange of names";
     PathTruncate = 12, "path_truncate", Lsm(1), Some(File), "truncation by path and by O_TRUNC";
-    PathChmod = 13, "path_chmod", Lsm(2), Some(File), "change of the mode";
+    PathChmod = 13, "path_chmod", Lsm(2), Some(File), "change of the mode, to one with set-id bits, too";
     PathChown = 14, "path_chown", Lsm(3), Some(File), "change of the owner";
     InodeSetattr = 15, "inode_setattr", LsmForms([2, 3]), Some(File), "change of the times";
     InodeSetxattr = 16, "inode_setxattr", Lsm(6), Some(File), "setting of an extended attribute";
@@ -126,14 +126,22 @@ hooks! {
     InodeRemoveAcl = 19, "inode_remove_acl", Lsm(3), Some(File), "removal of an access list", absent "inode_removexattr sees it there";
     FileTruncate = 70, "file_truncate", Lsm(1), Some(File), "truncation by descriptor", absent "path_truncate sees it there";
     FileReceive = 71, "file_receive", Lsm(1), Some(File), "descriptors from a unix socket or another process";
-    FileIoctl = 72, "file_ioctl", Lsm(3), Some(File), "flags of a file, input of a terminal, and who gets signals about a file, by ioctl";
+    FilePermission = 77, "file_permission", Lsm(2), Some(File), "writes to files of cgroups, also opened before; splice and sendfile with sockets";
+    PathNotify = 78, "path_notify", Lsm(3), Some(File), "watching a file or directory: inotify, fanotify";
+    InodeGetxattr = 79, "inode_getxattr", Lsm(2), Some(File), "reading of an extended attribute of users or of root";
+    InodeCreate = 80, "inode_create", Lsm(3), Some(File), "creation of a POSIX message queue";
+    InodeUnlink = 81, "inode_unlink", Lsm(2), Some(File), "removal of a POSIX message queue";
+    FileIoctl = 72, "file_ioctl", Lsm(3), Some(File), "flags of a file, subvolumes, input and foreground of a terminal, and who gets signals about a file, by ioctl";
     FileIoctlCompat = 73, "file_ioctl_compat", Lsm(3), Some(File), "the same by a 32-bit program", absent "file_ioctl sees it there";
     InodeFileSetattr = 74, "inode_file_setattr", Lsm(2), Some(File), "flags of a file set by file_setattr", absent "flags are set by ioctl alone there";
-    FileFcntl = 75, "file_fcntl", Lsm(3), Some(Privilege), "who gets the signals about a file";
+    FileFcntl = 75, "file_fcntl", Lsm(3), Some(Privilege), "who gets the signals about a file, and which; leases";
     CredPrepare = 76, "cred_prepare", Lsm(3), Some(Privilege), "core dumps";
     SocketCreate = 20, "socket_create", Lsm(4), Some(Network), "creation of a socket of any family";
     SocketConnect = 21, "socket_connect", Lsm(3), Some(Network), "connect of an internet socket";
-    SocketSendmsg = 22, "socket_sendmsg", Lsm(3), Some(Network), "send, to an address that is named in the call or to the peer";
+    SocketSendmsg = 22, "socket_sendmsg", Lsm(3), Some(Network), "send, to an address that is named in the call or to the peer, over sockets of all families but netlink";
+    SocketRecvmsg = 28, "socket_recvmsg", Lsm(4), Some(Network), "receive, from the peer";
+    NetlinkSend = 29, "netlink_send", Lsm(2), Some(Network), "send over netlink";
+    SctpBindConnect = 36, "sctp_bind_connect", Lsm(4), Some(Network), "addresses that options of an SCTP socket bind and connect to";
     SocketBind = 23, "socket_bind", Lsm(3), Some(Network), "bind of an internet or abstract unix socket";
     SocketListen = 24, "socket_listen", Lsm(2), Some(Network), "listen on the socket's own address";
     UnixStreamConnect = 25, "unix_stream_connect", Lsm(3), Some(Network), "connect of a unix stream or seqpacket socket";
@@ -158,6 +166,7 @@ hooks! {
     PathChroot = 50, "path_chroot", Lsm(1), Some(Privilege), "change of the root directory";
     UsernsCreate = 51, "userns_create", Lsm(1), Some(Privilege), "creation of a user namespace";
     PtraceTraceme = 52, "ptrace_traceme", Lsm(1), Some(Privilege), "a process that asks its parent to trace it";
+    TaskSetpgid = 62, "task_setpgid", Lsm(2), Some(Privilege), "joining a process group of a session that is not the agent's";
     TaskSetrlimit = 53, "task_setrlimit", Lsm(3), Some(Privilege), "change of another process's limits";
     TaskSetnice = 54, "task_setnice", Lsm(2), Some(Privilege), "change of another process's priority";
     TaskSetioprio = 55, "task_setioprio", Lsm(2), Some(Privilege), "change of another process's I/O priority";
@@ -191,3 +200,16 @@ hooks! {
     MsgQueueFreeSecurity = 110, "msg_queue_free_security", Lsm(1), None, "a System V message queue that is gone is nobody's";
     SemFreeSecurity = 111, "sem_free_security", Lsm(1), None, "System V semaphores that are gone are nobody's";
 }
+
+/// Hooks of the kernel on the way of what an agent may try that have no program, and who judges instead.
+pub const NOT_ATTACHED: &[(&str, &str)] = &[
+    (
+        "file_send_sigiotask",
+        "runs in whatever task an event meets; who gets the signals about a file is judged where it is said (`file_fcntl`, `file_ioctl`)",
+    ),
+    ("inode_permission", "asked for every name of every path of every task; what it sees is judged where it is used"),
+    ("inode_getattr", "asked for every stat; looking at a file's size and times is not judged"),
+    ("task_fix_setuid", "another id than the task's own needs CAP_SETUID or CAP_SETGID, which `capable` judges first"),
+    ("task_movememory", "`ptrace_access_check` sees each such call first"),
+    ("task_prlimit", "is told credentials and no process; changes are judged by `task_setrlimit`"),
+];

@@ -52,6 +52,9 @@ pub const TELEMETRY_RING_BYTES: usize = 2 << 20;
 /// Longest name of an abstract unix socket: `sizeof(sun_path)` (108) less the leading NUL.
 pub const ABSTRACT_NAME_BYTES: usize = 107;
 
+/// Most addresses of one SCTP call that are judged; with more it is the fault `address-unreadable`. Hosts have a few.
+pub const SCTP_ADDRESSES: u32 = 8;
+
 /// Most processes of the monitor that are protected from agents' signals at once (daemon and `run`s).
 pub const MONITORS: u32 = 1024;
 

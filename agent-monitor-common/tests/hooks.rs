@@ -1,7 +1,7 @@
 //! docs/hooks.md is made from the hook table and kept true by this test: `UPDATE_DOCS=1 cargo test -p agent-monitor-common`
 //! writes it anew.
 
-use agent_monitor_common::hook::{Attach, HOOKS};
+use agent_monitor_common::hook::{Attach, HOOKS, NOT_ATTACHED};
 use std::fmt::Write as _;
 
 #[test]
@@ -21,6 +21,11 @@ fn the_page_about_hooks_says_what_the_table_says() {
         let absent = hook.absent.unwrap_or("");
         writeln!(page, "| `{}` | {kind} | {class} | {} | {absent} |", hook.name, hook.purpose)
             .expect("a string takes all");
+    }
+    page.push_str("\n## Left alone\n| hook | who judges instead |\n| --- | --- |\n");
+    for (hook, why) in NOT_ATTACHED {
+        assert!(HOOKS.iter().all(|row| row.name != *hook), "{hook} is attached and left alone");
+        writeln!(page, "| `{hook}` | {why} |").expect("a string takes all");
     }
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/hooks.md");
     if std::env::var_os("UPDATE_DOCS").is_some() {

@@ -16,6 +16,7 @@ mod maps;
 mod mounts;
 mod operation;
 mod path;
+mod peer;
 mod scratch;
 mod socket;
 mod task;

@@ -68,10 +68,12 @@ pub fn walk(buffer: Buffer, place: Place) -> Result<Text, Fault> {
     start(state, place);
     // SAFETY: the callback gets the address of `walk`, which lives until the helper returns.
     unsafe { bpf_loop(STEPS, step as *const () as *mut _, (&raw mut walk).cast(), 0) };
+    const CASE: u64 = Fault::PathCase as u64;
     match reload(&state.result) {
         0 => {}
         1 => return Err(Fault::PathTooLong),
         2 => return Err(Fault::PathUnreachable),
+        CASE => return Err(Fault::PathCase),
         _ => return Err(Fault::PathUnreadable),
     }
     let mut start = reload(&state.position);
@@ -178,6 +180,10 @@ fn take_name(buffer: *mut u8, walk: &mut Loop) -> u64 {
     if parent == walk.dentry {
         return Fault::PathUnreachable as u64;
     }
+    let flags: u32 = field(head, offset(&kernel::DENTRY_FLAGS));
+    if flags & DCACHE_OP_HASH != 0 && folds(parent) {
+        return Fault::PathCase as u64;
+    }
     let length = u64::from(length) & NAME_BYTES as u64;
     if walk.position <= length + 1 {
         return Fault::PathTooLong as u64;
@@ -202,6 +208,17 @@ fn take_name(buffer: *mut u8, walk: &mut Loop) -> u64 {
     note(walk, walk.dentry, sequence.into());
     walk.dentry = parent;
     0
+}
+
+/// Whether a directory, in whose file system names have a hash of their own, takes several spellings for one name: each
+/// such file system but for those where a flag of the directory says so (`IS_CASEFOLDED()` in `include/linux/fs.h`).
+#[inline(always)]
+fn folds(directory: u64) -> bool {
+    const S_CASEFOLD: u32 = 1 << 15;
+    let inode: u64 = read(directory + offset(&kernel::DENTRY_INODE) as u64);
+    let superblock: u64 = read(directory + offset(&kernel::DENTRY_SB) as u64);
+    let by_flag = matches!(read(superblock + offset(&kernel::SUPER_MAGIC) as u64), EXT4 | F2FS | TMPFS | OVERLAY);
+    !by_flag || read::<u32>(inode + offset(&kernel::INODE_FLAGS) as u64) & S_CASEFOLD != 0
 }
 
 /// Goes to the directory of a name, without writing it. Gives the fault, or 0.
@@ -229,6 +246,12 @@ fn field<T: Copy>(head: *const u8, offset: usize) -> T {
     unsafe { core::ptr::read_volatile(head.add(offset).cast()) }
 }
 
+/// `include/linux/dcache.h`: names have a hash of the file system's own.
+const DCACHE_OP_HASH: u32 = 1;
+// `include/uapi/linux/magic.h`
+const EXT4: u64 = 0xef53;
+const F2FS: u64 = 0xf2f5_2010;
+const OVERLAY: u64 = 0x794c_7630;
 /// `include/linux/fs.h`: mounted by the kernel for itself.
 const SB_KERNMOUNT: u64 = 1 << 22;
 // `include/uapi/linux/magic.h`
@@ -238,6 +261,10 @@ const TMPFS: u64 = 0x0102_1994;
 const HUGETLBFS: u64 = 0x9584_58f6;
 const ANON_INODE_FS: u64 = 0x0904_1934;
 const PIDFS: u64 = 0x5049_4446;
+/// `ipc/mqueue.c`: the file system of POSIX message queues.
+pub const MQUEUE: u64 = 0x1980_0202;
+/// Error pointers are at the end of memory (`include/linux/err.h`).
+const LOWEST_ERROR: u64 = 4095u64.wrapping_neg();
 
 /// Whether an object has a path, or what it is without one.
 #[derive(Clone, Copy)]
@@ -280,8 +307,12 @@ fn word(buffer: Buffer, word: &'static str) -> Text {
 pub fn nameless(inode: Kernel, dentry: Kernel, mount: u64) -> Named {
     let superblock: Kernel = load(inode, &kernel::INODE_SB);
     let flags: u64 = load(superblock, &kernel::SUPER_FLAGS);
+    let magic: u64 = load(superblock, &kernel::SUPER_MAGIC);
+    if magic == MQUEUE && matches!(namespace(mount), 0 | LOWEST_ERROR..) {
+        // The kernel's own mount of message queues, which has no namespace, and not on all kernels the flag.
+        return Named::Other;
+    }
     if flags & SB_KERNMOUNT != 0 && internal(mount) {
-        let magic: u64 = load(superblock, &kernel::SUPER_MAGIC);
         return match magic {
             PIPEFS => Named::Pipe,
             SOCKFS => Named::Socket,
@@ -296,9 +327,14 @@ pub fn nameless(inode: Kernel, dentry: Kernel, mount: u64) -> Named {
 /// unmounted while somebody was in it has NULL there and is none of these.
 #[inline(always)]
 pub fn internal(mount: u64) -> bool {
-    const LOWEST_ERROR: u64 = 4095u64.wrapping_neg();
+    namespace(mount) >= LOWEST_ERROR
+}
+
+/// The `struct mnt_namespace` of a mount, or what stands there instead.
+#[inline(always)]
+fn namespace(mount: u64) -> u64 {
     let mount = mount.wrapping_sub(offset(&kernel::MOUNT_MNT) as u64);
-    read::<u64>(mount + offset(&kernel::MOUNT_NS) as u64) >= LOWEST_ERROR
+    read(mount + offset(&kernel::MOUNT_NS) as u64)
 }
 
 /// Whether a name is gone (or never was, as with O_TMPFILE): `d_unlinked()` in `include/linux/dcache.h`.

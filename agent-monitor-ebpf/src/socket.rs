@@ -19,6 +19,8 @@ pub const AF_UNIX: u16 = 1;
 pub const AF_INET: u16 = 2;
 /// IPv6.
 pub const AF_INET6: u16 = 10;
+/// Netlink.
+pub const AF_NETLINK: u16 = 16;
 
 /// An internet address and port, both in network order, IPv4 in `address[3]` behind the mapped prefix.
 #[derive(Clone, Copy)]

@@ -19,14 +19,19 @@ pub fn current() -> Kernel {
 const PF_IO_WORKER: u32 = 0x10;
 pub const PF_SIGNALED: u32 = 0x400;
 
+/// Whether the running task is a worker of io_uring.
+#[inline(always)]
+pub fn is_worker() -> bool {
+    load::<u32>(current(), &kernel::TASK_FLAGS) & PF_IO_WORKER != 0
+}
+
 /// Whether the kernel acts with other credentials on the task's behalf, as overlayfs does with those of whoever mounted
 /// it. A task can't bring that about by itself: access(2) only gives up rights. A worker of io_uring can, because it
 /// takes on the credentials that the task had when it submitted: what a worker does is always judged.
 #[inline(always)]
 pub fn acts_for_others() -> bool {
     let task = current();
-    load::<u32>(task, &kernel::TASK_FLAGS) & PF_IO_WORKER == 0
-        && load::<u64>(task, &kernel::TASK_CRED) != load::<u64>(task, &kernel::TASK_REAL_CRED)
+    !is_worker() && load::<u64>(task, &kernel::TASK_CRED) != load::<u64>(task, &kernel::TASK_REAL_CRED)
 }
 
 /// The number of the system call that the running task is in. A call of a foreign ABI has that ABI's number.
@@ -52,6 +57,30 @@ pub fn is_of_agent(task: Kernel, agent: u32) -> bool {
     let cgroup: Kernel = load(set, &kernel::CSS_SET_CGROUP);
     // SAFETY: the value is read at once.
     match unsafe { BINDINGS.get(cgroup_id(cgroup)) } {
+        Some(binding) => binding.agent == agent,
+        None => false,
+    }
+}
+
+/// Whether the running task's session is led by a process of the agent: its terminal and its process groups are the
+/// agent's then. A session whose leader has ended is nobody's.
+#[inline(always)]
+pub fn session_is_of_agent(agent: u32) -> bool {
+    // `enum pid_type` in `include/linux/pid_types.h`.
+    const PIDTYPE_SID: u64 = 3;
+    // Plain addresses: the tasks of a `struct pid` are in lists, of which that of `PIDTYPE_PID` is the first.
+    let signal: u64 = read(address(current(), &kernel::TASK_SIGNAL));
+    let session: u64 = read(signal + offset(&kernel::SIGNAL_PIDS) as u64 + 8 * PIDTYPE_SID);
+    let first: u64 = read(session + offset(&kernel::PID_TASKS) as u64);
+    if first == 0 {
+        return false;
+    }
+    let leader = first.wrapping_sub(offset(&kernel::TASK_PID_LINKS) as u64);
+    let set: u64 = read(leader + offset(&kernel::TASK_CGROUPS) as u64);
+    let cgroup: u64 = read(set + offset(&kernel::CSS_SET_CGROUP) as u64);
+    let node: u64 = read(cgroup + offset(&kernel::CGROUP_KN) as u64);
+    // SAFETY: the value is read at once.
+    match unsafe { BINDINGS.get(read::<u64>(node + offset(&kernel::KERNFS_NODE_ID) as u64)) } {
         Some(binding) => binding.agent == agent,
         None => false,
     }

@@ -9,6 +9,7 @@ mod load;
 mod log;
 mod map;
 mod migrate;
+mod misses;
 mod pin;
 mod probe;
 mod raw;
@@ -17,6 +18,7 @@ mod ring;
 
 pub use load::{HookState, HookStatus, LoadError, LoadOptions, Roots};
 pub use map::{Counters, MapError, MapState};
+pub use misses::ProgramMisses;
 pub use probe::{FeatureState, probe};
 pub use removal::{Removal, Removed};
 pub use ring::Rings;
@@ -26,10 +28,12 @@ use agent_monitor_common::counter::AgentCounters;
 use agent_monitor_common::hook::{Hook, HookId};
 use aya::Ebpf;
 use aya::programs::links::FdLink;
+use aya::programs::{ProgramError, ProgramInfo};
 use image::Images;
 use map::Maps;
 use pin::{Pins, Place};
 use std::collections::HashMap;
+use std::path::Path;
 
 /// The kernel programs, loaded and attached, and their maps. Without pins they are detached when this is dropped.
 pub struct Programs {
@@ -327,6 +331,17 @@ impl Programs {
     /// The kernel refused a read.
     pub fn maps(&self) -> Result<Vec<MapState>, MapError> {
         self.maps.states()
+    }
+
+    /// How often the kernel skipped each program that is loaded, as the `/proc` at this path says.
+    #[must_use]
+    pub fn recursion_misses(&self, proc: &Path) -> Vec<ProgramMisses> {
+        let program = |hook: &Hook| match (&self.object, &self.pins) {
+            (Some(object), _) => object.program(hook.name).ok_or(ProgramError::NotLoaded)?.info(),
+            (None, Some(pins)) => ProgramInfo::from_pin(pins.program_path(hook)),
+            (None, None) => Err(ProgramError::NotLoaded),
+        };
+        misses::read(&self.hooks, program, proc)
     }
 
     /// The rings of events. They can be taken once.

@@ -317,6 +317,9 @@ pub struct Enter {
     /// What it may not make is logged by the kernel, and passes
     #[arg(long)]
     pub audit: bool,
+    /// How much the kernel is to prefer the command where it must end a process for lack of memory
+    #[arg(long, allow_negative_numbers = true)]
+    pub oom_score_adj: Option<i16>,
     /// The command and its arguments
     #[arg(required = true, trailing_var_arg = true)]
     pub command: Vec<OsString>,

@@ -9,6 +9,7 @@ mod events;
 mod policy;
 mod print;
 mod run;
+mod spare;
 mod status;
 
 use std::io::IsTerminal;

@@ -8,6 +8,7 @@ pub mod directory;
 mod leave;
 pub mod library;
 mod loss;
+mod misses;
 pub mod node;
 mod notify;
 pub mod policies;

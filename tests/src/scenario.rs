@@ -8,9 +8,14 @@ mod exec;
 mod file_open;
 mod held;
 mod indirect;
+mod inherited;
+mod inode;
 mod ipc;
+mod lack_of_memory;
 mod leaving;
 mod memory;
+mod misses;
+mod modes;
 mod monitor;
 mod mounts;
 mod names;
@@ -23,6 +28,7 @@ mod resources;
 mod rights;
 mod ring;
 mod run;
+mod sessions;
 mod setuid;
 mod shipped;
 mod socket_bind;
@@ -45,8 +51,11 @@ pub const ALL: &[&[Scenario]] = &[
     names::ALL,
     attributes::ALL,
     rights::ALL,
+    modes::ALL,
     aliases::ALL,
     held::ALL,
+    inherited::ALL,
+    inode::ALL,
     indirect::ALL,
     sockets::ALL,
     socket_connect::ALL,
@@ -57,6 +66,7 @@ pub const ALL: &[&[Scenario]] = &[
     capable::ALL,
     powers::ALL,
     mounts::ALL,
+    sessions::ALL,
     setuid::ALL,
     resources::ALL,
     ipc::ALL,
@@ -67,10 +77,14 @@ pub const ALL: &[&[Scenario]] = &[
     shipped::ALL,
     node::ALL,
     survival::ALL,
+    misses::ALL,
     run::ALL,
     run::ALONE,
+    lack_of_memory::ALL,
+    lack_of_memory::ALONE,
     syscalls::ALL,
     syscalls::ALONE,
+    misses::ALONE,
     property::ALL,
     races::ALL,
     upgrade::ALL,

@@ -5,11 +5,13 @@
 mod call;
 mod exec;
 mod files;
-mod hammer;
+pub mod hammer;
 mod held;
+mod inode;
 mod ipc;
 mod load;
 mod memory;
+mod mode;
 mod mount;
 mod network;
 mod power;
@@ -18,6 +20,7 @@ mod resource;
 mod ring;
 mod sys;
 mod task;
+mod transfer;
 mod unix;
 pub mod words;
 
@@ -47,6 +50,9 @@ const TABLES: &[&[Row]] = &[
     race::STEPS,
     hammer::STEPS,
     call::STEPS,
+    inode::STEPS,
+    mode::STEPS,
+    transfer::STEPS,
 ];
 
 /// Does steps until standard input ends.
@@ -80,5 +86,18 @@ fn take(held: &mut Held, words: &Words) -> (i32, i64) {
             Err(errno) => (errno, 0),
         },
         None => (-1, 0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::TABLES;
+
+    #[test]
+    fn names_of_steps_are_unique() {
+        let mut names: Vec<&str> = TABLES.iter().copied().flatten().map(|row| row.0).collect();
+        names.sort_unstable();
+        let twice: Vec<_> = names.windows(2).filter(|pair| pair[0] == pair[1]).collect();
+        assert!(twice.is_empty(), "{twice:?}");
     }
 }

@@ -97,7 +97,7 @@ fn cached(workspace: &Workspace, spec: &Spec) -> Option<Kernel> {
 }
 
 fn kernels(workspace: &Workspace) -> PathBuf {
-    workspace.cache.join("kernels")
+    workspace.cache.join("kernels-2")
 }
 
 fn fetch(workspace: &Workspace, spec: &Spec) -> Result<Kernel> {

@@ -1,7 +1,10 @@
 //! Who gets the signals about a file: judged where it is set, because the hook that sees them sent runs in whatever task
-//! the event meets. And leases, which make others wait for the file: they need `write`.
+//! the event meets. And leases and delegations, which make others wait for the file: they need `write`.
+//!
+//! A terminal sends them to the processes in its foreground, whoever they are (`__tty_fasync()` in
+//! `drivers/tty/tty_io.c`), and which signal it is, is the caller's choice.
 
-use super::file_ioctl::judge_owner;
+use super::file_ioctl::{is_device, judge_owner};
 use super::file_open::file_text;
 use crate::kernel::{self, Kernel, load};
 use crate::operation::{earlier, guard};
@@ -14,7 +17,12 @@ use aya_ebpf::programs::LsmContext;
 // `include/uapi/asm-generic/fcntl.h`
 const F_SETOWN: u32 = 8;
 const F_SETOWN_EX: u32 = 15;
+const F_SETFL: u32 = 4;
+const F_SETSIG: u32 = 10;
+const O_ASYNC: u64 = 0o20_000;
 const F_SETLEASE: u32 = 1024;
+/// From 6.19 on; which lease is meant stands in the caller's memory.
+const F_SETDELEG: u32 = 1040;
 const F_UNLCK: u32 = 2;
 
 #[lsm(hook = "file_fcntl")]
@@ -26,7 +34,9 @@ fn file_fcntl(ctx: LsmContext) -> i32 {
         F_SETOWN => judge_owner(HookId::FileFcntl, ctx.arg(3), owner & 0xffff_ffff),
         // The number of the process is in the caller's memory, where it may change after it was looked at.
         F_SETOWN_EX => judge_owner(HookId::FileFcntl, ctx.arg(3), 0),
-        F_SETLEASE if owner as u32 != F_UNLCK => guard(
+        F_SETFL if owner & O_ASYNC != 0 => judge_device(&ctx),
+        F_SETSIG if owner as u32 != 0 => judge_device(&ctx),
+        F_SETLEASE | F_SETDELEG if owner as u32 != F_UNLCK => guard(
             HookId::FileFcntl,
             Class::File,
             ctx.arg(3),
@@ -40,4 +50,10 @@ fn file_fcntl(ctx: LsmContext) -> i32 {
         ),
         _ => earlier(ctx.arg(3)),
     }
+}
+
+/// Judges signals about a device, which chooses who gets them.
+#[inline(always)]
+fn judge_device(ctx: &LsmContext) -> i32 {
+    if is_device(ctx.arg(0)) { judge_owner(HookId::FileFcntl, ctx.arg(3), 0) } else { earlier(ctx.arg(3)) }
 }

@@ -1,10 +1,12 @@
-//! What an ioctl can do to others: set a file's flags (append-only, immutable, those of XFS's interface), type into a
-//! terminal, have signals sent to another process.
+//! What an ioctl can do to others: set a file's flags (append-only, immutable, those of XFS's interface) and what is like
+//! them, make and remove subvolumes, type into a terminal, have signals sent to another process.
 
 use super::file_open::file_text;
+use super::power::power;
 use crate::kernel::{self, Kernel, load};
 use crate::operation::{earlier, guard};
 use crate::path::operand;
+use crate::task::session_is_of_agent;
 use agent_monitor_common::class::{Builtin, Class, USE, file};
 use agent_monitor_common::decide::OwnEntry;
 use agent_monitor_common::hook::HookId;
@@ -16,12 +18,41 @@ use aya_ebpf::programs::LsmContext;
 const FS_IOC_SETFLAGS: u32 = 0x4008_6602;
 const FS_IOC32_SETFLAGS: u32 = 0x4004_6602;
 const FS_IOC_FSSETXATTR: u32 = 0x401c_5820;
+/// Makes a file that may be read one that nobody can write any more (`include/uapi/linux/fsverity.h`).
+const FS_IOC_ENABLE_VERITY: u32 = 0x4080_6685;
+/// Decides how what is made in an empty directory is encrypted (`include/uapi/linux/fscrypt.h`).
+const FS_IOC_SET_ENCRYPTION_POLICY: u32 = 0x800c_6613;
+/// `include/uapi/linux/msdos_fs.h`, `include/uapi/linux/f2fs.h`.
+const FAT_IOCTL_SET_ATTRIBUTES: u32 = 0x4004_7211;
+const F2FS_IOC_SET_PIN_FILE: u32 = 0x4004_f50d;
+/// Whether a subvolume can be written.
+const BTRFS_IOC_SUBVOL_SETFLAGS: u32 = 0x4008_941a;
+// `include/uapi/linux/btrfs.h`: names in a directory that is open for reading, which no hook on paths sees made or
+// removed. A copy of a subvolume has every file of it under another name.
+const BTRFS_IOC_SNAP_CREATE: u32 = 0x5000_9401;
+const BTRFS_IOC_SUBVOL_CREATE: u32 = 0x5000_940e;
+const BTRFS_IOC_SNAP_DESTROY: u32 = 0x5000_940f;
+const BTRFS_IOC_SNAP_CREATE_V2: u32 = 0x5000_9417;
+const BTRFS_IOC_SUBVOL_CREATE_V2: u32 = 0x5000_9418;
+const BTRFS_IOC_SNAP_DESTROY_V2: u32 = 0x5000_943f;
+// The same of bcachefs (`fs/bcachefs/bcachefs_ioctl.h`).
+const BCH_IOCTL_SUBVOLUME_CREATE: u32 = 0x4020_bc10;
+const BCH_IOCTL_SUBVOLUME_DESTROY: u32 = 0x4020_bc11;
 // `include/uapi/asm-generic/ioctls.h`, `include/uapi/asm-generic/sockios.h`: type a character into a terminal; the same
 // by selection and paste; who gets signals about a file.
 const TIOCSTI: u32 = 0x5412;
 const TIOCLINUX: u32 = 0x541c;
 const FIOSETOWN: u32 = 0x8901;
 const SIOCSPGRP: u32 = 0x8902;
+/// The same as `F_SETFL` with `O_ASYNC`.
+const FIOASYNC: u32 = 0x5452;
+/// What a terminal makes of what is typed, for whoever uses it.
+const TIOCSETD: u32 = 0x5423;
+/// Takes a terminal for another group: it reads what is typed, and the others stop.
+const TIOCSPGRP: u32 = 0x5410;
+/// `include/uapi/linux/stat.h`
+const S_IFMT: u16 = 0o170_000;
+const S_IFCHR: u16 = 0o020_000;
 
 #[lsm(hook = "file_ioctl")]
 fn file_ioctl(ctx: LsmContext) -> i32 {
@@ -37,7 +68,14 @@ fn file_ioctl_compat(ctx: LsmContext) -> i32 {
 fn judge(ctx: &LsmContext, hook: HookId, previous: i32) -> i32 {
     let command: u32 = ctx.arg(1);
     match command {
-        FS_IOC_SETFLAGS | FS_IOC32_SETFLAGS | FS_IOC_FSSETXATTR => guard(
+        FS_IOC_SETFLAGS
+        | FS_IOC32_SETFLAGS
+        | FS_IOC_FSSETXATTR
+        | FS_IOC_ENABLE_VERITY
+        | FS_IOC_SET_ENCRYPTION_POLICY
+        | FAT_IOCTL_SET_ATTRIBUTES
+        | F2FS_IOC_SET_PIN_FILE
+        | BTRFS_IOC_SUBVOL_SETFLAGS => guard(
             hook,
             Class::File,
             previous,
@@ -49,7 +87,29 @@ fn judge(ctx: &LsmContext, hook: HookId, previous: i32) -> i32 {
                 true
             },
         ),
-        TIOCSTI | TIOCLINUX => guard(
+        BTRFS_IOC_SNAP_CREATE
+        | BTRFS_IOC_SUBVOL_CREATE
+        | BTRFS_IOC_SNAP_DESTROY
+        | BTRFS_IOC_SNAP_CREATE_V2
+        | BTRFS_IOC_SUBVOL_CREATE_V2
+        | BTRFS_IOC_SNAP_DESTROY_V2
+        | BCH_IOCTL_SUBVOLUME_CREATE
+        | BCH_IOCTL_SUBVOLUME_DESTROY => power(hook, previous, Privilege::Subvolumes),
+        FIOASYNC if is_device(ctx.arg(0)) => judge_owner(hook, previous, 0),
+        TIOCSPGRP => guard(
+            hook,
+            Class::Privilege,
+            previous,
+            #[inline(always)]
+            |operation| {
+                if session_is_of_agent(operation.agent) {
+                    return false;
+                }
+                operation.builtin(Class::Privilege, USE, Builtin::OtherSession);
+                true
+            },
+        ),
+        TIOCSTI | TIOCLINUX | TIOCSETD => guard(
             hook,
             Class::Privilege,
             previous,
@@ -63,6 +123,13 @@ fn judge(ctx: &LsmContext, hook: HookId, previous: i32) -> i32 {
         FIOSETOWN | SIOCSPGRP => judge_owner(hook, previous, 0),
         _ => earlier(previous),
     }
+}
+
+/// Whether an open file is a character device.
+#[inline(always)]
+pub fn is_device(open: Kernel) -> bool {
+    let inode: Kernel = load(open, &kernel::FILE_F_INODE);
+    load::<u16>(inode, &kernel::INODE_MODE) & S_IFMT == S_IFCHR
 }
 
 /// Judges that signals about a file are sent to a process that is not the caller's own.

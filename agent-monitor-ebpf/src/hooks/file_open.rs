@@ -1,6 +1,7 @@
 //! Opens of files, and of what an exec reads: the program, the interpreter of a script, the loader.
 
 use super::on_file_system;
+use super::power::judge_mode;
 use crate::image::Text;
 use crate::kernel::{self, Kernel, address, load, offset};
 use crate::operation::{Operation, guard};
@@ -17,6 +18,8 @@ const FMODE_WRITE: u32 = 2;
 const FMODE_NOACCOUNT: u32 = 1 << 29;
 /// `__FMODE_EXEC`: opened by exec.
 const FMODE_EXEC: u32 = 1 << 5;
+/// Makes a file without a name, with the mode of the call.
+const O_TMPFILE: u32 = 0o20_000_000;
 /// Still set while the hook runs; `do_dentry_open()` clears it afterwards.
 const O_TRUNC: u32 = 0o1000;
 /// `include/uapi/linux/magic.h`
@@ -73,6 +76,9 @@ fn judge(operation: &mut Operation<'_>, open: Kernel) -> bool {
     operation.judge_found_path(Class::File, found, access);
     if reload(&operation.scratch.header.access) & file::WRITE != 0 {
         on_file_system(operation, superblock);
+    }
+    if load::<u32>(open, &kernel::FILE_F_FLAGS) & O_TMPFILE != 0 {
+        judge_mode(operation, load::<u16>(inode, &kernel::INODE_MODE).into());
     }
     true
 }

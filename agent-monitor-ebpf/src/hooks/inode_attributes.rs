@@ -1,4 +1,4 @@
-//! Times, extended attributes and access lists of a file. Mode and owner are judged by path (`path_attributes.rs`).
+//! Times, extended attributes and access lists of a file; and reading attributes that hold data. Mode and owner are judged by path (`path_attributes.rs`).
 //!
 //! These hooks give the dentry without its mount, see `mounts.rs`. On an overlay they see the file below it as well, with
 //! the credentials of whoever mounted the overlay: that one is not judged again.
@@ -43,6 +43,17 @@ fn inode_setxattr(ctx: LsmContext) -> i32 {
     changed(HookId::InodeSetxattr, ctx.arg(6), ctx.arg(1))
 }
 
+/// Attributes of users and of root hold data like the file itself. Those of the system (access lists, labels) say of a
+/// file what stat(2) says: `ls -l` asks for them.
+#[lsm(hook = "inode_getxattr")]
+fn inode_getxattr(ctx: LsmContext) -> i32 {
+    let name: [u8; 8] = read(ctx.arg(1));
+    if !matches!(&name, b"trusted." | [b'u', b's', b'e', b'r', b'.', ..]) {
+        return earlier(ctx.arg(2));
+    }
+    judge(HookId::InodeGetxattr, ctx.arg(2), ctx.arg(0), file::READ)
+}
+
 #[lsm(hook = "inode_removexattr")]
 fn inode_removexattr(ctx: LsmContext) -> i32 {
     changed(HookId::InodeRemovexattr, ctx.arg(3), ctx.arg(1))
@@ -66,6 +77,12 @@ fn inode_file_setattr(ctx: LsmContext) -> i32 {
 /// Judges a change of attributes of the file of the `struct dentry` at an address.
 #[inline(always)]
 fn changed(hook: HookId, previous: i32, dentry: u64) -> i32 {
+    judge(hook, previous, dentry, file::SET_ATTRIBUTES)
+}
+
+/// Judges `access` to the file of the `struct dentry` at an address.
+#[inline(always)]
+fn judge(hook: HookId, previous: i32, dentry: u64, access: u16) -> i32 {
     guard(
         hook,
         Class::File,
@@ -75,9 +92,11 @@ fn changed(hook: HookId, previous: i32, dentry: u64) -> i32 {
             if acts_for_others() {
                 return false;
             }
-            judge_file(operation, dentry, file::SET_ATTRIBUTES);
-            let superblock: u64 = read(dentry + offset(&kernel::DENTRY_SB) as u64);
-            on_magic(operation, read(superblock + offset(&kernel::SUPER_MAGIC) as u64));
+            judge_file(operation, dentry, access);
+            if access != file::READ {
+                let superblock: u64 = read(dentry + offset(&kernel::DENTRY_SB) as u64);
+                on_magic(operation, read(superblock + offset(&kernel::SUPER_MAGIC) as u64));
+            }
             true
         },
     )

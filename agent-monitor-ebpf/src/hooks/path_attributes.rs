@@ -1,6 +1,8 @@
 //! Truncation, and change of mode and owner, of the file at a path.
 
 use super::on_file_system;
+use super::path_rename::is_directory;
+use super::power::judge_mode;
 use crate::kernel::{self, Kernel, load};
 use crate::operation::guard;
 use crate::path::{Named, nameless, nameless_text, place_at};
@@ -12,22 +14,22 @@ use aya_ebpf::programs::LsmContext;
 
 #[lsm(hook = "path_truncate")]
 fn path_truncate(ctx: LsmContext) -> i32 {
-    at(&ctx, HookId::PathTruncate, ctx.arg(1), file::WRITE)
+    at(&ctx, HookId::PathTruncate, ctx.arg(1), file::WRITE, 0)
 }
 
 #[lsm(hook = "path_chmod")]
 fn path_chmod(ctx: LsmContext) -> i32 {
-    at(&ctx, HookId::PathChmod, ctx.arg(2), file::SET_ATTRIBUTES)
+    at(&ctx, HookId::PathChmod, ctx.arg(2), file::SET_ATTRIBUTES, ctx.arg(1))
 }
 
 #[lsm(hook = "path_chown")]
 fn path_chown(ctx: LsmContext) -> i32 {
-    at(&ctx, HookId::PathChown, ctx.arg(3), file::SET_ATTRIBUTES)
+    at(&ctx, HookId::PathChown, ctx.arg(3), file::SET_ATTRIBUTES, 0)
 }
 
-/// Judges `access` to the object of a hook's first argument, a `struct path`.
+/// Judges `access` to the object of a hook's first argument, a `struct path`, and the mode that it would get.
 #[inline(always)]
-fn at(ctx: &LsmContext, hook: HookId, previous: i32, access: u16) -> i32 {
+fn at(ctx: &LsmContext, hook: HookId, previous: i32, access: u16, mode: u32) -> i32 {
     guard(
         hook,
         Class::File,
@@ -50,6 +52,10 @@ fn at(ctx: &LsmContext, hook: HookId, previous: i32, access: u16) -> i32 {
                 operation.judge(Class::File, object, OwnEntry::default(), access);
             }
             on_file_system(operation, load(dentry, &kernel::DENTRY_SB));
+            // On a directory the bit says whose group the files in it are.
+            if mode != 0 && !is_directory(dentry) {
+                judge_mode(operation, mode);
+            }
             true
         },
     )

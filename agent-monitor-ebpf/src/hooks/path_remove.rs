@@ -8,10 +8,10 @@ use aya_ebpf::programs::LsmContext;
 
 #[lsm(hook = "path_unlink")]
 fn path_unlink(ctx: LsmContext) -> i32 {
-    named(&ctx, HookId::PathUnlink, ctx.arg(2), file::DELETE)
+    named(&ctx, HookId::PathUnlink, ctx.arg(2), file::DELETE, 0)
 }
 
 #[lsm(hook = "path_rmdir")]
 fn path_rmdir(ctx: LsmContext) -> i32 {
-    named(&ctx, HookId::PathRmdir, ctx.arg(2), file::DELETE)
+    named(&ctx, HookId::PathRmdir, ctx.arg(2), file::DELETE, 0)
 }

@@ -12,6 +12,8 @@ use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
 
 const RENAME_EXCHANGE: u32 = 2;
+/// Leaves a node of its own under the old name.
+const RENAME_WHITEOUT: u32 = 4;
 const S_IFMT: u16 = 0o170_000;
 const S_IFDIR: u16 = 0o040_000;
 
@@ -28,11 +30,13 @@ fn path_rename(ctx: LsmContext) -> i32 {
             let exchange = flags & RENAME_EXCHANGE != 0;
             let replaced: u64 = load(new, &kernel::DENTRY_INODE);
             let access = if replaced != 0 && !exchange { file::RENAME | file::DELETE } else { file::RENAME };
-            let names = Names { old_directory: ctx.arg(0), old, new_directory: ctx.arg(2), new, exchange, access };
+            let old_access = if flags & RENAME_WHITEOUT != 0 { file::RENAME | file::CREATE } else { file::RENAME };
+            let (old_directory, new_directory) = (ctx.arg(0), ctx.arg(2));
+            let names = Names { old_directory, old, new_directory, new, exchange, old_access, access };
             if let Err(fault) = judge(operation, &names) {
                 operation.fault(Class::File, access, fault);
             }
-            operation.scratch.header.access = access;
+            operation.scratch.header.access = access | old_access;
             on_file_system(operation, load(old, &kernel::DENTRY_SB));
             true
         },
@@ -46,6 +50,7 @@ struct Names {
     new_directory: Kernel,
     new: Kernel,
     exchange: bool,
+    old_access: u16,
     access: u16,
 }
 
@@ -55,7 +60,7 @@ fn judge(operation: &mut Operation<'_>, names: &Names) -> Result<(), Fault> {
     let from = operation.set_object(from);
     let to = walk(operation.scratch.new_object(), place_in(names.new_directory, names.new))?;
     let to = operation.set_new_object(to);
-    if operation.judge_names(from, file::RENAME, to, names.access)
+    if operation.judge_names(from, names.old_access, to, names.access)
         && (more_rights(&operation.image, &from, &to, is_directory(names.old))
             || names.exchange && more_rights(&operation.image, &to, &from, is_directory(names.new)))
     {
@@ -66,7 +71,7 @@ fn judge(operation: &mut Operation<'_>, names: &Names) -> Result<(), Fault> {
 
 /// Whether an existing name is a directory's.
 #[inline(always)]
-fn is_directory(dentry: Kernel) -> bool {
+pub fn is_directory(dentry: Kernel) -> bool {
     let inode: Kernel = load(dentry, &kernel::DENTRY_INODE);
     // VERIFIER: the newest kernels know that it may be NULL.
     !inode.is_null() && load::<u16>(inode, &kernel::INODE_MODE) & S_IFMT == S_IFDIR

@@ -3,8 +3,9 @@
 use crate::kernel::Kernel;
 use crate::operation::{Operation, guard};
 use crate::path::operand;
+use crate::scratch::reload;
 use crate::task::process;
-use agent_monitor_common::class::{Class, USE};
+use agent_monitor_common::class::{Class, Reason, USE};
 use agent_monitor_common::decide::OwnEntry;
 use agent_monitor_common::field::MISSING;
 use agent_monitor_common::hook::HookId;
@@ -19,6 +20,17 @@ pub fn judge(operation: &mut Operation<'_>, privilege: Privilege) -> bool {
     let object = operand(operation.scratch.object(), [privilege as u8]);
     let object = operation.set_object(object);
     operation.judge(Class::Privilege, object, OwnEntry::default(), USE)
+}
+
+/// `S_ISUID`, `S_ISGID` (`include/uapi/linux/stat.h`).
+const SET_ID_BITS: u32 = 0o6000;
+
+/// Judges besides, where what was noted is allowed, whether the agent may make a file with this mode.
+#[inline(always)]
+pub fn judge_mode(operation: &mut Operation<'_>, mode: u32) {
+    if mode & SET_ID_BITS != 0 && reload(&operation.scratch.header.reason) == Reason::AllowRule as u8 {
+        judge(operation, Privilege::SetIdBits);
+    }
 }
 
 /// The same for a privilege over the process of `target`, which the record names.

@@ -2,10 +2,12 @@
 
 use crate::kernel::{self, Kernel, load, read};
 use crate::operation::{Operation, guard};
+use crate::path::operand;
 use crate::socket::{AF_INET, AF_UNIX, AF_UNSPEC, abstract_name};
 use agent_monitor_common::class::{Class, network};
 use agent_monitor_common::decide::OwnEntry;
 use agent_monitor_common::hook::HookId;
+use agent_monitor_common::name::UNIX;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
 
@@ -31,7 +33,14 @@ fn judge(operation: &mut Operation<'_>, sk: Kernel, name: u64, length: u32) -> b
     const FAMILY: u32 = 2;
     let family: u16 = load(sk, &kernel::SOCK_FAMILY);
     if family == AF_UNIX {
-        if length <= FAMILY || read::<u8>(name + u64::from(FAMILY)) != 0 {
+        if length == FAMILY {
+            // The kernel chooses an abstract name; which one it is not known yet.
+            let object = operand(operation.scratch.object(), [UNIX, b'@']);
+            let object = operation.set_object(object);
+            operation.judge(Class::Network, object, OwnEntry::default(), network::LISTEN);
+            return true;
+        }
+        if length < FAMILY || read::<u8>(name + u64::from(FAMILY)) != 0 {
             return false;
         }
         match abstract_name(operation.scratch.object(), name, length) {

@@ -2,12 +2,9 @@
 
 use crate::kernel::{self, Kernel, load};
 use crate::operation::guard;
-use crate::path::operand;
 use crate::socket::{AF_INET, AF_INET6, AF_UNIX, AF_UNSPEC};
 use agent_monitor_common::class::{Class, network};
-use agent_monitor_common::decide::OwnEntry;
 use agent_monitor_common::hook::HookId;
-use agent_monitor_common::name::{SOCKET, socket_kind};
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
 
@@ -28,11 +25,7 @@ fn socket_connect(ctx: LsmContext) -> i32 {
             let family: u16 = load(sk, &kernel::SOCK_FAMILY);
             if family != AF_INET && family != AF_INET6 && family != AF_UNIX {
                 // Judged where it is created; this one may have been made by somebody else.
-                let kind: u16 = load(sk, &kernel::SOCK_TYPE);
-                let kind = socket_kind(family.into(), kind.into(), protocol.into());
-                let object = operand(operation.scratch.object(), [SOCKET, kind]);
-                let object = operation.set_object(object);
-                operation.judge(Class::Network, object, OwnEntry::default(), network::CREATE);
+                operation.judge_kind(sk, family);
                 return true;
             }
             let name: Kernel = ctx.arg(1);

@@ -1,12 +1,10 @@
 //! Sends: to an address that is named in the call, TCP fast open among them; and to the peer that a socket is connected
-//! to, because the socket may have been connected by somebody else, or under another policy. Control messages that send
-//! by way of other addresses are denied.
+//! to, see `peer.rs`. Control messages that send by way of other addresses are denied.
 
 use crate::kernel::{self, Kernel, load, read};
 use crate::operation::{Operation, earlier, guard};
-use crate::scratch::reload;
-use crate::socket::{AF_INET, AF_INET6, AF_UNSPEC, Endpoint};
-use agent_monitor_common::class::{Builtin, Class, Fault, Reason, network};
+use crate::socket::{AF_INET, AF_INET6, AF_NETLINK, AF_UNSPEC};
+use agent_monitor_common::class::{Builtin, Class, Fault, network};
 use agent_monitor_common::hook::HookId;
 use agent_monitor_common::name::protocol_byte;
 use aya_ebpf::macros::lsm;
@@ -16,7 +14,6 @@ const TCP: u8 = 6;
 const UDP: u16 = 17;
 const UDPLITE: u16 = 136;
 const MSG_FASTOPEN: u32 = 0x2000_0000;
-const SOCK_STREAM: u16 = 1;
 
 #[lsm(hook = "socket_sendmsg")]
 fn socket_sendmsg(ctx: LsmContext) -> i32 {
@@ -26,8 +23,8 @@ fn socket_sendmsg(ctx: LsmContext) -> i32 {
         return earlier(ctx.arg(3));
     }
     let family: u16 = load(sk, &kernel::SOCK_FAMILY);
-    if family != AF_INET && family != AF_INET6 {
-        // Unix peers are judged by `unix_stream_connect` and `unix_may_send`, other families where they are created.
+    if family == AF_NETLINK {
+        // `netlink_send` sees it.
         return earlier(ctx.arg(3));
     }
     guard(
@@ -36,6 +33,9 @@ fn socket_sendmsg(ctx: LsmContext) -> i32 {
         ctx.arg(3),
         #[inline(always)]
         |operation| {
+            if family != AF_INET && family != AF_INET6 {
+                return operation.judge_peer(sk, family);
+            }
             let message: Kernel = ctx.arg(1);
             let control: u64 = load(message, &kernel::MSGHDR_CONTROL);
             let control_length: u64 = load(message, &kernel::MSGHDR_CONTROL_LENGTH);
@@ -49,7 +49,7 @@ fn socket_sendmsg(ctx: LsmContext) -> i32 {
             // TCP ignores the name, but for a fast open, which connects.
             let flags: u32 = load(message, &kernel::MSGHDR_FLAGS);
             if name == 0 || length == 0 || tcp && flags & MSG_FASTOPEN == 0 {
-                return judge_peer(operation, sk, family);
+                return operation.judge_internet_peer(sk, family, true);
             }
             let access = if tcp { network::CONNECT } else { network::SEND };
             // udp_sendmsg() and raw_sendmsg() take AF_UNSPEC for AF_INET, rawv6_sendmsg() for AF_INET6; udpv6_sendmsg()
@@ -57,30 +57,9 @@ fn socket_sendmsg(ctx: LsmContext) -> i32 {
             let udp = protocol == UDP || protocol == UDPLITE;
             let unspecified = if family == AF_INET6 && udp { AF_UNSPEC } else { family };
             operation.judge_sockaddr(name, length, protocol.into(), unspecified, access)
-                || judge_peer(operation, sk, family)
+                || operation.judge_internet_peer(sk, family, true)
         },
     )
-}
-
-/// Judges a send to the peer that a socket is connected to: the right to connect to it; or, for a stream that was
-/// accepted, the right to listen where it arrived. `false` where it is not connected.
-#[inline(always)]
-fn judge_peer(operation: &mut Operation<'_>, sk: Kernel, family: u16) -> bool {
-    let peer = Endpoint::peer(sk, family);
-    if peer.unspecified() {
-        return false;
-    }
-    operation.judge_endpoint(peer, network::CONNECT);
-    if reload(&operation.scratch.header.reason) == Reason::AllowRule as u8
-        || load::<u16>(sk, &kernel::SOCK_TYPE) != SOCK_STREAM
-    {
-        return true;
-    }
-    operation.judge_endpoint(Endpoint::local(sk, family), network::LISTEN);
-    if reload(&operation.scratch.header.reason) != Reason::AllowRule as u8 {
-        operation.judge_endpoint(Endpoint::peer(sk, family), network::CONNECT);
-    }
-    true
 }
 
 /// Whether control messages send by way of other addresses (a source route in IP options, a routing header), or can't

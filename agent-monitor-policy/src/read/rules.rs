@@ -14,6 +14,7 @@ use agent_monitor_common::privilege::NEVER;
 /// Powers with which mounts and the root of a process are changed, and with them what each path is.
 const PATHS_CHANGE: &[(Class, &str)] = &[
     (Class::Capability, "CAP_SYS_ADMIN"),
+    (Class::Privilege, "subvolumes"),
     (Class::Capability, "CAP_SYS_CHROOT"),
     (Class::Privilege, "mount"),
     (Class::Privilege, "chroot"),

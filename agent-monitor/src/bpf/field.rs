@@ -32,7 +32,7 @@ pub fn constants(btf: &Btf) -> Result<Vec<(&'static str, u32)>, Vec<String>> {
     for (symbol, enumeration, name) in ENUMERATORS {
         constants.push((symbol, btf.enumerator(enumeration, name).unwrap_or(MISSING)));
     }
-    for (symbol, bytes) in [("DENTRY_SEQ", 4), ("DENTRY_PARENT", 8), ("DENTRY_NAME", 16)] {
+    for (symbol, bytes) in [("DENTRY_FLAGS", 4), ("DENTRY_SEQ", 4), ("DENTRY_PARENT", 8), ("DENTRY_NAME", 16)] {
         let end = constants.iter().find(|(name, _)| *name == symbol).map(|(_, offset)| offset + bytes);
         if end.is_some_and(|end| end > DENTRY_BYTES) {
             missing.push(format!("{symbol} in the first {DENTRY_BYTES} bytes of struct dentry"));

@@ -6,11 +6,13 @@ use super::map::MapError;
 use agent_monitor_common::hook::{Attach, HOOKS, Hook};
 use agent_monitor_common::limit::{SCRATCH_CPUS, SCRATCH_PER_CPU};
 use aya::programs::links::{CgroupAttachMode, FdLink};
-use aya::programs::{BtfTracePoint, CgroupSockAddr, Lsm, ProgramError, ProgramInfo};
+use aya::programs::{BtfTracePoint, CgroupSockAddr, Lsm, Program, ProgramError, ProgramInfo};
 use aya::{Ebpf, EbpfLoader};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use super::pin::Pins;
 
@@ -76,6 +78,12 @@ impl HookState {
             HookStatus::Loaded => !self.on_request(),
             HookStatus::Refused(_) => true,
         }
+    }
+
+    /// Whether its program is in the kernel, attached or not.
+    #[must_use]
+    pub fn loaded(&self) -> bool {
+        matches!(self.status, HookStatus::Loaded | HookStatus::Attached)
     }
 
     /// Whether its program runs only while a bound policy asks for it.
@@ -194,19 +202,15 @@ pub fn open(options: &LoadOptions, shared: &[(&'static str, PathBuf)]) -> Result
         loader.override_global(symbol, value, true);
     }
     let mut object = loader.load(OBJECT).map_err(|error| LoadError::Object(chain(&error)))?;
-    let mut hooks = Vec::new();
-    for hook in HOOKS {
-        let status = match present(hook, &kernel, options) {
-            Err(status) => status,
-            Ok(()) => match load(&mut object, hook, &btf) {
-                Ok(()) => HookStatus::Loaded,
-                Err(error) => HookStatus::Refused(explain(&error)),
-            },
-        };
+    let mut statuses: Vec<_> = HOOKS.iter().map(|hook| (hook, present(hook, &kernel, options))).collect();
+    load_all(&mut object, &mut statuses, &btf);
+    let state = |(hook, status): (&'static Hook, Result<(), HookStatus>)| {
+        let status = status.err().unwrap_or(HookStatus::Loaded);
         let info = object.program(hook.name).filter(|_| status == HookStatus::Loaded);
         let size = info.and_then(|program| program.info().ok()).map(|info| size(&info));
-        hooks.push(HookState { hook, status, size });
-    }
+        HookState { hook, status, size }
+    };
+    let hooks = statuses.into_iter().map(state).collect();
     Ok(Loaded { object, hooks, links: Vec::new() })
 }
 
@@ -226,6 +230,27 @@ pub fn standing(pins: &Pins, options: &LoadOptions) -> Result<Result<Vec<HookSta
         HookState { hook, status, size }
     };
     Ok(Ok(HOOKS.iter().map(state).collect()))
+}
+
+/// Loads the programs of the hooks that are wanted (`Ok`), and puts down which were refused. Almost all of the time goes
+/// into the kernel's verifier, which works on as many programs at once as it is asked to.
+fn load_all(object: &mut Ebpf, statuses: &mut [(&'static Hook, Result<(), HookStatus>)], btf: &aya::Btf) {
+    let mut programs: BTreeMap<String, &mut Program> =
+        object.programs_mut().map(|(name, program)| (name.to_owned(), program)).collect();
+    let wanted = statuses.iter_mut().filter(|(_, status)| status.is_ok());
+    let work: Vec<_> = wanted.map(|(hook, status)| (*hook, status, programs.remove(hook.name))).collect();
+    let work = Mutex::new(work.into_iter());
+    let next = || work.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some((hook, status, program)) = next() {
+                    *status = load(program, hook, btf).map_err(|error| HookStatus::Refused(explain(&error)));
+                }
+            });
+        }
+    });
 }
 
 /// Attaches every loaded program; all hooks must be there, or with `partial` all that are no LSM hooks.
@@ -296,8 +321,8 @@ fn forms(kernel: &Btf) -> Vec<(String, u32)> {
     HOOKS.iter().filter(of).filter_map(constant).collect()
 }
 
-fn load(object: &mut Ebpf, hook: &Hook, btf: &aya::Btf) -> Result<(), ProgramError> {
-    let program = object.program_mut(hook.name).ok_or(ProgramError::NotLoaded)?;
+fn load(program: Option<&mut Program>, hook: &Hook, btf: &aya::Btf) -> Result<(), ProgramError> {
+    let program = program.ok_or(ProgramError::NotLoaded)?;
     match hook.attach {
         Attach::Lsm(_) | Attach::LsmForms(_) => <&mut Lsm>::try_from(program)?.load(hook.name, btf),
         Attach::Tracepoint(_) | Attach::TracepointOnRequest(_) => {

@@ -4,6 +4,7 @@ use anyhow::{Context, Result, bail};
 use tokio::runtime::Builder;
 
 use super::print;
+use super::spare::spare;
 use crate::cli::Daemon;
 use crate::config::Config;
 use crate::daemon;
@@ -16,7 +17,8 @@ pub fn daemon(config: &Config, options: &Daemon) -> Result<u8> {
     if options.uninstall {
         return uninstall(config);
     }
-    spare_from_lack_of_memory();
+    // What it starts (the self-test) ends before any agent runs.
+    spare();
     let runtime = Builder::new_multi_thread().enable_all().build().context("cannot start a runtime")?;
     runtime.block_on(daemon::run(config.clone(), options.allow_partial))?;
     // Followers may still wait for their connections; nobody waits for them.
@@ -41,13 +43,4 @@ fn uninstall(config: &Config) -> Result<u8> {
     }
     print::out(&text)?;
     Ok(0)
-}
-
-/// Asks the kernel to end anything else first where memory runs out: an agent can fill it, and while no daemon runs nobody
-/// reads what is denied. Where that is refused (no CAP_SYS_RESOURCE) the daemon runs all the same.
-fn spare_from_lack_of_memory() {
-    const SCORE: &str = "/proc/self/oom_score_adj";
-    if let Err(error) = std::fs::write(SCORE, "-1000") {
-        tracing::warn!("cannot write {SCORE}: {error}; where memory runs out the daemon may be ended like any process");
-    }
 }

@@ -18,6 +18,7 @@ use std::thread;
 use anyhow::{Context, Result, bail};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
+use super::spare::give_back;
 use crate::cli::{Enter, RUN_FAILED};
 use crate::seccomp::{Filter, install};
 
@@ -47,6 +48,12 @@ pub fn enter(options: Enter) -> ExitCode {
     let tied = set_parent_process_death_signal(Some(Signal::KILL));
     if tied.is_err() || getppid().is_none_or(|parent| parent.as_raw_nonzero().get().unsigned_abs() != options.parent) {
         return fail(RUN_FAILED, "the process that started this one is gone");
+    }
+    // While this is still the monitor: whether an agent may write there is the policy's to say.
+    if let Some(score) = options.oom_score_adj
+        && let Err(error) = give_back(score)
+    {
+        return fail(RUN_FAILED, &format!("cannot give the command the oom_score_adj of its caller, {score}: {error}"));
     }
     if let Err(error) = close_others(&options.keep_descriptors) {
         return fail(RUN_FAILED, &format!("cannot close the descriptors that the command shall not have: {error:#}"));

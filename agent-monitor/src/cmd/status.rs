@@ -75,8 +75,8 @@ mod tests {
         let status = Status {
             reasons: vec!["the audit log can't be written".into()],
             hooks: vec![
-                Hook { name: "file_open".into(), state: "attached".into(), detail: String::new() },
-                Hook { name: "capable".into(), state: "refused".into(), detail: "why".into() },
+                Hook { name: "file_open".into(), state: "attached".into(), ..Hook::default() },
+                Hook { name: "capable".into(), state: "refused".into(), detail: "why".into(), ..Hook::default() },
             ],
             policies: vec![Policy { name: "p".into(), ..Policy::default() }],
             losses: vec![LossCount { stage: "kernel".into(), reason: "denials_ring_full".into(), count: 3 }],

@@ -198,6 +198,8 @@ pub struct Hook {
     pub state: String,
     /// Why it is not attached.
     pub detail: String,
+    /// How often the kernel skipped its program when it was looked at last; null where none is loaded.
+    pub recursion_misses: Option<u64>,
 }
 
 /// Operations of one class with one verdict.

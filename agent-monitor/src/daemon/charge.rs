@@ -65,7 +65,7 @@ impl Daemon {
             self.lasting.insert(UNBOUND.to_owned());
         }
         self.node.write().await;
-        self.refresh();
+        self.check_misses();
         self.started = true;
         self.refresh();
         self.node.write().await;

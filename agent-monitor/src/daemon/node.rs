@@ -11,17 +11,20 @@ use agent_monitor_common::class::{Mode, SyscallEnforcement};
 use agent_monitor_policy::Policy;
 use anyhow::{Context, Result};
 
+use super::VERSION;
 use super::directory::{Directory, Loaded, free_id};
 use super::leave::Leaving;
 use super::library::Compiler;
 use super::loss::Losses;
+use super::misses::Misses;
 use super::policies::{Candidate, Instance, Policies, Source};
 use super::restore::Roots;
 use super::state::{Numbers, State};
 use crate::bind::{Agent, Cgroup, Origin, Table};
 use crate::bpf::Programs;
-use crate::record::{AgentChange, AgentRef, Body, Counts, PolicyChange, PolicyRef, Record, clock};
+use crate::record::{AgentChange, AgentRef, Body, Counts, MonitorChange, PolicyChange, PolicyRef, Record, clock};
 use crate::sink::Stream;
+use crate::support::Level;
 
 /// The node.
 pub struct Node {
@@ -45,6 +48,8 @@ pub struct Node {
     pub state: Option<State>,
     /// Numbers that were given, as they are written down.
     pub numbers: Numbers,
+    /// Programs that the kernel skipped.
+    pub misses: Misses,
 }
 
 /// What an agent is bound to, and as what.
@@ -90,6 +95,7 @@ impl Node {
             losses: Losses::default(),
             state,
             numbers: Numbers::default(),
+            misses: Misses::default(),
         };
         if let Some(roots) = roots {
             node.restore(&roots)?;
@@ -427,6 +433,12 @@ impl Node {
     /// Makes a record about a policy.
     pub fn tell_policy(&mut self, action: &str, policy: PolicyRef, source: Option<String>, messages: Vec<String>) {
         self.tell(Body::Policy(PolicyChange { action: action.to_owned(), policy, source, messages }));
+    }
+
+    /// Makes a record about the monitor itself.
+    pub fn tell_monitor(&mut self, action: &str, level: Level, messages: Vec<String>) {
+        let (version, enforcement) = (VERSION.to_owned(), level.name().to_owned());
+        self.tell(Body::Monitor(MonitorChange { action: action.to_owned(), version, enforcement, messages }));
     }
 
     /// Makes a record.

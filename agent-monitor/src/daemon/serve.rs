@@ -15,6 +15,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::catalogue::{Catalogue, Read};
 use super::library::{Compiler, Files};
 use super::loss::Awaited;
+use super::misses;
 use super::node::Node;
 use super::notify::notify;
 use super::pump::{Marks, Notice, Refused};
@@ -28,7 +29,6 @@ use crate::control::{
     serve,
 };
 use crate::enrich::Enricher;
-use crate::record::{Body, MonitorChange};
 use crate::sink::metrics::Metrics;
 use crate::sink::{Options, Stream};
 use crate::support::{Level, kernel_release};
@@ -206,6 +206,8 @@ impl Daemon {
         let mut progress = self.node.stream.progress();
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut misses = interval(misses::EVERY);
+        misses.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 Some(request) = requests.recv() => requests::answer(self, request),
@@ -222,6 +224,7 @@ impl Daemon {
                 Some(()) = changes.recv() => self.reload(),
                 Ok(()) = progress.changed() => {}
                 _ = tick.tick() => self.tick().await,
+                _ = misses.tick() => self.check_misses(),
                 _ = hangup.recv() => {
                     self.reload();
                     if let Err(error) = self.node.stream.reopen().await {
@@ -330,11 +333,7 @@ impl Daemon {
         if let Some(failure) = self.node.state.as_ref().and_then(|state| state.failure()) {
             reasons.push(format!("{} can't be written: {failure}", self.config.state_dir.display()));
         }
-        if self.level == Level::Full {
-            let hooks = self.node.programs.hooks();
-            let detached = hooks.iter().filter(|state| state.lacking());
-            reasons.extend(detached.map(|state| format!("hook {} is not attached", state.hook.name)));
-        }
+        reasons.extend(self.gaps());
         let well = reasons.is_empty();
         let readiness = Readiness {
             ready: self.started && well,
@@ -348,18 +347,33 @@ impl Daemon {
         }
     }
 
+    /// Reads how often programs were skipped, and tells of a change.
+    pub fn check_misses(&mut self) {
+        for (hook, count) in self.node.check_misses(&self.config.roots.proc) {
+            tracing::error!(hook, count, "the kernel skipped a program, and what it should have judged passed");
+        }
+        self.refresh();
+    }
+
+    /// Why less is enforced than was at start: something passes, or passed, that nobody judged.
+    pub fn gaps(&self) -> Vec<String> {
+        let mut gaps = self.node.misses.reasons();
+        if self.level == Level::Full {
+            let hooks = self.node.programs.hooks();
+            let detached = hooks.iter().filter(|state| state.lacking());
+            gaps.extend(detached.map(|state| format!("hook {} is not attached", state.hook.name)));
+        }
+        gaps
+    }
+
     fn tell(&mut self, action: &str, messages: Vec<String>) {
-        self.node.tell(Body::Monitor(MonitorChange {
-            action: action.to_owned(),
-            version: VERSION.to_owned(),
-            enforcement: self.level.name().to_owned(),
-            messages,
-        }));
+        self.node.tell_monitor(action, self.level, messages);
     }
 
     /// Writes what is left to write, within the limit.
     async fn stop(mut self, pump: super::pump::Running) {
         let limit = Duration::from_secs(self.config.drain_seconds);
+        self.check_misses();
         self.readiness.send_replace(Readiness { ready: false, reasons: vec!["stopping".to_owned()] });
         self.node.check_losses();
         let agents = super::view::agent_count(&self);

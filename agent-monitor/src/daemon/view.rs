@@ -13,6 +13,9 @@ use crate::control::api;
 use crate::sink::metrics::{Snapshot, Values};
 use crate::support::{Level, kernel_release};
 
+/// The state of enforcement where something passes, or passed, that nobody judged.
+const DEGRADED: &str = "degraded";
+
 /// An agent as the control socket shows it.
 pub fn agent(daemon: &Daemon, agent: &Agent) -> api::Agent {
     let policy = daemon.node.directory.policy(agent.slot);
@@ -125,7 +128,8 @@ pub fn hooks(daemon: &Daemon) -> Vec<api::Hook> {
             HookStatus::Missing(why) => ("missing", why),
             HookStatus::Refused(why) => ("refused", why),
         };
-        api::Hook { name: state.hook.name.to_owned(), state: word.to_owned(), detail }
+        let recursion_misses = daemon.node.misses.count(state.hook.name);
+        api::Hook { name: state.hook.name.to_owned(), state: word.to_owned(), detail, recursion_misses }
     });
     shown.collect()
 }
@@ -151,6 +155,13 @@ fn losses(daemon: &Daemon) -> Values {
 
 fn load(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
+}
+
+/// 1 for the state that holds.
+fn enforcement_state(level: Level, gaps: bool) -> Values {
+    let holds = if gaps { DEGRADED } else { level.name() };
+    let states = [Level::Full.name(), Level::Partial.name(), DEGRADED, Level::None.name()].into_iter();
+    states.map(|state| (vec![state.to_owned()], u64::from(state == holds))).collect()
 }
 
 /// The values of the metrics.
@@ -188,9 +199,9 @@ pub fn snapshot(daemon: &Daemon) -> Snapshot {
     snapshot.policy_generation = generations.into_iter().map(|(name, generation)| (vec![name], generation)).collect();
     let hooks = hooks(daemon).into_iter().filter(|hook| !matches!(hook.state.as_str(), "not-needed" | "on-request"));
     snapshot.hook_attached = hooks.map(|hook| (vec![hook.name], u64::from(hook.state == "attached"))).collect();
-    let levels = [Level::Full, Level::Partial, Level::None].into_iter();
-    snapshot.enforcement_state =
-        levels.map(|level| (words(&[level.name()]), u64::from(level == daemon.level))).collect();
+    let misses = daemon.node.misses.counts();
+    snapshot.program_recursion_misses = misses.map(|(hook, count)| (words(&[hook]), count)).collect();
+    snapshot.enforcement_state = enforcement_state(daemon.level, !daemon.gaps().is_empty());
     let totals = daemon.node.stream.totals();
     snapshot.records_written =
         vec![(words(&["audit"]), load(&totals.audit_written)), (words(&["follower"]), load(&totals.follower_written))];
@@ -213,4 +224,21 @@ pub fn snapshot(daemon: &Daemon) -> Snapshot {
         (words(&["too_many_clients"]), load(&requests.too_many)),
     ];
     snapshot
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_state_of_enforcement_holds() {
+        let holds = |level, gaps| -> Vec<String> {
+            let states = enforcement_state(level, gaps).into_iter();
+            states.filter(|(_, value)| *value == 1).flat_map(|(state, _)| state).collect()
+        };
+        assert_eq!(holds(Level::Full, false), ["full"]);
+        assert_eq!(holds(Level::Partial, false), ["partial"]);
+        assert_eq!(holds(Level::Full, true), ["degraded"]);
+        assert_eq!(holds(Level::Partial, true), ["degraded"]);
+    }
 }

@@ -33,6 +33,8 @@ pub struct Snapshot {
     pub policy_generation: Values,
     /// By hook; 1 or 0.
     pub hook_attached: Values,
+    /// By hook.
+    pub program_recursion_misses: Values,
     /// By state; 1 or 0.
     pub enforcement_state: Values,
     /// By sink.
@@ -96,6 +98,12 @@ const ROWS: &[Row] = &[
     gauge("agent_monitor_hook_attached", &["hook"], "Whether the program of the hook is attached", |s| {
         &s.hook_attached
     }),
+    counter(
+        "agent_monitor_program_recursion_misses",
+        &["hook"],
+        "How often the kernel skipped the program of the hook",
+        |s| &s.program_recursion_misses,
+    ),
     gauge("agent_monitor_enforcement_state", &["state"], "How much is enforced", |s| &s.enforcement_state),
     counter("agent_monitor_records_written", &["sink"], "Records written", |s| &s.records_written),
     counter("agent_monitor_events_lost", &["stage", "reason"], "Events and records that were lost", |s| &s.events_lost),
@@ -200,6 +208,7 @@ mod tests {
             policies: one(&["loaded"]),
             policy_generation: one(&["p"]),
             hook_attached: one(&["file_open"]),
+            program_recursion_misses: one(&["file_open"]),
             enforcement_state: one(&["full"]),
             records_written: one(&["audit"]),
             events_lost: one(&["kernel", "denials_ring_full"]),
@@ -220,6 +229,7 @@ mod tests {
             "agent_monitor_policy_generation{policy=\"p\"} 1",
             "agent_monitor_policy_swap_seconds_count 1",
             "agent_monitor_hook_attached{hook=\"file_open\"} 1",
+            "agent_monitor_program_recursion_misses_total{hook=\"file_open\"} 1",
             "agent_monitor_enforcement_state{state=\"full\"} 1",
             "agent_monitor_records_written_total{sink=\"audit\"} 1",
             "agent_monitor_events_lost_total{stage=\"kernel\",reason=\"denials_ring_full\"} 1",

@@ -119,7 +119,10 @@ impl<'a> Cycle<'a> {
         for act in &self.acts {
             (act.prepare)();
             match &act.bound {
-                Expected::Allowed => drop(process.expect(&act.step, act.unbound, "bound, and allowed")?),
+                Expected::Allowed => {
+                    let done = process.expect(&act.step, act.unbound, "bound, and allowed");
+                    done.map(drop).with_context(|| scene.told())?;
+                }
                 Expected::Denied { errno, records } => {
                     process.expect(&act.step, *errno, "bound")?;
                     for record in records {

@@ -24,7 +24,7 @@ network:
 privileges:
   - allow: [ptrace-same-agent, signal-same-agent, signal-any, io-uring-sqpoll, user-namespace, mount, chroot, bpf, perf-events,
             kernel-module, kexec, reboot, set-time, syslog, keyring, swap, quota, raw-io, setuid-exec, io-uring,
-            io-uring-command, userfaultfd, secretmem, resources-any, ipc-any]
+            io-uring-command, userfaultfd, secretmem, resources-any, ipc-any, subvolumes, set-id-bits]
 capabilities:
   - allow: [CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER, CAP_FSETID, CAP_KILL, CAP_NET_ADMIN,
             CAP_NET_BIND_SERVICE, CAP_NET_RAW, CAP_SYS_ADMIN, CAP_SYS_CHROOT, CAP_SYS_PTRACE, CAP_SYS_RESOURCE, CAP_MKNOD,

@@ -109,12 +109,21 @@ impl<'a> Scene<'a> {
         let (id, start) = (self.agent.clone().unwrap_or_default(), self.start);
         let counts = self.unbind()?;
         if counts["denied"] != denials || counts["written"] != denials || counts["lost"] != 0 {
-            self.records.read()?;
-            let seen = self.records.about(start, &format!("\"id\":\"{id}\""))?;
-            let seen: Vec<String> = seen.iter().map(super::records::short).collect();
-            anyhow::bail!("{denials} denials were expected, counted are {counts}:\n    {}", seen.join("\n    "));
+            let told = self.told_of(&id, start);
+            anyhow::bail!("{denials} denials were expected, counted are {counts}:\n    {told}");
         }
         Ok(())
+    }
+
+    /// What the records so far tell of the scenario's agent.
+    pub fn told(&mut self) -> String {
+        self.told_of(&self.agent.clone().unwrap_or_default(), self.start)
+    }
+
+    fn told_of(&mut self, id: &str, start: usize) -> String {
+        let seen = self.records.read().and_then(|()| self.records.about(start, &format!("\"id\":\"{id}\"")));
+        let seen = seen.unwrap_or_default();
+        seen.iter().map(super::records::short).collect::<Vec<_>>().join("\n    ")
     }
 
     /// Does a step in `process` that must be denied with this record.

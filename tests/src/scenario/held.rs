@@ -88,8 +88,11 @@ fn flags_of_a_file_are_set_only_by_a_rule(scene: &mut Scene<'_>) -> Outcome {
         .bind("files:\n  - {allow: [read], paths: [\"/**\"]}\n  - {allow: [set-attributes], paths: [\"$W/free\"]}\n")?;
     let denied = |hook: &str| record(hook, &["set-attributes"], json!({"path": file}), "no_rule", None);
     scene.denied(&mut process, &by_ioctl, EACCES, &denied("file_ioctl"))?;
+    // Seals a file for good that may be read only.
+    scene.start = scene.records.lines.len();
+    scene.denied(&mut process, &step!("verity", "file"), EACCES, &denied("file_ioctl"))?;
     process.expect(&step!("setflags", "free"), others[0], "bound, and allowed")?;
-    let mut denials = 1;
+    let mut denials = 2;
     if is_attached("inode_file_setattr")? {
         scene.denied(&mut process, &by_call, EACCES, &denied("inode_file_setattr"))?;
         process.expect(&step!("file-setattr", free), others[1], "bound, and allowed")?;
@@ -104,10 +107,18 @@ fn flags_of_a_file_are_set_only_by_a_rule(scene: &mut Scene<'_>) -> Outcome {
 fn a_lease_needs_the_right_to_write(scene: &mut Scene<'_>) -> Outcome {
     let (file, free) = (scene.file("file", "f"), scene.file("free", "f"));
     let denied = record("file_fcntl", &["write"], json!({"path": file}), "no_rule", None);
+    // From 6.19 on; before, the kernel knows no such command.
+    let mut outsider = Process::start()?;
+    outsider.works(&step!("hold", "free", free, "r"), "as an outsider")?;
+    let delegation = outsider.run(&step!("delegation", "free"))?.0;
     crate::harness::Cycle::new()
         .allowed(step!("hold", "file", file, "r"))
-        .denied(step!("lease", "file"), denied)
+        .denied(step!("lease", "file"), denied.clone())
+        .denied(step!("delegation", "file"), denied)
+        .otherwise(delegation)
         .allowed(step!("hold", "free", free, "r"))
+        .allowed(step!("delegation", "free"))
+        .otherwise(delegation)
         .allowed(step!("lease", "free"))
         .run(scene, "files:\n  - {allow: [read], paths: [\"$W/*\"]}\n  - {allow: [write], paths: [\"$W/free\"]}\n")
 }

@@ -14,6 +14,7 @@ pub const ALL: &[Scenario] = scenarios![Node:
     a_denied_address_is_not_reached_by_tcp_fast_open,
     a_denied_address_is_not_reached_by_mptcp,
     a_udp_socket_is_judged_at_each_connect,
+    a_datagram_socket_gets_no_port_by_a_send_to_nobody,
     a_socket_made_before_binding_reaches_no_denied_address,
     nothing_is_sent_by_way_of_other_addresses,
     a_raw_socket_reaches_no_denied_address,
@@ -141,4 +142,15 @@ fn a_raw_socket_reaches_no_denied_address(scene: &mut Scene<'_>) -> Outcome {
         // rawv6_sendmsg() takes AF_UNSPEC for AF_INET6.
         .denied(step!("sendto-unspec", "raw6", "[::1]:0"), denied)
         .run(scene, spec)
+}
+
+/// The call fails, but the kernel gives the socket a port first, at which anybody reaches it.
+fn a_datagram_socket_gets_no_port_by_a_send_to_nobody(scene: &mut Scene<'_>) -> Outcome {
+    let denied = |address: &str| record("socket_sendmsg", &["send"], internet("udp", address, 0), "no_rule", None);
+    Cycle::new()
+        .denied(step!("send-to-nobody", "4"), denied("127.0.0.1"))
+        .otherwise(libc::EDESTADDRREQ)
+        .denied(step!("send-to-nobody", "6"), denied("::1"))
+        .otherwise(libc::EDESTADDRREQ)
+        .run(scene, "network:\n  - {allow: [create], sockets: [inet, inet6]}\n")
 }

@@ -2,10 +2,14 @@
 
 use serde_json::json;
 
+use super::socket_connect::internet;
 use crate::harness::{Cycle, Outcome, Process, Scenario, Scene, record};
 use crate::{scenarios, step};
 
-pub const ALL: &[Scenario] = scenarios![Node: a_socket_of_a_family_that_no_rule_names_is_not_made];
+pub const ALL: &[Scenario] = scenarios![Node:
+    a_socket_of_a_family_that_no_rule_names_is_not_made,
+    sctp_reaches_and_takes_no_denied_address_by_its_options,
+];
 
 /// Family, type, protocol and the word for it.
 const SOCKETS: &[(i32, i32, i32, &str)] = &[
@@ -47,4 +51,35 @@ fn a_socket_of_a_family_that_no_rule_names_is_not_made(scene: &mut Scene<'_>) ->
     }
     denied.run(scene, "network:\n  - {allow: [create], sockets: [decnet]}\n")?;
     allowed.run(scene, "network:\n  - {allow: [create], sockets: [inet, inet6, unix, netlink-route]}\n")
+}
+
+fn sctp_reaches_and_takes_no_denied_address_by_its_options(scene: &mut Scene<'_>) -> Outcome {
+    const PORT: &str = "8198";
+    let spec = r#"
+network:
+  - {allow: [create], sockets: [inet-raw]}
+  - {allow: [connect], to: {addresses: ["127.0.0.1"], protocols: [sctp]}}
+  - {allow: [listen], at: {addresses: ["127.0.0.1"], protocols: [sctp]}}
+"#;
+    let denied = |access: &str, address: &str| {
+        record("sctp_bind_connect", &[access], internet("sctp", address, 8198), "no_rule", None)
+    };
+    let many = ["127.0.0.1"; 9];
+    let too_many: Vec<Vec<u8>> =
+        ["sctp-connect", PORT].into_iter().chain(many).map(|word| word.as_bytes().to_vec()).collect();
+    let mut outsider = Process::start()?;
+    let (unbound, _) = outsider.run(&too_many)?;
+    let fault = json!({"operation": "sctp_bind_connect", "reason": "fault:address-unreadable", "verdict": "deny"});
+    Cycle::new()
+        .denied(step!("sctp-connect", PORT, "127.0.0.2"), denied("connect", "127.0.0.2"))
+        .otherwise(libc::EINPROGRESS)
+        .denied(step!("sctp-connect", PORT, "127.0.0.1", "127.0.0.2"), denied("connect", "127.0.0.2"))
+        .otherwise(libc::EINPROGRESS)
+        .denied(step!("sctp-bind", PORT, "127.0.0.1", "127.0.0.2"), denied("listen", "127.0.0.2"))
+        .denied(too_many, fault)
+        .otherwise(unbound)
+        .allowed(step!("sctp-connect", PORT, "127.0.0.1"))
+        .otherwise(libc::EINPROGRESS)
+        .allowed(step!("sctp-bind", PORT, "127.0.0.1"))
+        .run(scene, spec)
 }

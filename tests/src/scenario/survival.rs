@@ -11,6 +11,7 @@ use crate::harness::control::{self, ask};
 use crate::harness::daemon::{PLACE, uninstall};
 use crate::harness::process::Step;
 use crate::harness::{EACCES, Outcome, Process, Scenario, Scene, record};
+use crate::trigger::hammer::STEP;
 use crate::{scenarios, step};
 
 pub const ALL: &[Scenario] = scenarios![Node:
@@ -46,8 +47,9 @@ impl Hammer {
     pub fn end(mut self) -> Result<u64> {
         fs::write(&self.stop, "")?;
         let (errno, rounds) = self.process.answer(&self.step)?;
-        ensure!(errno != libc::ENOTRECOVERABLE, "something forbidden worked");
-        ensure!(errno == 0 && rounds > 0, "something allowed gave errno {errno}, after {rounds} rounds");
+        let (step, errno) = (errno / STEP, errno % STEP);
+        ensure!(errno != libc::ENOTRECOVERABLE, "step {step}, which is forbidden, worked");
+        ensure!(errno == 0 && rounds > 0, "step {step} gave errno {errno}, after {rounds} rounds");
         Ok(rounds.unsigned_abs())
     }
 }

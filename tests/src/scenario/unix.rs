@@ -84,6 +84,10 @@ network:
             step!("unix-bind", path),
             record("path_mknod", &["create"], json!({"path": path}), "no_rule", None),
         )
+        .denied(step!("unix-bind-any"), record("socket_bind", &["listen"], object("@"), "no_rule", None))
         .allowed(step!("unix-listen", "@scenario-mine"))
-        .run(scene, spec)
+        .run(scene, spec)?;
+    Cycle::new()
+        .allowed(step!("unix-bind-any"))
+        .run(scene, "network:\n  - {allow: [create], sockets: [unix]}\n  - {allow: [listen], at: {unix: [\"@**\"]}}\n")
 }

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::survival::{Hammer, PINS, POLICY, described, unbind_after};
 use crate::harness::cgroup::Cgroup;
+use crate::harness::control::ask;
 use crate::harness::daemon::Daemon;
 use crate::harness::process::stand_back;
 use crate::harness::wait::LIMIT;
@@ -69,7 +70,7 @@ fn under_fire(scene: &mut Scene<'_>, act: impl FnOnce(&mut Scene<'_>) -> Outcome
     Ok(2 * rounds + came)
 }
 
-/// The last denials of what the scene's agent may do.
+/// The last denials of what the scene's agent may do, and what was counted: a record may have found no room.
 fn blamed(scene: &mut Scene<'_>) -> String {
     let id = format!("\"{}\"", scene.agent.clone().unwrap_or_default());
     let about = scene.records.read().and_then(|()| scene.records.about(scene.start, &id)).unwrap_or_default();
@@ -77,7 +78,9 @@ fn blamed(scene: &mut Scene<'_>) -> String {
         |one: &Value| ["/forbidden", "127.0.0.1"].iter().any(|word| one["object"].to_string().contains(word));
     let others = about.iter().filter(|one| !forbidden(one));
     let shown: Vec<String> = others.rev().take(6).map(records::short).collect();
-    format!("denied were {}", shown.join("; "))
+    let agent = ask("GET", &format!("/v1/agents/{}", scene.agent.clone().unwrap_or_default()), &Value::Null);
+    let counts = agent.map_or(Value::Null, |agent| agent["counts"].clone());
+    format!("counted are {counts}, denied were {}", shown.join("; "))
 }
 
 fn another_build_takes_over_and_back_without_a_gap(scene: &mut Scene<'_>) -> Outcome {

@@ -12,12 +12,6 @@ pub const STEPS: &[super::Row] = &[
         // SAFETY: takes numbers; the process gets a keyring that ends with it.
         check(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_GET_KEYRING_ID, KEY_SPEC_PROCESS_KEYRING, 1) }).map(|_| 0)
     }),
-    ("userfaultfd", |_, _| {
-        const UFFD_USER_MODE_ONLY: i32 = 1;
-        // SAFETY: takes a number.
-        descriptor(unsafe { libc::syscall(libc::SYS_userfaultfd, UFFD_USER_MODE_ONLY | libc::O_CLOEXEC) } as i32)
-            .map(|_| 0)
-    }),
     ("io-uring-setup", |_, _| {
         let mut params = [0_u32; 30];
         // SAFETY: the structure has 120 bytes.

@@ -75,6 +75,7 @@ pub const STEPS: &[super::Row] = &[
         let flags = match words.text(3).as_str() {
             "exchange" => libc::RENAME_EXCHANGE,
             "noreplace" => libc::RENAME_NOREPLACE,
+            "whiteout" => libc::RENAME_WHITEOUT,
             _ => 0,
         };
         let (from, to, at) = (words.path(1), words.path(2), libc::AT_FDCWD);

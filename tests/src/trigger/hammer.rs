@@ -7,16 +7,20 @@ use super::network::{address, of_protocol};
 use super::sys::{Done, check, descriptor};
 use super::words::Words;
 
+/// What the errno of an allowed step is raised by for each step before it, so that the answer names both.
+pub const STEP: i32 = 1000;
+
 /// `hammer STOP FORBIDDEN ALLOWED FORBIDDEN:PORT ALLOWED:PORT`: opens the two files and connects to the two addresses until
 /// something has the name STOP (to look a name up is not judged). Gives how many rounds there were; the errno of what was
-/// allowed and failed, or `ENOTRECOVERABLE` for what was forbidden and worked.
+/// allowed and failed, or `ENOTRECOVERABLE` for what was forbidden and worked, raised by [`STEP`].
 pub const STEPS: &[super::Row] = &[("hammer", |_, words| {
     let (stop, forbidden, allowed) = (words.path(1), words.path(2), words.path(3));
     let mut rounds = 0;
     while !exists(&stop) {
         let steps = [open(&forbidden), open(&allowed), connect(words, 4), connect(words, 5)];
         for (step, done) in steps.into_iter().enumerate() {
-            if step % 2 == 0 { must_be_denied(done) } else { done.map(drop) }?;
+            let errno = if step % 2 == 0 { must_be_denied(done) } else { done.map(drop) };
+            errno.map_err(|errno| errno + STEP * step as i32)?;
         }
         rounds += 1;
     }

@@ -126,6 +126,11 @@ pub const STEPS: &[super::Row] = &[
             libc::setsockopt(socket.as_raw_fd(), libc::SOL_IPV6, IPV6_FLOWLABEL_MGR, at, 32)
         })
     }),
+    ("send-to-nobody", |_, words| {
+        let socket = of_protocol("udp", words.text(1) == "6")?;
+        // SAFETY: one byte.
+        check(unsafe { libc::send(socket.as_raw_fd(), b"x".as_ptr().cast(), 1, 0) } as i64).map(|_| 0)
+    }),
     ("send-routed", |_, words| routed(words)),
     ("listen-unbound", |_, words| listen(&of_protocol("tcp", words.text(1) == "6")?)),
 ];

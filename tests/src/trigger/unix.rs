@@ -19,6 +19,12 @@ pub const STEPS: &[super::Row] = &[
             .map(|_| 0)
     }),
     ("unix-bind", |_, words| bind(&socket(libc::SOCK_STREAM)?, words)),
+    // Under a name that the kernel chooses.
+    ("unix-bind-any", |_, _| {
+        let (socket, family) = (socket(libc::SOCK_DGRAM)?, (libc::AF_UNIX as u16).to_ne_bytes());
+        // SAFETY: the address is as long as is said.
+        check(unsafe { libc::bind(socket.as_raw_fd(), family.as_ptr().cast(), 2) })
+    }),
     ("unix-listen", |_, words| {
         let socket = socket(libc::SOCK_STREAM)?;
         bind(&socket, words)?;
@@ -98,17 +104,21 @@ impl OneDescriptor {
     }
 }
 
-fn socket(kind: i32) -> Result<OwnedFd, i32> {
+/// A socket of this type.
+pub fn socket(kind: i32) -> Result<OwnedFd, i32> {
     // SAFETY: takes numbers.
     descriptor(unsafe { libc::socket(libc::AF_UNIX, kind | libc::SOCK_CLOEXEC, 0) })
 }
 
 fn name(words: &Words) -> (libc::sockaddr_un, u32) {
+    named(&words.path(1).into_bytes())
+}
+
+fn named(text: &[u8]) -> (libc::sockaddr_un, u32) {
     // SAFETY: numbers, for which 0 is a value.
     let mut name: libc::sockaddr_un = unsafe { zeroed() };
     name.sun_family = libc::AF_UNIX as u16;
-    let text = words.path(1).into_bytes();
-    for (place, byte) in name.sun_path.iter_mut().zip(&text) {
+    for (place, byte) in name.sun_path.iter_mut().zip(text) {
         *place = *byte as libc::c_char;
     }
     let is_abstract = text.first() == Some(&b'@');
@@ -120,7 +130,12 @@ fn name(words: &Words) -> (libc::sockaddr_un, u32) {
 }
 
 fn connect(socket: &OwnedFd, words: &Words) -> Done {
-    let (name, length) = name(words);
+    connect_to(socket, &words.path(1).into_bytes())
+}
+
+/// Connects to a path, or to an abstract name after `@`.
+pub fn connect_to(socket: &OwnedFd, name: &[u8]) -> Done {
+    let (name, length) = named(name);
     // SAFETY: the address is as long as is said.
     check(unsafe { libc::connect(socket.as_raw_fd(), (&raw const name).cast(), length) })
 }

@@ -10,8 +10,9 @@ use super::Kernel;
 use crate::apt::Suite;
 use crate::process;
 
-/// Modules that the machine needs where they are not built in, in the order in which they need each other.
-const MODULES: [&str; 9] = [
+/// Modules that the machine and the scenarios need where they are not built in, in the order in which they need each
+/// other. Where the list changes, so does the name of the cache's directory in `kernel.rs`.
+const MODULES: [&str; 13] = [
     "virtio",
     "virtio_ring",
     "virtio_pci_modern_dev",
@@ -21,6 +22,10 @@ const MODULES: [&str; 9] = [
     "fuse",
     "virtiofs",
     "overlay",
+    "libcrc32c",
+    "udp_tunnel",
+    "ip6_udp_tunnel",
+    "sctp",
 ];
 
 /// Packages that may hold the files of a release: newer ones are split, and `linux-image` is a stub then.

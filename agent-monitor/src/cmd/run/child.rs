@@ -11,6 +11,7 @@ use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::Run;
+use crate::cmd::spare::spare;
 use crate::seccomp::Filter;
 
 /// A command that runs.
@@ -25,11 +26,14 @@ pub struct Running {
 /// # Errors
 /// No process can be started.
 pub fn start(cgroup: &Path, filter: &Filter, options: &Run) -> Result<Running> {
+    // Before the command can fill the memory. With a daemon, too: the command ends with us, what else the agent runs does not.
+    let score = spare();
     let mut command = Command::new("/proc/self/exe");
     command.arg("enter").arg("--cgroup").arg(cgroup).arg("--parent").arg(std::process::id().to_string());
     command.args(options.keep_descriptors.iter().map(|number| format!("--keep-fd={number}")));
     command.arg("--syscalls").arg(filter.allowed.to_string());
     command.args(filter.foreign.then_some("--foreign")).args(filter.audit.then_some("--audit"));
+    command.args(score.map(|score| format!("--oom-score-adj={score}")));
     command.arg("--").args(&options.command).kill_on_drop(true);
     let child = command.spawn().context("cannot start a process for the command")?;
     let pid = child.id().context("the process for the command is gone")?;

@@ -43,6 +43,7 @@ pub async fn run(config: &Config, options: &Run) -> Result<Ended> {
     let allow_partial = options.allow_partial || config.allow_partial;
     let mut started = daemon::start(config, allow_partial, Stay::Process, &stream, &compiler).await?;
     let ended = agent(config, options, &mut started, policy, id).await;
+    tell_misses(config, &mut started).await;
     tokio::task::spawn_blocking(move || {
         started.pump.stop();
         drop(started.node);
@@ -54,6 +55,17 @@ pub async fn run(config: &Config, options: &Run) -> Result<Ended> {
     let (code, pid, killed, counts) = ended?;
     let report = std::mem::take(&mut *report.lock().unwrap_or_else(PoisonError::into_inner));
     Ok(Ended { code, pid, killed, counts, report })
+}
+
+/// Records that the kernel skipped programs, where it did. Once, at the end: nobody could do anything about it meanwhile.
+async fn tell_misses(config: &Config, started: &mut Started) {
+    let node = &mut started.node;
+    node.check_misses(&config.roots.proc);
+    let reasons = node.misses.reasons();
+    if !reasons.is_empty() {
+        node.tell_monitor("degraded", started.level, reasons);
+        node.write().await;
+    }
 }
 
 fn tap(report: Arc<Mutex<Report>>) -> Tap {

@@ -23,6 +23,8 @@ pub struct Report {
     /// Name and generation of the policy.
     policy: Option<(String, u64)>,
     partial: bool,
+    /// Why not everything was judged.
+    gaps: Vec<String>,
 }
 
 /// What makes operations the same for a reader.
@@ -51,6 +53,7 @@ impl Report {
     pub fn add(&mut self, record: &Record) {
         match &record.body {
             Body::Operation(operation) if operation.verdict != "allow" => self.add_operation(operation),
+            Body::Monitor(change) if change.action == "degraded" => self.gaps.extend_from_slice(&change.messages),
             Body::Loss(loss) if loss.stage == "follower" || loss.stage == "decode" => self.missed += loss.count,
             _ => {}
         }
@@ -80,9 +83,9 @@ impl Report {
         }
     }
 
-    /// The report; empty where nothing was denied and nothing lost.
+    /// The report; empty where everything was judged, nothing denied and nothing lost.
     pub fn text(&self, counts: &Counts, pid: u32, killed: bool) -> String {
-        let mut text = String::new();
+        let mut text: String = self.gaps.iter().map(|gap| format!("{gap}\n")).collect();
         if killed {
             text.push_str("processes of the agent were still there when the command ended, and were killed\n");
         }
@@ -203,7 +206,7 @@ fn suggestion(key: &Key, group: &Group) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{AgentRef, PolicyRef, Process};
+    use crate::record::{AgentRef, MonitorChange, PolicyRef, Process};
     use std::sync::Arc;
 
     fn denied(path: &str, reason: &str, rule: Option<&str>, pid: u32) -> Record {
@@ -275,6 +278,18 @@ mod tests {
         }
         let text = report.text(&counts(KEPT as u64 + 5), 1, false);
         assert!(text.contains(&format!("and {} more", KEPT + 5 - SHOWN)), "{text}");
+    }
+
+    #[test]
+    fn a_program_that_the_kernel_skipped_is_said_first() {
+        let mut report = Report::default();
+        report.add(&denied("/etc/shadow", "no_rule", None, 1));
+        let (action, enforcement) = ("degraded".into(), "full".into());
+        let messages = vec!["hook file_open: skipped".to_owned()];
+        let body = Body::Monitor(MonitorChange { action, version: String::new(), enforcement, messages });
+        report.add(&Record { time: String::new(), seq: Some(2), node_name: "n".into(), body });
+        let text = report.text(&counts(1), 1, false);
+        assert_eq!(text.lines().next(), Some("hook file_open: skipped"), "{text}");
     }
 
     #[test]

@@ -1,0 +1,67 @@
+//! SCTP's own ways to reach and to take addresses, several in one call: options of a socket, which meet no other hook.
+
+use crate::kernel::{Kernel, read};
+use crate::operation::{Operation, earlier, guard};
+use crate::scratch::reload;
+use crate::socket::{AF_INET, AF_INET6, AF_UNSPEC};
+use agent_monitor_common::class::{Class, Fault, Reason, network};
+use agent_monitor_common::hook::HookId;
+use agent_monitor_common::limit::SCTP_ADDRESSES;
+use aya_ebpf::macros::lsm;
+use aya_ebpf::programs::LsmContext;
+
+const IPPROTO_SCTP: u32 = 132;
+// `include/uapi/linux/sctp.h`: what adds addresses of one's own; and what the other end asks for, which arrives in
+// whatever task is running.
+const SCTP_SOCKOPT_BINDX_ADD: u32 = 100;
+const SCTP_PARAM_ADD_IP: u32 = 0xc001;
+const SCTP_PARAM_SET_PRIMARY: u32 = 0xc004;
+/// Bytes of a `struct sockaddr_in`, and of a `struct sockaddr_in6`.
+const V4_BYTES: u32 = 16;
+const V6_BYTES: u32 = 28;
+
+#[lsm(hook = "sctp_bind_connect")]
+fn sctp_bind_connect(ctx: LsmContext) -> i32 {
+    let option: u32 = ctx.arg(1);
+    if option == SCTP_PARAM_ADD_IP || option == SCTP_PARAM_SET_PRIMARY {
+        return earlier(ctx.arg(4));
+    }
+    let access = if option == SCTP_SOCKOPT_BINDX_ADD { network::LISTEN } else { network::CONNECT };
+    guard(
+        HookId::SctpBindConnect,
+        Class::Network,
+        ctx.arg(4),
+        #[inline(always)]
+        |operation| {
+            let addresses: Kernel = ctx.arg(2);
+            judge_all(operation, addresses as u64, ctx.arg(3), access);
+            true
+        },
+    )
+}
+
+/// Judges `access` to each of the addresses that stand one behind the other; what is noted last is the first that is not
+/// allowed.
+#[inline(always)]
+fn judge_all(operation: &mut Operation<'_>, addresses: u64, length: u32, access: u16) {
+    let mut at = 0;
+    let mut i = 0;
+    while i < SCTP_ADDRESSES {
+        let family: u16 = read(addresses + u64::from(at));
+        let bytes = match family {
+            AF_INET => V4_BYTES,
+            AF_INET6 => V6_BYTES,
+            _ => break,
+        };
+        if at + bytes > length {
+            break;
+        }
+        operation.judge_sockaddr(addresses + u64::from(at), bytes, IPPROTO_SCTP, AF_UNSPEC, access);
+        at += bytes;
+        if at == length || reload(&operation.scratch.header.reason) != Reason::AllowRule as u8 {
+            return;
+        }
+        i += 1;
+    }
+    operation.fault(Class::Network, access, Fault::AddressUnreadable);
+}

@@ -1,0 +1,103 @@
+//! What can be done with files beside reading, writing and naming them: attributes that hold data, watches, message
+//! queues, subvolumes.
+
+use std::ffi::OsStr;
+use std::process::Command;
+
+use anyhow::Result;
+use serde_json::json;
+
+use crate::harness::{Cycle, Mount, Outcome, Scenario, Scene, privilege, record};
+use crate::{scenarios, step};
+
+pub const ALL: &[Scenario] = scenarios![Node:
+    an_attribute_of_a_denied_file_is_not_read,
+    a_directory_is_watched_only_by_who_may_read_it,
+    a_message_queue_is_made_and_removed_only_by_a_rule,
+    subvolumes_need_their_privilege,
+];
+
+/// Does a step as an outsider, whatever comes of it.
+fn outside(step: &str, word: impl AsRef<OsStr>) {
+    let done = Command::new("/proc/self/exe").args(["once", step]).arg(word).output();
+    assert!(done.is_ok(), "{step} was not started: {done:?}");
+}
+
+fn an_attribute_of_a_denied_file_is_not_read(scene: &mut Scene<'_>) -> Outcome {
+    let (file, free) = (scene.file("file", "f"), scene.file("free", "f"));
+    for file in [&file, &free] {
+        outside("setxattr", file);
+        outside("setacl", file);
+    }
+    let denied = || record("inode_getxattr", &["read"], json!({"path": file}), "no_rule", None);
+    // The kernel shows attributes of root to nobody else.
+    let spec = "files:\n  - {allow: [read], paths: [\"$W/free\"]}\n  - {allow: [write], paths: [\"$W/file\"]}\n\
+                capabilities:\n  - {allow: [CAP_SYS_ADMIN]}\n";
+    Cycle::new()
+        .allowed(step!("hold", "file", file, "w"))
+        .denied(step!("getxattr", file), denied())
+        .denied(step!("fgetxattr", "file"), denied())
+        .allowed(step!("getxattr", free))
+        // Who may do what, as stat(2) tells it.
+        .allowed(step!("getacl", file))
+        .run(scene, spec)
+}
+
+fn a_directory_is_watched_only_by_who_may_read_it(scene: &mut Scene<'_>) -> Outcome {
+    let (file, closed) = (scene.file("closed/file", "f"), scene.path("closed"));
+    let open = scene.path("open");
+    scene.file("open/file", "f");
+    let denied = |path: &std::path::Path| record("path_notify", &["read"], json!({"path": path}), "no_rule", None);
+    let spec = "files:\n  - {allow: [read], paths: [\"$W/open{,/**}\"]}\ncapabilities:\n  - {allow: [CAP_SYS_ADMIN]}\n";
+    Cycle::new()
+        .denied(step!("watch", closed), denied(&closed))
+        .denied(step!("watch", file), denied(&file))
+        .denied(step!("watch-by-group", closed), denied(&closed))
+        .allowed(step!("watch", open))
+        .allowed(step!("watch-by-group", open))
+        .run(scene, spec)
+}
+
+fn a_message_queue_is_made_and_removed_only_by_a_rule(scene: &mut Scene<'_>) -> Outcome {
+    const NAME: &str = "/scenario-queue";
+    let queue = |scene: &mut Scene<'_>, object: &str, spec: &str| -> Result<()> {
+        let denied = |hook: &str, access: &str| record(hook, &[access], json!({"path": object}), "no_rule", None);
+        let (gone, there) = (|| outside("queue-unlink", NAME), || outside("queue-open", NAME));
+        Cycle::new()
+            .denied_after(gone, step!("queue-open", NAME), denied("inode_create", "create"))
+            .denied_after(there, step!("queue-unlink", NAME), denied("inode_unlink", "delete"))
+            .run(scene, "{}")?;
+        Cycle::new()
+            .allowed_after(gone, step!("queue-open", NAME))
+            .allowed_after(there, step!("queue-unlink", NAME))
+            .run(scene, spec)
+    };
+    // The kernel asks for the capability, and goes on without it.
+    let nameless = "files:\n  - {allow: [read, write, create, delete], paths: [\"anon:other\"]}\n\
+                    capabilities:\n  - {allow: [CAP_SYS_RESOURCE]}\n";
+    queue(scene, "anon:other", nameless)?;
+    // Where the queues are shown, by their paths there; open ones are no names there.
+    let shown = scene.path("queues");
+    std::fs::create_dir(&shown)?;
+    let words = ["-t", "mqueue", "mqueue"].map(OsStr::new);
+    let _mount = Mount::with(&[words.as_slice(), &[shown.as_os_str()]].concat(), &shown)?;
+    let path = shown.join(&NAME[1..]).display().to_string();
+    let named = "files:\n  - {allow: [read, write], paths: [\"anon:other\"]}\n  - {allow: [create, delete], paths: [\"$W/queues/*\"]}\n\
+                 capabilities:\n  - {allow: [CAP_SYS_RESOURCE]}\n";
+    queue(scene, &path, named)
+}
+
+/// The file system here has none, which it says only to who may ask.
+fn subvolumes_need_their_privilege(scene: &mut Scene<'_>) -> Outcome {
+    let (place, read) = (scene.workspace.clone(), "files:\n  - {allow: [read], paths: [\"$W\"]}\n");
+    Cycle::new()
+        .allowed(step!("hold", "place", place, "r,dir"))
+        .denied(step!("subvolume", "place"), privilege("subvolumes"))
+        .otherwise(libc::ENOTTY)
+        .run(scene, read)?;
+    Cycle::new()
+        .allowed(step!("hold", "place", place, "r,dir"))
+        .allowed(step!("subvolume", "place"))
+        .otherwise(libc::ENOTTY)
+        .run(scene, &format!("{read}privileges:\n  - {{allow: [subvolumes]}}\n"))
+}

@@ -1,0 +1,71 @@
+//! Steps on files beside reading, writing and names: attributes that are read, watches, message queues, subvolumes.
+
+use std::os::fd::AsRawFd;
+use std::ptr::null_mut;
+
+use super::files::ATTRIBUTE;
+use super::sys::{check, descriptor};
+
+/// `include/uapi/linux/btrfs.h`, with a `struct btrfs_ioctl_vol_args`.
+const BTRFS_IOC_SUBVOL_CREATE: libc::Ioctl = 0x5000_940e;
+const VOLUME_ARGUMENTS_BYTES: usize = 4096;
+/// `include/uapi/linux/fsverity.h`, with a `struct fsverity_enable_arg`.
+const FS_IOC_ENABLE_VERITY: libc::Ioctl = 0x4080_6685;
+
+/// The steps, by name.
+pub const STEPS: &[super::Row] = &[
+    // SAFETY (all below): paths and names end with NUL and live during the call; everything else is numbers.
+    ("getxattr", |_, words| {
+        let mut value = [0_u8; 8];
+        // SAFETY: see above; the buffer is as long as is said.
+        check(unsafe { libc::getxattr(words.path(1).as_ptr(), ATTRIBUTE.as_ptr(), value.as_mut_ptr().cast(), 8) } as i64)
+            .map(|_| 0)
+    }),
+    ("fgetxattr", |held, words| {
+        let (file, mut value) = (held.get(words, 1)?, [0_u8; 8]);
+        // SAFETY: see above; the buffer is as long as is said.
+        check(unsafe { libc::fgetxattr(file, ATTRIBUTE.as_ptr(), value.as_mut_ptr().cast(), 8) } as i64).map(|_| 0)
+    }),
+    ("getacl", |_, words| {
+        // SAFETY: see above; no buffer is given, only the length is asked for.
+        let length =
+            unsafe { libc::getxattr(words.path(1).as_ptr(), c"system.posix_acl_access".as_ptr(), null_mut(), 0) };
+        check(length as i64).map(|_| 0)
+    }),
+    ("watch", |_, words| {
+        // SAFETY: see above.
+        let watcher = descriptor(unsafe { libc::inotify_init1(libc::IN_CLOEXEC) })?;
+        // SAFETY: see above.
+        check(unsafe { libc::inotify_add_watch(watcher.as_raw_fd(), words.path(1).as_ptr(), libc::IN_CREATE) })
+            .map(|_| 0)
+    }),
+    ("watch-by-group", |_, words| {
+        // SAFETY: see above.
+        let flags = libc::FAN_CLOEXEC | libc::FAN_CLASS_NOTIF;
+        // SAFETY: see above.
+        let group = descriptor(unsafe { libc::fanotify_init(flags, libc::O_RDONLY as u32) })?;
+        let (add, mask) = (libc::FAN_MARK_ADD, libc::FAN_OPEN);
+        // SAFETY: see above.
+        check(unsafe { libc::fanotify_mark(group.as_raw_fd(), add, mask, libc::AT_FDCWD, words.path(1).as_ptr()) })
+    }),
+    ("queue-open", |_, words| {
+        let flags = libc::O_CREAT | libc::O_RDWR | libc::O_CLOEXEC;
+        // SAFETY: see above; no attributes are given.
+        let queue =
+            unsafe { libc::mq_open(words.path(1).as_ptr(), flags, 0o600 as libc::c_uint, null_mut::<libc::mq_attr>()) };
+        descriptor(queue).map(|_| 0)
+    }),
+    // SAFETY: see above.
+    ("queue-unlink", |_, words| check(unsafe { libc::mq_unlink(words.path(1).as_ptr()) })),
+    ("subvolume", |held, words| {
+        let mut arguments = [0_u8; VOLUME_ARGUMENTS_BYTES];
+        arguments[8] = b's';
+        // SAFETY: the arguments are as long as the number of the call says.
+        check(unsafe { libc::ioctl(held.get(words, 1)?, BTRFS_IOC_SUBVOL_CREATE, arguments.as_mut_ptr()) })
+    }),
+    ("verity", |held, words| {
+        let arguments = [0_u32; 32];
+        // SAFETY: the arguments are as long as the number of the call says.
+        check(unsafe { libc::ioctl(held.get(words, 1)?, FS_IOC_ENABLE_VERITY, arguments.as_ptr()) })
+    }),
+];
