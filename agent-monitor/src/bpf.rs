@@ -28,11 +28,12 @@ use agent_monitor_common::counter::AgentCounters;
 use agent_monitor_common::hook::{Hook, HookId};
 use aya::Ebpf;
 use aya::programs::links::FdLink;
-use aya::programs::{ProgramError, ProgramInfo};
+use aya::programs::{ProgramFd, ProgramInfo};
 use image::Images;
 use map::Maps;
 use pin::{Pins, Place};
 use std::collections::HashMap;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 
 /// The kernel programs, loaded and attached, and their maps. Without pins they are detached when this is dropped.
@@ -49,6 +50,8 @@ pub struct Programs {
     /// Those of other builds, which end once ours are kept.
     earlier: Vec<Pins>,
     taken_over: bool,
+    /// The programs that are pinned: what the kernel tells of a program, it tells of a descriptor.
+    descriptors: Vec<(&'static Hook, ProgramFd)>,
     hooks: Vec<HookState>,
     maps: Maps,
     images: Images,
@@ -117,6 +120,11 @@ impl Programs {
     fn pinned(hooks: Vec<HookState>, pins: Pins, place: Place) -> Result<Self, LoadError> {
         let (maps, images) = (Maps::take(&mut &pins)?, Images::take(&mut &pins)?);
         let mut programs = Self::of(hooks, maps, images);
+        for state in programs.hooks.iter().filter(|state| state.loaded()) {
+            // One that can't be opened is told where its numbers are read.
+            let opened = ProgramInfo::from_pin(pins.program_path(state.hook)).and_then(|info| info.fd());
+            programs.descriptors.extend(opened.ok().map(|program| (state.hook, program)));
+        }
         (programs.pins, programs.place) = (Some(pins), Some(place));
         Ok(programs)
     }
@@ -130,6 +138,7 @@ impl Programs {
             place: None,
             earlier: Vec::new(),
             taken_over: false,
+            descriptors: Vec::new(),
             hooks,
             maps,
             images,
@@ -336,12 +345,15 @@ impl Programs {
     /// How often the kernel skipped each program that is loaded, as the `/proc` at this path says.
     #[must_use]
     pub fn recursion_misses(&self, proc: &Path) -> Vec<ProgramMisses> {
-        let program = |hook: &Hook| match (&self.object, &self.pins) {
-            (Some(object), _) => object.program(hook.name).ok_or(ProgramError::NotLoaded)?.info(),
-            (None, Some(pins)) => ProgramInfo::from_pin(pins.program_path(hook)),
-            (None, None) => Err(ProgramError::NotLoaded),
+        let descriptor = |hook: &Hook| {
+            if let Some((_, program)) = self.descriptors.iter().find(|(known, _)| known.id == hook.id) {
+                return Ok(program.as_fd().as_raw_fd());
+            }
+            let program = self.object.as_ref().and_then(|object| object.program(hook.name));
+            let program = program.ok_or("the object has no such program")?.fd().map_err(|error| error.to_string())?;
+            Ok(program.as_fd().as_raw_fd())
         };
-        misses::read(&self.hooks, program, proc)
+        misses::read(&self.hooks, descriptor, proc)
     }
 
     /// The rings of events. They can be taken once.

@@ -4,8 +4,7 @@
 
 use super::load::HookState;
 use agent_monitor_common::hook::Hook;
-use aya::programs::{ProgramError, ProgramInfo};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::RawFd;
 use std::path::Path;
 
 /// How often the program of a hook was skipped since it was loaded.
@@ -17,19 +16,19 @@ pub struct ProgramMisses {
     pub count: Result<u64, String>,
 }
 
-/// Of each hook whose program is loaded, whatever its kind: the kernel counts all kinds alike.
+/// Of each hook whose program is loaded, whatever its kind: the kernel counts all kinds alike. `descriptor` gives that of
+/// its program.
 pub fn read(
     hooks: &[HookState],
-    program: impl Fn(&Hook) -> Result<ProgramInfo, ProgramError>,
+    descriptor: impl Fn(&Hook) -> Result<RawFd, String>,
     proc: &Path,
 ) -> Vec<ProgramMisses> {
     let hooks = hooks.iter().filter(|state| state.loaded()).map(|state| state.hook);
-    hooks.map(|hook| ProgramMisses { hook: hook.name, count: of(program(hook), proc) }).collect()
+    hooks.map(|hook| ProgramMisses { hook: hook.name, count: descriptor(hook).and_then(|fd| of(fd, proc)) }).collect()
 }
 
-fn of(program: Result<ProgramInfo, ProgramError>, proc: &Path) -> Result<u64, String> {
-    let descriptor = program.and_then(|info| info.fd()).map_err(|error| error.to_string())?;
-    let path = proc.join(format!("self/fdinfo/{}", descriptor.as_fd().as_raw_fd()));
+fn of(descriptor: RawFd, proc: &Path) -> Result<u64, String> {
+    let path = proc.join(format!("self/fdinfo/{descriptor}"));
     let text = std::fs::read_to_string(&path).map_err(|error| format!("read {}: {error}", path.display()))?;
     parse(&text).ok_or_else(|| format!("{} has no number of misses", path.display()))
 }
