@@ -39,8 +39,10 @@ fn main() -> Result<()> {
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
         // `-Z build-std` on a stable compiler. For this build only: see rust-toolchain.toml.
         .env("RUSTC_BOOTSTRAP", "1");
-    if std::env::var_os("CARGO_FEATURE_KERNEL_LOG").is_some() {
-        cargo.args(["--features", "log"]);
+    for (ours, theirs) in [("CARGO_FEATURE_KERNEL_LOG", "log"), ("CARGO_FEATURE_OTHER_LAYOUT", "other-layout")] {
+        if std::env::var_os(ours).is_some() {
+            cargo.args(["--features", theirs]);
+        }
     }
     for inherited in ["RUSTC", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "RUSTFLAGS", "CARGO_MAKEFLAGS"] {
         cargo.env_remove(inherited);

@@ -13,6 +13,31 @@ pub struct Binding {
     pub mode: u32,
     /// Bits, see [`flags`].
     pub flags: u32,
+    /// Nothing.
+    #[cfg(feature = "other-layout")]
+    pub more: [u32; 2],
+}
+
+impl Binding {
+    /// A binding.
+    #[must_use]
+    pub const fn new(slot: u32, agent: u32, mode: u32, flags: u32) -> Self {
+        Self {
+            slot,
+            agent,
+            mode,
+            flags,
+            #[cfg(feature = "other-layout")]
+            more: [0; 2],
+        }
+    }
+
+    /// Whether the cgroup is an agent's, and not a place where agents are made.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_agent(&self) -> bool {
+        self.flags & flags::ANNOUNCE_CHILDREN == 0
+    }
 }
 
 /// Bits of [`Binding::flags`].
@@ -41,4 +66,6 @@ pub const FIRST_KERNEL_AGENT: u32 = 1 << 31;
 /// Slot of the built-in policy `empty`, which allows nothing.
 pub const EMPTY_SLOT: u32 = 0;
 
-const _: () = assert!(size_of::<Binding>() == 16 && size_of::<Settings>() == 16);
+#[cfg(not(feature = "other-layout"))]
+const _: () = assert!(size_of::<Binding>() == 16);
+const _: () = assert!(size_of::<Settings>() == 16);

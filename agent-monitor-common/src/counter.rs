@@ -19,6 +19,23 @@ pub struct AgentCounters {
     pub telemetry_lost: u64,
     /// Operations that could not be decided.
     pub faults: u64,
+    /// Nothing.
+    #[cfg(feature = "other-layout")]
+    pub more: u64,
+}
+
+impl AgentCounters {
+    /// Nothing was counted.
+    pub const NONE: Self = Self {
+        denied: [0; CLASSES],
+        audited: [0; CLASSES],
+        emitted: 0,
+        lost: 0,
+        telemetry_lost: 0,
+        faults: 0,
+        #[cfg(feature = "other-layout")]
+        more: 0,
+    };
 }
 
 /// Index in the per-CPU map `COUNTERS` of the number of operations of `class` with `verdict`.
@@ -57,5 +74,5 @@ const FAULT_KINDS: u32 = 16;
 
 const _: () = {
     assert!(Fault::ALL.len() < FAULT_KINDS as usize);
-    assert!(size_of::<AgentCounters>() == (2 * CLASSES + 4) * 8);
+    assert!(cfg!(feature = "other-layout") || size_of::<AgentCounters>() == (2 * CLASSES + 4) * 8);
 };

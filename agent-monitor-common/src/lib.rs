@@ -14,6 +14,7 @@ pub mod event;
 pub mod field;
 pub mod hook;
 pub mod image;
+pub mod layout;
 pub mod limit;
 pub mod name;
 pub mod privilege;

@@ -1,5 +1,5 @@
 //! The kernel programs and their maps, from user space: loading, attaching, writing images and bindings, reading counters
-//! and rings. The only place that names aya, and the only one that knows what the kernel is asked for.
+//! and rings, and pinning it all. The only place that names aya, and the only one that knows what the kernel is asked for.
 
 mod btf;
 mod field;
@@ -8,49 +8,198 @@ mod load;
 #[cfg(feature = "kernel-log")]
 mod log;
 mod map;
+mod migrate;
 mod misses;
+mod pin;
 mod probe;
+mod raw;
+mod removal;
 mod ring;
 
 pub use load::{HookState, HookStatus, LoadError, LoadOptions, Roots};
 pub use map::{Counters, MapError, MapState};
 pub use misses::ProgramMisses;
 pub use probe::{FeatureState, probe};
+pub use removal::{Removal, Removed};
 pub use ring::Rings;
 
 use agent_monitor_common::binding::Binding;
 use agent_monitor_common::counter::AgentCounters;
-use agent_monitor_common::hook::HookId;
+use agent_monitor_common::hook::{Hook, HookId};
+use aya::Ebpf;
+use aya::programs::links::FdLink;
+use aya::programs::{ProgramFd, ProgramInfo};
 use image::Images;
 use map::Maps;
+use pin::{Pins, Place};
+use std::collections::HashMap;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 
-/// The kernel programs, loaded and attached, and their maps. They are detached when this is dropped.
+/// The kernel programs, loaded and attached, and their maps. Without pins they are detached when this is dropped.
 pub struct Programs {
     // Declared first, so that the programs are detached before their maps are closed.
-    loaded: load::Loaded,
-    system_calls: load::OnRequest,
+    links: Vec<(&'static Hook, FdLink)>,
+    /// Keeps the program attached that looks at each system call.
+    system_calls: Option<FdLink>,
+    /// The object, where nothing is pinned.
+    object: Option<Ebpf>,
+    /// The pins, where there are any.
+    pins: Option<Pins>,
+    place: Option<Place>,
+    /// Those of other builds, which end once ours are kept.
+    earlier: Vec<Pins>,
+    taken_over: bool,
+    /// The programs that are pinned: what the kernel tells of a program, it tells of a descriptor.
+    descriptors: Vec<(&'static Hook, ProgramFd)>,
+    hooks: Vec<HookState>,
     maps: Maps,
     images: Images,
 }
 
+/// What another build counted.
+pub struct Counted {
+    /// Name of its pins.
+    pub build: String,
+    /// The numbers of each agent, which are added to those of this build one by one.
+    pub agents: HashMap<u32, Vec<u64>>,
+}
+
 impl Programs {
-    /// Loads all programs of the hook table and attaches them.
+    /// Loads all programs of the hook table and attaches them; where this build's are pinned and attached already, takes
+    /// these over with all that is in their maps. Where another build's are, both are attached until [`Self::keep`].
     ///
     /// # Errors
-    /// Says what is missing: see [`LoadError`]. Nothing stays attached then.
+    /// Says what is missing: see [`LoadError`]. Nothing stays attached then that was not before.
     pub fn load(options: &LoadOptions) -> Result<Self, LoadError> {
-        let mut loaded = load::open(options)?;
+        let Some(bpffs) = &options.pins else {
+            let mut loaded = load::open(options, &[])?;
+            load::attach(&mut loaded, options)?;
+            let (maps, images) = (Maps::take(&mut loaded.object)?, Images::take(&mut loaded.object)?);
+            let mut programs = Self::of(loaded.hooks, maps, images);
+            (programs.links, programs.object) = (loaded.links, Some(loaded.object));
+            return Ok(programs);
+        };
+        let place = Place::hold(bpffs)?;
+        let mut earlier = place.standing()?;
+        if earlier.first().is_some_and(|newest| !newest.guards()) {
+            // A removal was cut off.
+            earlier.drain(..).try_for_each(|pins| pins.remove())?;
+        }
+        let mut key = pin::key(env!("CARGO_PKG_VERSION"), options);
+        if let Some(index) = earlier.iter().position(|pins| pins.is(&key)) {
+            match load::standing(&earlier[index], options)? {
+                Ok(hooks) => {
+                    let pins = earlier.remove(index);
+                    return Ok(Self { taken_over: true, earlier, ..Self::pinned(hooks, pins, place)? });
+                }
+                Err(missing) => tracing::warn!("{} has no {missing} any more: loading all anew", earlier[index].name()),
+            }
+        }
+        while earlier.iter().any(|pins| pins.is(&key)) {
+            key.push_str("-again");
+        }
+        let shared = earlier.first().map(|newest| migrate::shared(newest, options)).transpose()?.unwrap_or_default();
+        let mut loaded = load::open(options, &shared)?;
+        let pins = place.unfinished(&key);
+        pins.make_maps(&loaded)?;
+        if let Some(newest) = earlier.first() {
+            migrate::copy_before(newest, &pins)?;
+        }
         load::attach(&mut loaded, options)?;
-        let images = Images::take(&mut loaded.object)?;
-        let maps = Maps::take(&mut loaded.object)?;
-        Ok(Self { loaded, system_calls: load::OnRequest::default(), maps, images })
+        pins.make_programs(&mut loaded)?;
+        if let Some(newest) = earlier.first() {
+            migrate::copy_after(newest, &pins)?;
+        }
+        #[cfg(feature = "kernel-log")]
+        log::read(&mut loaded.object)?;
+        let taken_over = !earlier.is_empty();
+        Ok(Self { taken_over, earlier, ..Self::pinned(loaded.hooks, pins, place)? })
+    }
+
+    fn pinned(hooks: Vec<HookState>, pins: Pins, place: Place) -> Result<Self, LoadError> {
+        let (maps, images) = (Maps::take(&mut &pins)?, Images::take(&mut &pins)?);
+        let mut programs = Self::of(hooks, maps, images);
+        for state in programs.hooks.iter().filter(|state| state.loaded()) {
+            // One that can't be opened is told where its numbers are read.
+            let opened = ProgramInfo::from_pin(pins.program_path(state.hook)).and_then(|info| info.fd());
+            programs.descriptors.extend(opened.ok().map(|program| (state.hook, program)));
+        }
+        (programs.pins, programs.place) = (Some(pins), Some(place));
+        Ok(programs)
+    }
+
+    fn of(hooks: Vec<HookState>, maps: Maps, images: Images) -> Self {
+        Self {
+            links: Vec::new(),
+            system_calls: None,
+            object: None,
+            pins: None,
+            place: None,
+            earlier: Vec::new(),
+            taken_over: false,
+            descriptors: Vec::new(),
+            hooks,
+            maps,
+            images,
+        }
+    }
+
+    /// Whether the programs were there already, and their maps may hold bindings and images.
+    #[must_use]
+    pub fn taken_over(&self) -> bool {
+        self.taken_over
+    }
+
+    /// Says that all is well with what was loaded: from now on the pins stay when this process ends, and the programs of
+    /// other builds are detached.
+    ///
+    /// # Errors
+    /// The pins could not be changed.
+    pub fn keep(&mut self) -> Result<(), LoadError> {
+        self.pins.as_mut().map_or(Ok(()), Pins::finish)?;
+        self.earlier.iter().try_for_each(Pins::detach)
+    }
+
+    /// The builds that were taken over from and counted in maps of their own, with what they counted for each agent.
+    ///
+    /// # Errors
+    /// The kernel refused a read.
+    pub fn counted_before(&self) -> Result<Vec<Counted>, MapError> {
+        let Some(pins) = &self.pins else { return Ok(Vec::new()) };
+        let own = |earlier: &&Pins| !migrate::is_shared(earlier, pins, "AGENTS");
+        let counted = |earlier: &Pins| Ok(Counted { build: earlier.name(), agents: migrate::agent_counters(earlier)? });
+        self.earlier.iter().filter(own).map(counted).collect()
+    }
+
+    /// Counts on from these numbers, of agents whose earlier counters are gone.
+    pub fn count_from(&mut self, base: &HashMap<u32, Vec<u64>>) {
+        self.maps.set_base(base.iter().map(|(number, counted)| (*number, map::agent_counters(counted))).collect());
+    }
+
+    /// Whether the counters of the node are another build's.
+    #[must_use]
+    pub fn shares_counters(&self) -> bool {
+        let Some(pins) = &self.pins else { return false };
+        self.taken_over && self.earlier.first().is_none_or(|earlier| migrate::is_shared(earlier, pins, "COUNTERS"))
+    }
+
+    /// Removes what is left of other builds.
+    ///
+    /// # Errors
+    /// A pin could not be removed.
+    pub fn forget_earlier(&mut self) -> Result<(), LoadError> {
+        while let Some(earlier) = self.earlier.pop() {
+            earlier.remove()?;
+            tracing::info!(pins = earlier.name(), "programs of another build removed");
+        }
+        Ok(())
     }
 
     /// Each hook of the table, and whether its program is attached.
     #[must_use]
     pub fn hooks(&self) -> Vec<HookState> {
-        self.loaded.hooks.clone()
+        self.hooks.clone()
     }
 
     /// Looks at each system call from now on, or no more: it costs every task of the machine.
@@ -58,7 +207,48 @@ impl Programs {
     /// # Errors
     /// The kernel refused it, or has no such hook.
     pub fn watch_syscalls(&mut self, wanted: bool) -> Result<(), LoadError> {
-        self.system_calls.set(&mut self.loaded, HookId::SysEnter, wanted)
+        let Some(state) = self.hooks.iter_mut().find(|state| state.hook.id == HookId::SysEnter) else { return Ok(()) };
+        load::set_on_request(state, self.object.as_mut(), self.pins.as_ref(), &mut self.system_calls, wanted)
+    }
+
+    /// Every cgroup that is bound, with its binding.
+    ///
+    /// # Errors
+    /// The kernel refused a read.
+    pub fn bindings(&self) -> Result<Vec<(u64, Binding)>, MapError> {
+        self.maps.bindings()
+    }
+
+    /// How many cgroups could not be bound: while it is not 0, everything below the agents root is denied that is not bound.
+    ///
+    /// # Errors
+    /// The kernel refused the read.
+    pub fn bindings_lost(&self) -> Result<u32, MapError> {
+        self.maps.bindings_lost()
+    }
+
+    /// The numbers of all agents that have counters.
+    ///
+    /// # Errors
+    /// The kernel refused a read.
+    pub fn agent_numbers(&self) -> Result<Vec<u32>, MapError> {
+        self.maps.agent_numbers()
+    }
+
+    /// The image that is in a slot.
+    ///
+    /// # Errors
+    /// The kernel refused a read.
+    pub fn image(&self, slot: u32) -> Result<Option<Vec<u8>>, MapError> {
+        self.images.get(slot)
+    }
+
+    /// The slots that have an image.
+    ///
+    /// # Errors
+    /// The kernel refused a read.
+    pub fn slots(&self) -> Result<Vec<u32>, MapError> {
+        self.images.slots()
     }
 
     /// Puts a policy's image into a slot: operations see the old image or the new one, never a mix.
@@ -139,6 +329,8 @@ impl Programs {
     /// # Errors
     /// The process is gone, or the map is full.
     pub fn protect(&mut self, pid: u32) -> Result<(), MapError> {
+        // Those of earlier daemons take room, and do nothing else: a process that has such a number now started later.
+        self.maps.forget_monitors()?;
         self.maps.protect(pid)
     }
 
@@ -153,7 +345,15 @@ impl Programs {
     /// How often the kernel skipped each program that is loaded, as the `/proc` at this path says.
     #[must_use]
     pub fn recursion_misses(&self, proc: &Path) -> Vec<ProgramMisses> {
-        misses::read(&self.loaded, proc)
+        let descriptor = |hook: &Hook| {
+            if let Some((_, program)) = self.descriptors.iter().find(|(known, _)| known.id == hook.id) {
+                return Ok(program.as_fd().as_raw_fd());
+            }
+            let program = self.object.as_ref().and_then(|object| object.program(hook.name));
+            let program = program.ok_or("the object has no such program")?.fd().map_err(|error| error.to_string())?;
+            Ok(program.as_fd().as_raw_fd())
+        };
+        misses::read(&self.hooks, descriptor, proc)
     }
 
     /// The rings of events. They can be taken once.
@@ -161,6 +361,18 @@ impl Programs {
     /// # Errors
     /// They were taken before, or the kernel refused to map them.
     pub fn take_rings(&mut self) -> Result<Rings, LoadError> {
-        Rings::take(&mut self.loaded.object)
+        match (&mut self.object, &self.pins) {
+            (Some(object), _) => {
+                #[cfg(feature = "kernel-log")]
+                log::read(object)?;
+                Rings::take(object)
+            }
+            (None, Some(pins)) => {
+                let mut rings = Rings::take(&mut { pins })?;
+                self.earlier.iter().try_for_each(|earlier| rings.add(earlier, pins))?;
+                Ok(rings)
+            }
+            (None, None) => Err(MapError::new("DENIALS", "open", "nothing is loaded").into()),
+        }
     }
 }

@@ -76,7 +76,9 @@ pub enum Command {
     #[command(after_help = "Example:\n  agent-monitor run --policy policy.yaml --var WORKSPACE=$PWD -- git status")]
     Run(Run),
     /// Guard this node: bind agents, write the audit log, serve metrics, health and control
-    #[command(after_help = "Example:\n  agent-monitor daemon --config /etc/agent-monitor/config.toml")]
+    #[command(
+        after_help = "Example:\n  agent-monitor daemon --config /etc/agent-monitor/config.toml\n  agent-monitor daemon --uninstall"
+    )]
     Daemon(Daemon),
     /// Show what is enforced on this node now
     #[command(after_help = "Example:\n  agent-monitor status -o json")]
@@ -139,6 +141,9 @@ pub struct Daemon {
     /// Go on where the kernel lets only the network be enforced
     #[arg(long)]
     pub allow_partial: bool,
+    /// Detach and remove what guards this node without a daemon, and say which agents are not guarded any more
+    #[arg(long, conflicts_with = "allow_partial")]
+    pub uninstall: bool,
 }
 
 /// How to print.

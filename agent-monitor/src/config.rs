@@ -26,6 +26,8 @@ pub struct Config {
     pub socket: PathBuf,
     /// Audit log.
     pub audit_log: PathBuf,
+    /// Directory for what a later daemon must know again.
+    pub state_dir: PathBuf,
     /// Where metrics and health are served; empty: nowhere.
     pub metrics_address: String,
     /// Most cgroups bound at once.
@@ -83,6 +85,7 @@ impl Default for Config {
             policies_dir: "/etc/agent-monitor/policies".into(),
             socket: "/run/agent-monitor/control.sock".into(),
             audit_log: "/var/log/agent-monitor/audit.jsonl".into(),
+            state_dir: "/var/lib/agent-monitor".into(),
             metrics_address: "127.0.0.1:9478".to_owned(),
             bindings: agent_monitor_common::limit::BINDINGS,
             allow_partial: false,
@@ -140,7 +143,7 @@ impl Config {
                 agent_monitor_common::limit::BINDINGS
             );
         }
-        for path in [&self.policies_dir, &self.socket, &self.audit_log] {
+        for path in [&self.policies_dir, &self.socket, &self.audit_log, &self.state_dir] {
             if !path.is_absolute() {
                 bail!("path {:?} is relative; write it from the root", path.display());
             }
@@ -200,6 +203,7 @@ mod tests {
             policies_dir = "/p"
             socket = "/s"
             audit_log = "/l"
+            state_dir = "/v"
             metrics_address = ""
             bindings = 10
             allow_partial = true

@@ -1,6 +1,7 @@
 //! Where the parts meet: the programs, the agents, the records, the control socket. They do not know each other; here they
 //! are joined by bounded queues.
 
+mod accounts;
 mod catalogue;
 mod charge;
 pub mod directory;
@@ -13,9 +14,12 @@ mod notify;
 pub mod policies;
 mod pump;
 mod requests;
+mod restore;
 mod selftest;
 mod serve;
 mod start;
+mod state;
+mod uninstall;
 mod view;
 mod watch;
 
@@ -23,7 +27,9 @@ use std::path::{Path, PathBuf};
 
 pub use pump::Notice;
 pub use serve::run;
-pub use start::{StartError, Started, start};
+pub use start::{StartError, Started, Stay, start};
+
+pub use uninstall::uninstall;
 
 use crate::config::Config;
 
@@ -46,6 +52,7 @@ pub fn protected(config: &Config, more: &[&Path]) -> Vec<String> {
         &lock,
         &config.policies_dir,
         &config.audit_log,
+        &config.state_dir,
         Path::new(crate::config::DEFAULT_FILE),
     ];
     let resolved = own.into_iter().chain(more.iter().copied()).map(resolve);

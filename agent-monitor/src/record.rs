@@ -218,7 +218,7 @@ pub struct MonitorChange {
 /// Something is not in the stream that should be.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Loss {
-    /// Where: `kernel`, `decode`, `audit`, `follower`.
+    /// Where: `kernel`, `daemon`, `decode`, `audit`, `follower`.
     pub stage: String,
     /// Why, e.g. `denials_ring_full`.
     pub reason: String,

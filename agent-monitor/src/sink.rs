@@ -8,4 +8,4 @@ pub mod follow;
 pub mod metrics;
 mod stream;
 
-pub use stream::{Entry, Options, Stream, Tap};
+pub use stream::{Entry, Options, Position, Stream, Tap};

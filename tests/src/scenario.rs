@@ -35,9 +35,11 @@ mod socket_bind;
 mod socket_connect;
 mod socket_sendmsg;
 mod sockets;
+mod survival;
 mod syscalls;
 mod tasks;
 mod unix;
+mod upgrade;
 
 use crate::harness::Scenario;
 
@@ -74,6 +76,7 @@ pub const ALL: &[&[Scenario]] = &[
     monitor::ALL,
     shipped::ALL,
     node::ALL,
+    survival::ALL,
     misses::ALL,
     run::ALL,
     run::ALONE,
@@ -84,5 +87,6 @@ pub const ALL: &[&[Scenario]] = &[
     misses::ALONE,
     property::ALL,
     races::ALL,
+    upgrade::ALL,
     no_lsm::ALL,
 ];

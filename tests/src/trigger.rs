@@ -5,6 +5,7 @@
 mod call;
 mod exec;
 mod files;
+pub mod hammer;
 mod held;
 mod inode;
 mod ipc;
@@ -47,6 +48,7 @@ const TABLES: &[&[Row]] = &[
     ipc::STEPS,
     ring::STEPS,
     race::STEPS,
+    hammer::STEPS,
     call::STEPS,
     inode::STEPS,
     mode::STEPS,

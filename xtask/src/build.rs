@@ -1,5 +1,6 @@
 //! `cargo xtask build`: agent-monitor and the scenarios as static programs, which run in any machine and container.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -23,6 +24,8 @@ pub struct Program {
     pub path: PathBuf,
     /// Directory of its copy for the machine, beside it.
     copies: &'static str,
+    /// Name of the copy, where it is another than the program's.
+    copy_name: Option<&'static str>,
 }
 
 impl Program {
@@ -30,7 +33,7 @@ impl Program {
     pub fn for_machine(&self) -> Result<PathBuf> {
         let name = self.path.file_name().with_context(|| format!("{} has no name", self.path.display()))?;
         let dir = self.path.with_file_name(self.copies);
-        let stripped = dir.join(name);
+        let stripped = dir.join(self.copy_name.map_or(name, OsStr::new));
         // The copy gets the time of what it was made from, and is made anew when that is another one: with other features
         // cargo may put an older program in its place.
         let time = |path: &Path| path.metadata().and_then(|meta| meta.modified());
@@ -49,6 +52,8 @@ impl Program {
 
 /// Builds everything that runs in the machine.
 pub fn run(workspace: &Workspace) -> Result<ExitCode> {
+    // First, because cargo puts it in the place of the usual one.
+    println!("{}", other_layout(workspace)?.display());
     for program in [agent_monitor(workspace, false)?].into_iter().chain(scenarios(workspace)?) {
         println!("{}", program.path.display());
     }
@@ -67,6 +72,15 @@ pub fn agent_monitor(workspace: &Workspace, kernel_log: bool) -> Result<Program>
         program.copies = "for-machine-kernel-log";
     }
     Ok(program)
+}
+
+/// Builds an agent-monitor whose maps are laid out in another way, as those of a later version: its copy for the machine,
+/// `agent-monitor-other-layout`.
+pub fn other_layout(workspace: &Workspace) -> Result<PathBuf> {
+    let what = ["--package", "agent-monitor", "--bin", "agent-monitor", "--features", "other-layout"];
+    let mut program = programs(workspace, &what)?.into_iter().next().context("cargo built no agent-monitor")?;
+    (program.copies, program.copy_name) = ("for-machine-other-layout", Some("agent-monitor-other-layout"));
+    program.for_machine()
 }
 
 /// Builds the programs of the crate `tests`: the scenarios, and what they run.
@@ -105,7 +119,7 @@ fn programs(workspace: &Workspace, what: &[&str]) -> Result<Vec<Program>> {
     let executable = |line: &str| {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;
         let path = message.get("executable")?.as_str()?;
-        Some(Program { path: path.into(), copies: "for-machine" })
+        Some(Program { path: path.into(), copies: "for-machine", copy_name: None })
     };
     Ok(text.lines().filter_map(executable).collect())
 }

@@ -23,12 +23,17 @@ fn cgroup_mkdir(ctx: BtfTracePointContext) -> i32 {
     let Some(mut binding) = (unsafe { BINDINGS.get(parent).copied() }) else {
         return 0;
     };
+    let id = cgroup_id(cgroup);
+    // The program of another build, which is taking over or is taken over from, was faster.
+    // SAFETY: the value is not used.
+    if unsafe { BINDINGS.get(id) }.is_some() {
+        return 0;
+    }
     let announce = binding.flags & flags::ANNOUNCE_CHILDREN != 0;
     if announce {
         binding.agent = FIRST_KERNEL_AGENT | next(1) as u32;
         binding.flags &= !flags::ANNOUNCE_CHILDREN;
     }
-    let id = cgroup_id(cgroup);
     let counted = !announce || AGENTS.insert(binding.agent, NO_COUNTS, 0).is_ok();
     let made = counted && BINDINGS.insert(id, binding, 0).is_ok();
     if made && !announce {
@@ -53,5 +58,4 @@ fn cgroup_mkdir(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-static NO_COUNTS: AgentCounters =
-    AgentCounters { denied: [0; 6], audited: [0; 6], emitted: 0, lost: 0, telemetry_lost: 0, faults: 0 };
+static NO_COUNTS: AgentCounters = AgentCounters::NONE;

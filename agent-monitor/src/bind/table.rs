@@ -1,8 +1,9 @@
 //! The agents of this node, by number, id and cgroup.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use agent_monitor_common::binding::FIRST_KERNEL_AGENT;
 use agent_monitor_common::class::Mode;
 
 use crate::record::{AgentRef, Tally};
@@ -23,6 +24,11 @@ pub enum Origin {
 }
 
 impl Origin {
+    /// Whether it is an agent for others, and not a place or a test.
+    pub const fn is_agent(self) -> bool {
+        !matches!(self, Self::Directory | Self::Test)
+    }
+
     /// The word for it in answers of the control socket.
     pub const fn name(self) -> &'static str {
         match self {
@@ -67,6 +73,11 @@ pub struct Table {
 }
 
 impl Table {
+    /// Goes on where another daemon has stopped: no agent so far has this number or a higher one.
+    pub fn start_after(&mut self, next: u32) {
+        self.last = self.last.max(next.saturating_sub(1));
+    }
+
     /// A number that no agent had before.
     pub fn next_number(&mut self) -> u32 {
         self.last += 1;
@@ -78,6 +89,9 @@ impl Table {
         self.ids.insert(agent.identity.id.clone(), agent.number);
         self.cgroups.insert(agent.identity.cgroup_id, agent.number);
         *self.slots.entry(agent.slot).or_default() += 1;
+        if agent.number < FIRST_KERNEL_AGENT {
+            self.last = self.last.max(agent.number);
+        }
         self.agents.insert(agent.number, agent);
     }
 
@@ -108,6 +122,16 @@ impl Table {
         *self.slots.entry(slot).or_default() += 1;
         self.uncount(old);
         Some(changed)
+    }
+
+    /// Gives an agent another name and other labels, and says whether its mode is its own.
+    pub fn describe(&mut self, number: u32, name: Option<String>, labels: BTreeMap<String, String>, mode_fixed: bool) {
+        if let Some(agent) = self.agents.get_mut(&number) {
+            agent.mode_fixed = mode_fixed;
+            let identity = Arc::make_mut(&mut agent.identity);
+            identity.name = name.unwrap_or_else(|| identity.id.clone());
+            identity.labels = labels;
+        }
     }
 
     fn uncount(&mut self, slot: u32) {

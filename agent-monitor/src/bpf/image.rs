@@ -1,74 +1,89 @@
-//! Writing images: one map value each, in an array of maps for each size, so that a policy is replaced by one pointer.
+//! Writing and reading images: one map value each, in an array of maps for each size, so that a policy is replaced by one
+//! pointer.
 
-use super::map::{MapError, chain};
-use agent_monitor_common::limit::IMAGE_SIZES;
-use aya::Ebpf;
+use super::map::{MapError, Open, chain, open};
+use super::raw;
+use agent_monitor_common::image::at;
+use agent_monitor_common::limit::{IMAGE_SIZES, POLICIES};
 use aya::maps::{Array, ArrayOfMaps, MapData};
 
-type Inner<const SIZE: usize> = Array<MapData, [u8; SIZE]>;
-type Outer<const SIZE: usize> = ArrayOfMaps<MapData, Inner<SIZE>>;
+/// Names of the maps, by the size of what is in them; `SLOTS` has 1 + the index.
+const MAPS: [&str; 3] = ["IMAGES_SMALL", "IMAGES_MEDIUM", "IMAGES_LARGE"];
 
 /// The images of all slots.
 pub struct Images {
     slots: Array<MapData, u32>,
-    small: Outer<{ IMAGE_SIZES[0] }>,
-    medium: Outer<{ IMAGE_SIZES[1] }>,
-    large: Outer<{ IMAGE_SIZES[2] }>,
+    sizes: [ArrayOfMaps<MapData>; 3],
 }
 
 impl Images {
-    pub fn take(object: &mut Ebpf) -> Result<Self, MapError> {
+    pub fn take(source: &mut impl Open) -> Result<Self, MapError> {
         Ok(Self {
-            slots: open(object, "SLOTS")?,
-            small: open(object, "IMAGES_SMALL")?,
-            medium: open(object, "IMAGES_MEDIUM")?,
-            large: open(object, "IMAGES_LARGE")?,
+            slots: open(source, "SLOTS")?,
+            sizes: [open(source, MAPS[0])?, open(source, MAPS[1])?, open(source, MAPS[2])?],
         })
     }
 
     pub fn set(&mut self, slot: u32, image: &[u8]) -> Result<(), MapError> {
+        let Some(class) = IMAGE_SIZES.iter().position(|size| image.len() <= *size) else {
+            let reason = format!("an image of {} bytes is larger than {}", image.len(), IMAGE_SIZES[2]);
+            return Err(MapError::new(MAPS[2], "write", reason));
+        };
         // The image first, then the number that says in which map it is: a program that reads the old number still finds
         // the old image.
-        let map = if image.len() <= IMAGE_SIZES[0] {
-            put(&mut self.small, "IMAGES_SMALL", slot, image)?;
-            1
-        } else if image.len() <= IMAGE_SIZES[1] {
-            put(&mut self.medium, "IMAGES_MEDIUM", slot, image)?;
-            2
-        } else if image.len() <= IMAGE_SIZES[2] {
-            put(&mut self.large, "IMAGES_LARGE", slot, image)?;
-            3
-        } else {
-            let reason = format!("an image of {} bytes is larger than {}", image.len(), IMAGE_SIZES[2]);
-            return Err(MapError::new("IMAGES_LARGE", "write", reason));
-        };
-        self.slots.set(slot, map, 0).map_err(|error| MapError::new("SLOTS", "write", chain(&error)))
+        let (name, size) = (MAPS[class], IMAGE_SIZES[class]);
+        let mut padded = vec![0; size];
+        padded[..image.len()].copy_from_slice(image);
+        let inner = inner(size).map_err(|error| MapError::new(name, "write", chain(&error)))?;
+        raw::set(&inner, &0_u32.to_ne_bytes(), &padded).map_err(|error| MapError::new(name, "write", error))?;
+        let outer = &mut self.sizes[class];
+        outer.set(slot, &inner, 0).map_err(|error| MapError::new(name, "write", chain(&error)))?;
+        self.point(slot, class as u32 + 1)
     }
 
     pub fn clear(&mut self, slot: u32) -> Result<(), MapError> {
-        self.slots.set(slot, 0, 0).map_err(|error| MapError::new("SLOTS", "write", chain(&error)))
+        self.point(slot, 0)
+    }
+
+    /// The image that is in a slot, without the padding.
+    pub fn get(&self, slot: u32) -> Result<Option<Vec<u8>>, MapError> {
+        let Some(class) = self.class(slot)? else { return Ok(None) };
+        let name = MAPS[class];
+        let inner = self.sizes[class].get(&slot, 0).map_err(|error| MapError::new(name, "read", chain(&error)))?;
+        let image = raw::get(&inner, &0_u32.to_ne_bytes()).map_err(|error| MapError::new(name, "read", error))?;
+        Ok(image.map(|mut image| {
+            let at = at::LENGTH as usize;
+            let length = image.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_le_bytes);
+            image.truncate(length as usize);
+            image
+        }))
+    }
+
+    /// The slots that have an image.
+    pub fn slots(&self) -> Result<Vec<u32>, MapError> {
+        let mut found = Vec::new();
+        for slot in 0..POLICIES {
+            if self.class(slot)?.is_some() {
+                found.push(slot);
+            }
+        }
+        Ok(found)
+    }
+
+    fn class(&self, slot: u32) -> Result<Option<usize>, MapError> {
+        let number = self.slots.get(&slot, 0).map_err(|error| MapError::new("SLOTS", "read", chain(&error)))?;
+        Ok((number as usize).checked_sub(1).filter(|class| *class < MAPS.len()))
+    }
+
+    fn point(&mut self, slot: u32, number: u32) -> Result<(), MapError> {
+        self.slots.set(slot, number, 0).map_err(|error| MapError::new("SLOTS", "write", chain(&error)))
     }
 }
 
-fn put<const SIZE: usize>(
-    outer: &mut Outer<SIZE>,
-    name: &'static str,
-    slot: u32,
-    image: &[u8],
-) -> Result<(), MapError> {
-    let mut padded = vec![0; SIZE];
-    padded[..image.len()].copy_from_slice(image);
-    let value: Box<[u8; SIZE]> = padded.into_boxed_slice().try_into().expect("the vector was made with this length");
-    let write = |error: aya::maps::MapError| MapError::new(name, "write", chain(&error));
-    let mut inner = Inner::<SIZE>::create(1, 0).map_err(write)?;
-    inner.set(0, *value, 0).map_err(write)?;
-    outer.set(slot, &inner, 0).map_err(write)
-}
-
-fn open<T: TryFrom<aya::maps::Map>>(object: &mut Ebpf, name: &'static str) -> Result<T, MapError>
-where
-    T::Error: std::fmt::Display,
-{
-    let map = object.take_map(name).ok_or_else(|| MapError::new(name, "open", "the object has no such map"))?;
-    T::try_from(map).map_err(|error| MapError::new(name, "open", error))
+/// A map for one image.
+fn inner(size: usize) -> Result<MapData, aya::maps::MapError> {
+    /// `BPF_MAP_TYPE_ARRAY`.
+    const ARRAY: u32 = 2;
+    let size = u32::try_from(size).expect("sizes of images are a few MiB");
+    MapData::create(aya_obj::Map::new_from_params(ARRAY, 4, size, 1, 0), "image", None)
 }

@@ -3,19 +3,21 @@
 use super::btf::Btf;
 use super::field;
 use super::map::MapError;
-use agent_monitor_common::hook::{Attach, HOOKS, Hook, HookId};
+use agent_monitor_common::hook::{Attach, HOOKS, Hook};
 use agent_monitor_common::limit::{SCRATCH_CPUS, SCRATCH_PER_CPU};
-use aya::programs::links::CgroupAttachMode;
-use aya::programs::tp_btf::BtfTracePointLinkId;
-use aya::programs::{BtfTracePoint, CgroupSockAddr, Lsm, Program, ProgramError};
+use aya::programs::links::{CgroupAttachMode, FdLink};
+use aya::programs::{BtfTracePoint, CgroupSockAddr, Lsm, Program, ProgramError, ProgramInfo};
 use aya::{Ebpf, EbpfLoader};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use super::pin::Pins;
+
 /// The object, built by the build script.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/agent-monitor-ebpf"));
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/agent-monitor-ebpf"));
 
 /// Where the kernel's file systems are mounted.
 #[derive(Clone, Debug)]
@@ -41,6 +43,8 @@ pub struct LoadOptions {
     pub bindings: u32,
     /// Where things are.
     pub roots: Roots,
+    /// The BPF file system to pin everything on; without it all ends with the process.
+    pub pins: Option<PathBuf>,
 }
 
 /// A hook and what became of it.
@@ -128,6 +132,28 @@ pub enum LoadError {
     /// A map of the object could not be used.
     #[error(transparent)]
     Map(#[from] MapError),
+    /// Programs of a build are pinned whose maps mean other things.
+    #[error(
+        "this node is guarded by programs that this version can't take over ({0}): start a daemon of that version, or end \
+         enforcement with `agent-monitor daemon --uninstall`"
+    )]
+    OtherPins(String),
+    /// The pins could not be read or changed.
+    #[error("cannot {action} the pins {}: {error}", path.display())]
+    Pins {
+        /// Which.
+        path: PathBuf,
+        /// What was to be done with them.
+        action: &'static str,
+        /// Why it could not be.
+        error: io::Error,
+    },
+}
+
+impl LoadError {
+    pub(super) fn pins(path: &Path, action: &'static str, error: io::Error) -> Self {
+        Self::Pins { path: path.to_owned(), action, error }
+    }
 }
 
 fn refused(hooks: &[HookState]) -> String {
@@ -144,10 +170,13 @@ fn refused(hooks: &[HookState]) -> String {
 pub struct Loaded {
     pub object: Ebpf,
     pub hooks: Vec<HookState>,
+    /// What keeps the programs attached; not those on request.
+    pub links: Vec<(&'static Hook, FdLink)>,
 }
 
 /// Makes the maps and loads each program, attaching none.
-pub fn open(options: &LoadOptions) -> Result<Loaded, LoadError> {
+/// Maps that are `shared` with another build are its own.
+pub fn open(options: &LoadOptions, shared: &[(&'static str, PathBuf)]) -> Result<Loaded, LoadError> {
     let types = options.roots.sys.join("kernel/btf/vmlinux");
     let kernel = Btf::read(&types).map_err(LoadError::NoBtf)?;
     let constants = field::constants(&kernel).map_err(LoadError::MissingFields)?;
@@ -162,6 +191,9 @@ pub fn open(options: &LoadOptions) -> Result<Loaded, LoadError> {
         .verifier_log_level(aya::VerifierLogLevel::STATS)
         .map_max_entries("SCRATCH", cpus * SCRATCH_PER_CPU)
         .map_max_entries("BINDINGS", options.bindings);
+    for (name, path) in shared {
+        loader.map_pin_path(name, path.as_path());
+    }
     for (symbol, value) in &constants {
         loader.override_global(symbol, value, true);
     }
@@ -170,21 +202,34 @@ pub fn open(options: &LoadOptions) -> Result<Loaded, LoadError> {
         loader.override_global(symbol, value, true);
     }
     let mut object = loader.load(OBJECT).map_err(|error| LoadError::Object(chain(&error)))?;
-    let wanted = |hook: &Hook| {
-        if options.partial && hook.attach.is_lsm() {
-            return Err(HookStatus::Missing("left out, because partial enforcement was asked for".into()));
-        }
-        present(hook, &kernel)
-    };
-    let mut statuses: Vec<_> = HOOKS.iter().map(|hook| (hook, wanted(hook))).collect();
+    let mut statuses: Vec<_> = HOOKS.iter().map(|hook| (hook, present(hook, &kernel, options))).collect();
     load_all(&mut object, &mut statuses, &btf);
     let state = |(hook, status): (&'static Hook, Result<(), HookStatus>)| {
         let status = status.err().unwrap_or(HookStatus::Loaded);
-        let size = (status == HookStatus::Loaded).then(|| size(&object, hook)).flatten();
+        let info = object.program(hook.name).filter(|_| status == HookStatus::Loaded);
+        let size = info.and_then(|program| program.info().ok()).map(|info| size(&info));
         HookState { hook, status, size }
     };
     let hooks = statuses.into_iter().map(state).collect();
-    Ok(Loaded { object, hooks })
+    Ok(Loaded { object, hooks, links: Vec::new() })
+}
+
+/// What became of each hook whose programs are pinned; the inner error says what is missing among the pins.
+pub fn standing(pins: &Pins, options: &LoadOptions) -> Result<Result<Vec<HookState>, String>, LoadError> {
+    let kernel = Btf::read(&options.roots.sys.join("kernel/btf/vmlinux")).map_err(LoadError::NoBtf)?;
+    if let Some(missing) = pins.lacks(|hook| present(hook, &kernel, options).is_ok()) {
+        return Ok(Err(missing.to_owned()));
+    }
+    let state = |hook: &'static Hook| {
+        let status = match present(hook, &kernel, options) {
+            Err(status) => status,
+            Ok(()) if pins.has_link(hook) => HookStatus::Attached,
+            Ok(()) => HookStatus::Loaded,
+        };
+        let size = ProgramInfo::from_pin(pins.program_path(hook)).ok().map(|info| size(&info));
+        HookState { hook, status, size }
+    };
+    Ok(Ok(HOOKS.iter().map(state).collect()))
 }
 
 /// Loads the programs of the hooks that are wanted (`Ok`), and puts down which were refused. Almost all of the time goes
@@ -226,7 +271,10 @@ pub fn attach(loaded: &mut Loaded, options: &LoadOptions) -> Result<(), LoadErro
         let on_request = matches!(state.hook.attach, Attach::TracepointOnRequest(_));
         if state.status == HookStatus::Loaded && !on_request {
             state.status = match attach_one(&mut loaded.object, state.hook, &cgroup) {
-                Ok(()) => HookStatus::Attached,
+                Ok(link) => {
+                    loaded.links.push((state.hook, link));
+                    HookStatus::Attached
+                }
                 Err(error) => HookStatus::Refused(explain(&error)),
             };
             if state.status != HookStatus::Attached {
@@ -237,8 +285,12 @@ pub fn attach(loaded: &mut Loaded, options: &LoadOptions) -> Result<(), LoadErro
     Ok(())
 }
 
-/// Whether the kernel has the hook in a form that its program was written for; else what became of it.
-fn present(hook: &Hook, kernel: &Btf) -> Result<(), HookStatus> {
+/// Whether the hook is to have a program, and the kernel has it in a form that the program was written for; else what became
+/// of it.
+fn present(hook: &Hook, kernel: &Btf, options: &LoadOptions) -> Result<(), HookStatus> {
+    if options.partial && hook.attach.is_lsm() {
+        return Err(HookStatus::Missing("left out, because partial enforcement was asked for".into()));
+    }
     let lsm = || (format!("bpf_lsm_{}", hook.name), kernel.parameters(&format!("bpf_lsm_{}", hook.name)));
     let ((what, found), expected) = match hook.attach {
         Attach::Lsm(parameters) => (lsm(), [parameters; 2]),
@@ -280,67 +332,75 @@ fn load(program: Option<&mut Program>, hook: &Hook, btf: &aya::Btf) -> Result<()
     }
 }
 
-/// The kernel's own count; `None` where it does not tell, which is no reason not to enforce.
-fn size(object: &Ebpf, hook: &Hook) -> Option<ProgramSize> {
+/// The kernel's own counts, as far as it tells them.
+fn size(info: &ProgramInfo) -> ProgramSize {
     /// Size of a BPF instruction.
     const INSTRUCTION_BYTES: u32 = 8;
-    let program = object.program(hook.name)?;
-    let info = program.info().ok()?;
-    Some(ProgramSize {
+    ProgramSize {
         verified_instructions: info.verified_instruction_count(),
         translated_instructions: info.size_translated().map(|bytes| bytes / INSTRUCTION_BYTES),
-    })
+    }
 }
 
-fn attach_one(object: &mut Ebpf, hook: &Hook, cgroup: &File) -> Result<(), ProgramError> {
+/// Attaches a program. It is detached when the link is dropped, or when the link's pin is removed.
+fn attach_one(object: &mut Ebpf, hook: &Hook, cgroup: &File) -> Result<FdLink, ProgramError> {
     let program = object.program_mut(hook.name).ok_or(ProgramError::NotLoaded)?;
     match hook.attach {
-        Attach::Lsm(_) | Attach::LsmForms(_) => <&mut Lsm>::try_from(program)?.attach().map(drop),
-        Attach::Tracepoint(_) | Attach::TracepointOnRequest(_) => {
-            <&mut BtfTracePoint>::try_from(program)?.attach().map(drop)
+        Attach::Lsm(_) | Attach::LsmForms(_) => {
+            let program = <&mut Lsm>::try_from(program)?;
+            let link = program.attach()?;
+            program.take_link(link).map(FdLink::from)
         }
+        Attach::Tracepoint(_) | Attach::TracepointOnRequest(_) => attach_tracepoint(program.try_into()?),
         Attach::CgroupSockAddr => {
+            let program = <&mut CgroupSockAddr>::try_from(program)?;
             // A link to a cgroup always stands beside others; the kernel takes no flags with it
             // (`cgroup_bpf_link_attach()` in kernel/bpf/cgroup.c), and `Single` is aya's word for none.
-            <&mut CgroupSockAddr>::try_from(program)?.attach(cgroup, CgroupAttachMode::Single).map(drop)
+            let link = program.attach(cgroup, CgroupAttachMode::Single)?;
+            FdLink::try_from(program.take_link(link)?).map_err(|error| ProgramError::IOError(io::Error::other(error)))
         }
     }
 }
 
-/// The program that looks at each system call, attached while it is asked for.
-#[derive(Default)]
-pub struct OnRequest(Option<BtfTracePointLinkId>);
+fn attach_tracepoint(program: &mut BtfTracePoint) -> Result<FdLink, ProgramError> {
+    let link = program.attach()?;
+    program.take_link(link).map(FdLink::from)
+}
 
-impl OnRequest {
-    /// Attaches the program of `hook`, or detaches it.
-    pub fn set(&mut self, loaded: &mut Loaded, hook: HookId, wanted: bool) -> Result<(), LoadError> {
-        let Some(state) = loaded.hooks.iter_mut().find(|state| state.hook.id == hook) else { return Ok(()) };
-        if wanted == self.0.is_some() {
-            return Ok(());
-        }
-        if !state.loaded() {
-            return Err(LoadError::Hooks(vec![state.clone()]));
-        }
-        let mut change = || -> Result<_, ProgramError> {
-            let program = loaded.object.program_mut(state.hook.name).ok_or(ProgramError::NotLoaded)?;
-            let program = <&mut BtfTracePoint>::try_from(program)?;
-            match self.0.take() {
-                Some(link) => program.detach(link).map(|()| None),
-                None => program.attach().map(Some),
-            }
-        };
-        match change() {
-            Ok(link) => {
-                state.status = if link.is_some() { HookStatus::Attached } else { HookStatus::Loaded };
-                self.0 = link;
-                Ok(())
-            }
-            Err(error) => {
-                let status = HookStatus::Refused(explain(&error));
-                Err(LoadError::Hooks(vec![HookState { status, ..state.clone() }]))
-            }
-        }
+/// Attaches the program of `hook`, or detaches it.
+pub fn set_on_request(
+    state: &mut HookState,
+    object: Option<&mut Ebpf>,
+    pins: Option<&Pins>,
+    link: &mut Option<FdLink>,
+    wanted: bool,
+) -> Result<(), LoadError> {
+    let attached = state.status == HookStatus::Attached;
+    if wanted == attached {
+        return Ok(());
     }
+    if !matches!(state.status, HookStatus::Loaded | HookStatus::Attached) {
+        return Err(LoadError::Hooks(vec![state.clone()]));
+    }
+    let hook = state.hook;
+    let refused = |error: ProgramError| {
+        LoadError::Hooks(vec![HookState { status: HookStatus::Refused(explain(&error)), ..state.clone() }])
+    };
+    match (wanted, pins) {
+        (true, Some(pins)) => {
+            let mut program = pins.tracepoint(hook).map_err(refused)?;
+            pins.add_link(hook, attach_tracepoint(&mut program).map_err(refused)?)?;
+        }
+        (false, Some(pins)) => pins.remove_link(hook)?,
+        (true, None) => {
+            let program = object.and_then(|object| object.program_mut(hook.name));
+            let program = program.ok_or(ProgramError::NotLoaded).and_then(<&mut BtfTracePoint>::try_from);
+            *link = Some(program.and_then(attach_tracepoint).map_err(refused)?);
+        }
+        (false, None) => *link = None,
+    }
+    state.status = if wanted { HookStatus::Attached } else { HookStatus::Loaded };
+    Ok(())
 }
 
 /// A refusal in words, with the end of the verifier's, where it says why.

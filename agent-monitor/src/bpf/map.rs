@@ -7,6 +7,21 @@ use agent_monitor_common::counter::{self, AgentCounters};
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
 
+/// Where maps are opened: the object that was loaded, or the pins of one.
+pub trait Open {
+    /// The map with this name.
+    ///
+    /// # Errors
+    /// There is none, or the kernel refuses.
+    fn map(&mut self, name: &'static str) -> Result<Map, MapError>;
+}
+
+impl Open for Ebpf {
+    fn map(&mut self, name: &'static str) -> Result<Map, MapError> {
+        self.take_map(name).ok_or_else(|| MapError::new(name, "open", "the object has no such map"))
+    }
+}
+
 /// A map that could not be read or written.
 #[derive(Debug, thiserror::Error)]
 #[error("{action} the map {map}: {reason}")]
@@ -69,37 +84,66 @@ impl Counters {
 }
 
 /// `AgentCounters` as numbers: denied and audited by class, emitted, lost, telemetry lost, faults.
-type AgentNumbers = [u64; 2 * CLASSES + 4];
+type AgentNumbers = [u64; size_of::<AgentCounters>() / size_of::<u64>()];
+/// `Binding` as numbers: slot, agent, mode, flags.
+type BindingNumbers = [u32; size_of::<Binding>() / size_of::<u32>()];
 
 /// The maps.
 pub struct Maps {
-    bindings: HashMap<MapData, u64, [u32; 4]>,
+    bindings: HashMap<MapData, u64, BindingNumbers>,
     agents: HashMap<MapData, u32, AgentNumbers>,
     settings: Array<MapData, [u32; 4]>,
     monitors: HashMap<MapData, u32, u64>,
     counters: PerCpuArray<MapData, u64>,
     capacities: [u32; 3],
+    /// What was counted in maps that are not there any more.
+    base: std::collections::HashMap<u32, AgentCounters>,
 }
 
 impl Maps {
-    pub fn take(object: &mut Ebpf) -> Result<Self, MapError> {
-        let capacity = |object: &Ebpf, name| match object.map(name) {
-            Some(Map::HashMap(map)) => map.info().map(|info| info.max_entries()).unwrap_or(0),
-            _ => 0,
+    pub fn take(source: &mut impl Open) -> Result<Self, MapError> {
+        let mut capacities = [0; 3];
+        let mut hash = |name, index: usize| -> Result<Map, MapError> {
+            let map = source.map(name)?;
+            if let (Map::HashMap(data), Some(capacity)) = (&map, capacities.get_mut(index)) {
+                *capacity = data.info().map_or(0, |info| info.max_entries());
+            }
+            Ok(map)
         };
-        let capacities = ["BINDINGS", "AGENTS", "MONITORS"].map(|name| capacity(object, name));
+        let (bindings, agents, monitors) = (hash("BINDINGS", 0)?, hash("AGENTS", 1)?, hash("MONITORS", 2)?);
         Ok(Self {
-            bindings: take(object, "BINDINGS")?,
-            agents: take(object, "AGENTS")?,
-            settings: take(object, "SETTINGS")?,
-            monitors: take(object, "MONITORS")?,
-            counters: take(object, "COUNTERS")?,
+            bindings: typed(bindings, "BINDINGS")?,
+            agents: typed(agents, "AGENTS")?,
+            monitors: typed(monitors, "MONITORS")?,
+            settings: open(source, "SETTINGS")?,
+            counters: open(source, "COUNTERS")?,
             capacities,
+            base: std::collections::HashMap::new(),
         })
     }
 
+    /// Every cgroup that is bound.
+    pub fn bindings(&self) -> Result<Vec<(u64, Binding)>, MapError> {
+        let read = |error| MapError::new("BINDINGS", "read", chain(&error));
+        let entry =
+            |(id, numbers): (u64, BindingNumbers)| (id, Binding::new(numbers[0], numbers[1], numbers[2], numbers[3]));
+        self.bindings.iter().map(|found| found.map(entry).map_err(read)).collect()
+    }
+
+    /// The numbers of all agents that have counters.
+    pub fn agent_numbers(&self) -> Result<Vec<u32>, MapError> {
+        self.agents.keys().map(|key| key.map_err(|error| MapError::new("AGENTS", "read", chain(&error)))).collect()
+    }
+
+    /// How many cgroups could not be bound.
+    pub fn bindings_lost(&self) -> Result<u32, MapError> {
+        let settings = self.settings.get(&0, 0).map_err(|error| MapError::new("SETTINGS", "read", chain(&error)))?;
+        Ok(settings[3])
+    }
+
     pub fn bind(&mut self, cgroup: u64, binding: Binding) -> Result<(), MapError> {
-        let value = [binding.slot, binding.agent, binding.mode, binding.flags];
+        let mut value = BindingNumbers::default();
+        value[..4].copy_from_slice(&[binding.slot, binding.agent, binding.mode, binding.flags]);
         self.bindings.insert(cgroup, value, 0).map_err(|error| MapError::new("BINDINGS", "write", chain(&error)))
     }
 
@@ -109,26 +153,28 @@ impl Maps {
 
     pub fn add_agent(&mut self, agent: u32) -> Result<(), MapError> {
         self.agents
-            .insert(agent, [0; 2 * CLASSES + 4], 0)
+            .insert(agent, AgentNumbers::default(), 0)
             .map_err(|error| MapError::new("AGENTS", "write", chain(&error)))
     }
 
     pub fn remove_agent(&mut self, agent: u32) -> Result<(), MapError> {
+        self.base.remove(&agent);
         gone_is_fine(self.agents.remove(&agent), "AGENTS")
     }
 
     pub fn agent_counters(&self, agent: u32) -> Result<AgentCounters, MapError> {
         let numbers = match self.agents.get(&agent, 0) {
             Ok(numbers) => numbers,
-            Err(aya::maps::MapError::KeyNotFound) => [0; 2 * CLASSES + 4],
+            Err(aya::maps::MapError::KeyNotFound) => AgentNumbers::default(),
             Err(error) => return Err(MapError::new("AGENTS", "read", chain(&error))),
         };
-        let mut counters = AgentCounters::default();
-        counters.denied.copy_from_slice(&numbers[..CLASSES]);
-        counters.audited.copy_from_slice(&numbers[CLASSES..2 * CLASSES]);
-        [counters.emitted, counters.lost, counters.telemetry_lost, counters.faults] =
-            [0, 1, 2, 3].map(|index| numbers[2 * CLASSES + index]);
-        Ok(counters)
+        let counters = agent_counters(&numbers);
+        Ok(self.base.get(&agent).map_or(counters, |base| sum(&counters, base)))
+    }
+
+    /// Adds what was counted in maps that are not there any more.
+    pub fn set_base(&mut self, base: std::collections::HashMap<u32, AgentCounters>) {
+        self.base = base;
     }
 
     pub fn counters(&self) -> Result<Counters, MapError> {
@@ -151,6 +197,18 @@ impl Maps {
     pub fn protect(&mut self, pid: u32) -> Result<(), MapError> {
         let start = start_of(pid).map_err(|error| MapError::new("MONITORS", "write", error))?;
         self.monitors.insert(pid, start, 0).map_err(|error| MapError::new("MONITORS", "write", chain(&error)))
+    }
+
+    /// Forgets processes of the monitor that have ended.
+    pub fn forget_monitors(&mut self) -> Result<(), MapError> {
+        let failed = |error| MapError::new("MONITORS", "read", chain(&error));
+        let known = self.monitors.iter().collect::<Result<Vec<_>, _>>().map_err(failed)?;
+        for (pid, start) in known {
+            if start_of(pid).ok() != Some(start) {
+                gone_is_fine(self.monitors.remove(&pid), "MONITORS")?;
+            }
+        }
+        Ok(())
     }
 
     pub fn states(&self) -> Result<Vec<MapState>, MapError> {
@@ -179,6 +237,32 @@ impl Maps {
     }
 }
 
+/// Counters from the numbers in a map, as many as it has.
+pub(super) fn agent_counters(numbers: &[u64]) -> AgentCounters {
+    let at = |index: usize| numbers.get(index).copied().unwrap_or(0);
+    let mut counters = AgentCounters::default();
+    for class in 0..CLASSES {
+        (counters.denied[class], counters.audited[class]) = (at(class), at(CLASSES + class));
+    }
+    [counters.emitted, counters.lost, counters.telemetry_lost, counters.faults] =
+        [0, 1, 2, 3].map(|index| at(2 * CLASSES + index));
+    counters
+}
+
+/// The sum of two counters.
+fn sum(one: &AgentCounters, other: &AgentCounters) -> AgentCounters {
+    let mut sum = *one;
+    for class in 0..CLASSES {
+        sum.denied[class] += other.denied[class];
+        sum.audited[class] += other.audited[class];
+    }
+    sum.emitted += other.emitted;
+    sum.lost += other.lost;
+    sum.telemetry_lost += other.telemetry_lost;
+    sum.faults += other.faults;
+    sum
+}
+
 /// Start of a process in clock ticks since boot, as `/proc/PID/stat` has it (field 22; the kernel's `start_boottime` in
 /// hundredths of a second).
 fn start_of(pid: u32) -> Result<u64, String> {
@@ -189,11 +273,17 @@ fn start_of(pid: u32) -> Result<u64, String> {
     fields.split_whitespace().nth(19).and_then(|field| field.parse().ok()).ok_or(format!("{path} has no start time"))
 }
 
-fn take<T: TryFrom<Map>>(object: &mut Ebpf, name: &'static str) -> Result<T, MapError>
+pub(super) fn open<T: TryFrom<Map>>(source: &mut impl Open, name: &'static str) -> Result<T, MapError>
 where
     T::Error: std::fmt::Display,
 {
-    let map = object.take_map(name).ok_or_else(|| MapError::new(name, "open", "the object has no such map"))?;
+    typed(source.map(name)?, name)
+}
+
+fn typed<T: TryFrom<Map>>(map: Map, name: &'static str) -> Result<T, MapError>
+where
+    T::Error: std::fmt::Display,
+{
     T::try_from(map).map_err(|error| MapError::new(name, "open", error))
 }
 

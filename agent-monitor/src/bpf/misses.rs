@@ -2,9 +2,9 @@
 //! processor: what the program should have judged passed. aya does not show the number; the kernel shows it in `/proc`, with
 //! what else it says about the program's descriptor.
 
-use super::load::Loaded;
+use super::load::HookState;
 use agent_monitor_common::hook::Hook;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::RawFd;
 use std::path::Path;
 
 /// How often the program of a hook was skipped since it was loaded.
@@ -16,15 +16,18 @@ pub struct ProgramMisses {
     pub count: Result<u64, String>,
 }
 
-/// Of each hook whose program is loaded, whatever its kind: the kernel counts all kinds alike.
-pub fn read(loaded: &Loaded, proc: &Path) -> Vec<ProgramMisses> {
-    let hooks = loaded.hooks.iter().filter(|state| state.loaded()).map(|state| state.hook);
-    hooks.map(|hook| ProgramMisses { hook: hook.name, count: of(loaded, hook, proc) }).collect()
+/// Of each hook whose program is loaded, whatever its kind: the kernel counts all kinds alike. `descriptor` gives that of
+/// its program.
+pub fn read(
+    hooks: &[HookState],
+    descriptor: impl Fn(&Hook) -> Result<RawFd, String>,
+    proc: &Path,
+) -> Vec<ProgramMisses> {
+    let hooks = hooks.iter().filter(|state| state.loaded()).map(|state| state.hook);
+    hooks.map(|hook| ProgramMisses { hook: hook.name, count: descriptor(hook).and_then(|fd| of(fd, proc)) }).collect()
 }
 
-fn of(loaded: &Loaded, hook: &Hook, proc: &Path) -> Result<u64, String> {
-    let program = loaded.object.program(hook.name).ok_or("the object has no such program")?;
-    let descriptor = program.fd().map_err(|error| error.to_string())?.as_fd().as_raw_fd();
+fn of(descriptor: RawFd, proc: &Path) -> Result<u64, String> {
     let path = proc.join(format!("self/fdinfo/{descriptor}"));
     let text = std::fs::read_to_string(&path).map_err(|error| format!("read {}: {error}", path.display()))?;
     parse(&text).ok_or_else(|| format!("{} has no number of misses", path.display()))

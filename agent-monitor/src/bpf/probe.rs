@@ -36,8 +36,8 @@ pub struct Feature {
 #[must_use]
 pub fn probe(roots: &Roots) -> Vec<Feature> {
     let mut features = vec![btf(roots), lsm(roots), cgroup(roots), seccomp()];
-    let options = LoadOptions { partial: false, bindings: BINDINGS, roots: roots.clone() };
-    match load::open(&options) {
+    let options = LoadOptions { partial: false, bindings: BINDINGS, roots: roots.clone(), pins: None };
+    match load::open(&options, &[]) {
         Ok(loaded) => features.extend(loaded.hooks.iter().map(|state| {
             let (found, detail, how) = match &state.status {
                 HookStatus::Loaded | HookStatus::Attached => {

@@ -1,8 +1,9 @@
 //! Reading the rings.
 
 use super::load::LoadError;
-use super::map::MapError;
-use aya::Ebpf;
+use super::map::{MapError, Open, open};
+use super::migrate::is_shared;
+use super::pin::Pins;
 use aya::maps::{MapData, RingBuf};
 use std::io;
 use tokio::io::unix::AsyncFd;
@@ -20,20 +21,33 @@ pub enum Ring {
 pub struct Rings {
     denials: AsyncFd<RingBuf<MapData>>,
     telemetry: AsyncFd<RingBuf<MapData>>,
+    /// Those of a build that was taken over: its programs end soon, and what they left is read with the rest.
+    earlier: Vec<(Ring, RingBuf<MapData>)>,
 }
 
+/// The rings and the names of their maps.
+const RINGS: [(Ring, &str); 2] = [(Ring::Denials, "DENIALS"), (Ring::Telemetry, "TELEMETRY")];
+
 impl Rings {
-    pub(super) fn take(object: &mut Ebpf) -> Result<Self, LoadError> {
-        #[cfg(feature = "kernel-log")]
-        super::log::read(object)?;
+    pub(super) fn take(source: &mut impl Open) -> Result<Self, LoadError> {
         let mut ring = |name: &'static str| -> Result<_, LoadError> {
-            let map = object.take_map(name).ok_or_else(|| MapError::new(name, "open", "it was taken before"))?;
-            let ring = RingBuf::try_from(map).map_err(|error| MapError::new(name, "open", error))?;
+            let ring: RingBuf<MapData> = open(source, name)?;
             // SAFETY: the ring owns its map's descriptor, gives the same one each time, and keeps it open while it lives.
             let watched = unsafe { AsyncFd::register(ring) };
             Ok(watched.map_err(|error| MapError::new(name, "watch", error))?)
         };
-        Ok(Self { denials: ring("DENIALS")?, telemetry: ring("TELEMETRY")? })
+        Ok(Self { denials: ring("DENIALS")?, telemetry: ring("TELEMETRY")?, earlier: Vec::new() })
+    }
+
+    /// Reads the rings of another build as well, where they are not the same.
+    pub(super) fn add(&mut self, mut earlier: &Pins, pins: &Pins) -> Result<(), LoadError> {
+        for (ring, name) in RINGS {
+            // One that was never finished may have come to its end before it had rings.
+            if earlier.map_path(name).exists() && !is_shared(earlier, pins, name) {
+                self.earlier.push((ring, open(&mut earlier, name)?));
+            }
+        }
+        Ok(())
     }
 
     /// Waits until a ring has events, and gives all that are there to `each`. The future may be dropped while it waits.
@@ -52,6 +66,11 @@ impl Rings {
 
     /// Gives all events that are there now to `each`, without waiting.
     pub fn drain(&mut self, mut each: impl FnMut(Ring, &[u8])) {
+        for (ring, earlier) in &mut self.earlier {
+            while let Some(event) = earlier.next() {
+                each(*ring, &event);
+            }
+        }
         while let Some(event) = self.denials.get_mut().next() {
             each(Ring::Denials, &event);
         }

@@ -1,5 +1,6 @@
-//! Who is ended where the machine's memory runs out: an agent can fill it, and enforcement ends with the process that loaded
-//! the programs. So the monitor asks the kernel never to choose it; what it starts for others must not have the same.
+//! Who is ended where the machine's memory runs out: an agent can fill it. With `run` enforcement ends, and without a daemon
+//! nobody reads what is denied. So the monitor asks the kernel never to choose it; what it starts for others must not have
+//! the same.
 
 use std::fs;
 use std::io;
@@ -18,7 +19,7 @@ pub fn spare() -> Option<i16> {
         Err(error) => {
             tracing::warn!(
                 "cannot write {NEVER} to {SCORE}: {error}; where memory runs out the kernel may end this process like any \
-                 other, and what it guards with it; start it with CAP_SYS_RESOURCE"
+                 other; start it with CAP_SYS_RESOURCE"
             );
             None
         }

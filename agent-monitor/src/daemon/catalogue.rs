@@ -156,7 +156,7 @@ impl Catalogue {
                     Err(anyhow::anyhow!("the name {name} is a built-in policy's; use another"))
                 }
                 Some((slot, _)) if node.policies.unchanged(slot, &candidate) => {
-                    node.policies.renew(slot, candidate);
+                    node.renew(slot, candidate);
                     continue;
                 }
                 Some((slot, _)) => node.put(slot, Source::Directory, candidate),
@@ -170,7 +170,7 @@ impl Catalogue {
         for (slot, compiled) in read.again {
             let Some(source) = node.policies.get(slot).map(|one| one.source.clone()) else { continue };
             match compiled {
-                Ok(candidate) if node.policies.unchanged(slot, &candidate) => node.policies.renew(slot, candidate),
+                Ok(candidate) if node.policies.unchanged(slot, &candidate) => node.renew(slot, candidate),
                 Ok(candidate) => match node.put(slot, source, candidate) {
                     Ok(()) => swaps.push(began.elapsed().as_secs_f64()),
                     Err(error) => tracing::error!("{error:#}"),
@@ -194,7 +194,7 @@ impl Catalogue {
             .map(|one| (one.slot, one.name().to_owned()))
             .collect();
         for (slot, name) in gone {
-            node.policies.set_source(slot, Source::Removed);
+            node.set_source(slot, Source::Removed);
             tracing::info!(policy = name, "policy removed; agents that have it keep it");
         }
         self.refused = refused;

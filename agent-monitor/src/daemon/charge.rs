@@ -11,7 +11,7 @@ use super::library::Compiler;
 use super::node::Wanted;
 use super::notify::notify;
 use super::policies::Source;
-use super::serve::{Background, Daemon};
+use super::serve::{Background, Daemon, UNBOUND};
 use super::{VERSION, requests};
 use crate::bind::{Cgroup, Origin};
 use crate::control::api;
@@ -24,8 +24,16 @@ impl Daemon {
         let root = root.with_context(|| format!("cannot make the agents root {path}"))?;
         self.node.programs.set_root(root.id, root.level()).context("cannot tell the kernel the agents root")?;
         // The root first: what is made in it from now on is bound by the kernel.
-        let wanted = wanted(EMPTY_SLOT, Origin::Directory);
-        self.node.bind(&root, Wanted { id: Some("agents-root".to_owned()), ..wanted })?;
+        let known = self.node.directory.table().by_cgroup(root.id).map(|agent| (agent.number, agent.origin));
+        match known {
+            Some((_, Origin::Directory)) => {}
+            Some((number, _)) => self.node.forget(number),
+            None => {}
+        }
+        if !matches!(known, Some((_, Origin::Directory))) {
+            let wanted = wanted(EMPTY_SLOT, Origin::Directory);
+            self.node.bind(&root, Wanted { id: Some("agents-root".to_owned()), ..wanted })?;
+        }
         let (directory, compiler, known) = self.to_read();
         let read = tokio::task::spawn_blocking(move || catalogue::read(&directory, &compiler, &known)).await;
         self.apply(read.context("reading the policy directory panicked")?);
@@ -43,10 +51,18 @@ impl Daemon {
                 cgroup: Some(agent.cgroup),
                 ..api::CreateAgent::default()
             };
-            let bound = requests::create_now(self, request).await;
+            let id = self.node.directory.hierarchy.look_up(&cgroup).map(|cgroup| cgroup.id).ok();
+            let known = id.and_then(|id| self.node.directory.table().by_cgroup(id).cloned());
+            let bound = match known.filter(|agent| agent.origin == Origin::Bound) {
+                Some(agent) => requests::renew_now(self, agent.number, request).await,
+                None => requests::create_now(self, request).await.map(drop),
+            };
             bound.map_err(|refusal| {
                 anyhow::anyhow!("cannot bind the cgroup {cgroup} of the configuration: {refusal}")
             })?;
+        }
+        if self.node.programs.bindings_lost().context("cannot read what could not be bound")? > 0 {
+            self.lasting.insert(UNBOUND.to_owned());
         }
         self.node.write().await;
         self.check_misses();

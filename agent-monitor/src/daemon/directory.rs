@@ -1,7 +1,7 @@
 //! What everybody in the daemon looks up: agents by number, images by slot and generation. Written by the node, and by the
 //! pump for agents that the kernel announces; read for each event.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use agent_monitor_common::class::{Class, Reason};
@@ -73,12 +73,24 @@ pub struct Directory {
     pub hierarchy: Hierarchy,
     table: RwLock<Table>,
     images: RwLock<HashMap<u32, Vec<Arc<Loaded>>>>,
+    /// Agents that were found in the kernel, and whose announcement may still be in the ring.
+    found: Mutex<HashSet<u32>>,
+}
+
+/// What the kernel's announcement of a cgroup comes to.
+pub enum Announced {
+    /// This agent is new.
+    New(Box<Agent>),
+    /// It is known.
+    Known,
+    /// The cgroup is another agent's: nobody needs the number that the kernel made.
+    Superfluous,
 }
 
 impl Directory {
     /// An empty directory.
     pub fn new(hierarchy: Hierarchy) -> Self {
-        Self { hierarchy, table: RwLock::default(), images: RwLock::default() }
+        Self { hierarchy, table: RwLock::default(), images: RwLock::default(), found: Mutex::default() }
     }
 
     /// The agents, to read.
@@ -137,13 +149,23 @@ impl Directory {
         PolicyRef { rule, rule_reason: rule_reason.flatten(), ..loaded.reference() }
     }
 
+    /// Says that an agent was found in the kernel, and was perhaps never told of.
+    pub fn found(&self, number: u32) {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).insert(number);
+    }
+
     /// Adds the agent of a cgroup that the kernel announces, if it has none yet.
-    pub fn announce(&self, event: &Observed, cgroup: u64, parent: u64) -> Option<Agent> {
+    pub fn announce(&self, event: &Observed, cgroup: u64, parent: u64) -> Announced {
         let mut table = self.table_mut();
-        if table.by_cgroup(cgroup).is_some() {
-            return None;
+        if let Some(known) = table.by_cgroup(cgroup) {
+            let untold = self.found.lock().unwrap_or_else(PoisonError::into_inner).remove(&known.number);
+            return match known.number == event.header.agent {
+                true if untold => Announced::New(Box::new(known.clone())),
+                true => Announced::Known,
+                false => Announced::Superfluous,
+            };
         }
-        let parent = table.by_cgroup(parent)?;
+        let Some(parent) = table.by_cgroup(parent) else { return Announced::Superfluous };
         let path = match std::str::from_utf8(&event.object) {
             // The kernel gives the name where it can; to look for it costs a walk over all children of the parent.
             Ok(name) if !name.is_empty() => format!("{}/{name}", parent.cgroup),
@@ -173,7 +195,7 @@ impl Directory {
             tally: Arc::default(),
         };
         table.add(agent.clone());
-        Some(agent)
+        Announced::New(Box::new(agent))
     }
 }
 

@@ -64,10 +64,16 @@ impl Node {
 
     fn remove(&mut self, agent: &Agent, action: &str, counters: &AgentCounters) -> Counts {
         self.check_losses();
+        // What has not come until now does not come any more.
+        let awaited = self.awaited(&[agent.number]);
+        self.tell_missing(&awaited);
         let counts = last_counts(agent, counters);
         self.tell_agent(action, agent, Some(counts));
         if let Err(error) = self.programs.remove_agent(agent.number) {
             tracing::warn!(%error, agent = agent.identity.id, "cannot remove the counters of an agent");
+        }
+        if let Some(state) = &mut self.state {
+            state.drop_agent(agent.number);
         }
         self.directory.table_mut().remove(agent.number);
         self.losses.forget(agent.number);

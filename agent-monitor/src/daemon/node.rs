@@ -18,6 +18,8 @@ use super::library::Compiler;
 use super::loss::Losses;
 use super::misses::Misses;
 use super::policies::{Candidate, Instance, Policies, Source};
+use super::restore::Roots;
+use super::state::{Numbers, State};
 use crate::bind::{Agent, Cgroup, Origin, Table};
 use crate::bpf::Programs;
 use crate::record::{AgentChange, AgentRef, Body, Counts, MonitorChange, PolicyChange, PolicyRef, Record, clock};
@@ -42,6 +44,10 @@ pub struct Node {
     records: Vec<Record>,
     /// Losses that have become records.
     pub losses: Losses,
+    /// What a later daemon must know again; none where there will be no later one.
+    pub state: Option<State>,
+    /// Numbers that were given, as they are written down.
+    pub numbers: Numbers,
     /// Programs that the kernel skipped.
     pub misses: Misses,
 }
@@ -64,17 +70,19 @@ pub struct Wanted {
 }
 
 impl Node {
-    /// A node with the built-in policy in its slot, and no agents.
+    /// A node with the built-in policy in its slot, and the agents that were taken over.
     ///
     /// # Errors
-    /// The kernel refused the image.
+    /// The kernel refused the image, or to tell what is in its maps.
     pub fn new(
         programs: Programs,
         directory: Arc<Directory>,
         stream: Stream,
         node_name: Arc<str>,
         compiler: Compiler,
+        takes_over: Option<(State, Roots<'_>)>,
     ) -> Result<Self> {
+        let (state, roots) = takes_over.unzip();
         let mut node = Self {
             programs,
             directory,
@@ -85,11 +93,18 @@ impl Node {
             leaving: Vec::new(),
             records: Vec::new(),
             losses: Losses::default(),
+            state,
+            numbers: Numbers::default(),
             misses: Misses::default(),
         };
+        if let Some(roots) = roots {
+            node.restore(&roots)?;
+        }
         let empty =
             Candidate::new(&Policy::empty(), &node.compiler.protected).context("the built-in policy has no image")?;
-        node.put(EMPTY_SLOT, Source::Builtin, Arc::new(empty))?;
+        if !node.policies.unchanged(EMPTY_SLOT, &empty) {
+            node.put(EMPTY_SLOT, Source::Builtin, Arc::new(empty))?;
+        }
         Ok(node)
     }
 
@@ -118,6 +133,10 @@ impl Node {
         if candidate.syscall_enforcement == SyscallEnforcement::Kill && self.directory.table().count(slot) > 0 {
             self.programs.watch_syscalls(true).with_context(|| format!("cannot load the policy {name}"))?;
         }
+        if let Some(state) = &mut self.state {
+            state.put_policy(slot, &source, &candidate);
+        }
+        self.note_numbers();
         // First where events are looked up, then in the kernel: no event comes from an image that nobody knows.
         self.directory.set_image(slot, Loaded::new(&name, generation, bytes.clone()));
         if let Err(error) = self.programs.set_image(slot, &bytes) {
@@ -150,8 +169,51 @@ impl Node {
         let Some(removed) = self.policies.remove(slot) else { return Ok(()) };
         self.programs.clear_image(slot).with_context(|| format!("cannot remove the policy {}", policy.name))?;
         self.directory.clear_image(slot);
+        if let Some(state) = &mut self.state {
+            state.drop_policy(slot);
+        }
         self.tell_policy("removed", policy, Some(removed.candidate.path.clone()), Vec::new());
         Ok(())
+    }
+
+    /// Says where the policy in a slot comes from now.
+    pub fn set_source(&mut self, slot: u32, source: Source) {
+        self.policies.set_source(slot, source);
+        self.note_policy(slot);
+    }
+
+    /// Takes a newer document of a policy that means the same.
+    pub fn renew(&mut self, slot: u32, candidate: Arc<Candidate>) {
+        let known = self.policies.get(slot).is_some_and(|one| Arc::ptr_eq(&one.candidate, &candidate));
+        if !known {
+            self.policies.renew(slot, candidate);
+            self.note_policy(slot);
+        }
+    }
+
+    fn note_policy(&mut self, slot: u32) {
+        if let (Some(state), Some(one)) = (&mut self.state, self.policies.get(slot)) {
+            state.put_policy(slot, &one.source, &one.candidate);
+        }
+    }
+
+    /// Writes down the numbers that were given.
+    fn note_numbers(&mut self) {
+        let (generations, last_slot) = self.policies.numbers();
+        self.numbers.generations.clone_from(generations);
+        self.numbers.last_slot = last_slot;
+        if let Some(state) = &mut self.state {
+            state.put_numbers(&self.numbers);
+        }
+    }
+
+    /// Takes note that a number is given to an agent. Many are written down as given at once.
+    fn note_number(&mut self, number: u32) {
+        const AT_ONCE: u32 = 256;
+        if number >= self.numbers.next_agent {
+            self.numbers.next_agent = number.saturating_add(AT_ONCE);
+            self.note_numbers();
+        }
     }
 
     /// Stops looking at system calls once no agent's policy asks for it.
@@ -229,10 +291,16 @@ impl Node {
         if self.policies.get(agent.slot).is_some_and(Instance::watches_syscalls) {
             self.programs.watch_syscalls(true).with_context(failed)?;
         }
-        self.programs.add_agent(number).with_context(failed)?;
-        if let Err(error) = self.write_bindings(&agent) {
+        self.note_number(number);
+        if let Some(state) = self.state.as_mut().filter(|_| agent.origin != Origin::Test) {
+            state.put_agent(&agent);
+        }
+        if let Err(error) = self.write_new(&agent) {
             let _ = self.programs.unbind(cgroup.id);
             let _ = self.programs.remove_agent(number);
+            if let Some(state) = &mut self.state {
+                state.drop_agent(number);
+            }
             return Err(error).with_context(failed);
         }
         table.add(agent.clone());
@@ -241,15 +309,16 @@ impl Node {
         Ok(agent)
     }
 
+    fn write_new(&mut self, agent: &Agent) -> Result<()> {
+        self.programs.add_agent(agent.number)?;
+        self.write_bindings(agent)
+    }
+
     /// Writes the binding of an agent's cgroup; for a whole agent also of all cgroups below it.
-    fn write_bindings(&mut self, agent: &Agent) -> Result<()> {
+    pub fn write_bindings(&mut self, agent: &Agent) -> Result<()> {
         let directory = agent.origin == Origin::Directory;
-        let binding = Binding {
-            slot: agent.slot,
-            agent: agent.number,
-            mode: agent.mode as u32,
-            flags: if directory { flags::ANNOUNCE_CHILDREN } else { 0 },
-        };
+        let flags = if directory { flags::ANNOUNCE_CHILDREN } else { 0 };
+        let binding = Binding::new(agent.slot, agent.number, agent.mode as u32, flags);
         self.programs.bind(agent.identity.cgroup_id, binding)?;
         if !directory {
             // After its parent: what is made from now on gets the new binding from the kernel.
@@ -266,10 +335,17 @@ impl Node {
     /// The kernel refuses.
     pub fn rebind(&mut self, number: u32, slot: u32) -> Result<()> {
         let mode = self.policies.get(slot).map_or(Mode::Enforce, |one| one.mode());
+        self.rebind_as(number, slot, mode)
+    }
+
+    fn rebind_as(&mut self, number: u32, slot: u32, mode: Mode) -> Result<()> {
         let changed = self.directory.table_mut().change(number, slot, mode);
         if let Some(agent) = changed {
             if self.policies.get(slot).is_some_and(Instance::watches_syscalls) {
                 self.programs.watch_syscalls(true).context("cannot bind an agent anew")?;
+            }
+            if let Some(state) = &mut self.state {
+                state.put_agent(&agent);
             }
             self.write_bindings(&agent)?;
             self.tell_agent("bound", &agent, None);
@@ -278,11 +354,39 @@ impl Node {
         Ok(())
     }
 
+    /// Gives an agent another policy, mode, name and labels, under the same id.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn renew_agent(
+        &mut self,
+        number: u32,
+        slot: u32,
+        mode: Option<Mode>,
+        name: Option<String>,
+        labels: BTreeMap<String, String>,
+    ) -> Result<()> {
+        let before = self.directory.table().get(number).cloned();
+        let policy_mode = self.policies.get(slot).map_or(Mode::Enforce, |one| one.mode());
+        self.directory.table_mut().describe(number, name, labels, mode.is_some());
+        let mode = mode.unwrap_or(policy_mode);
+        if before.is_some_and(|agent| agent.slot == slot && agent.mode == mode) {
+            if let (Some(state), Some(agent)) = (&mut self.state, self.directory.table().get(number)) {
+                state.put_agent(agent);
+            }
+            return Ok(());
+        }
+        self.rebind_as(number, slot, mode)
+    }
+
     /// Takes an agent out of the table without a word: its cgroup is bound anew.
     pub fn forget(&mut self, number: u32) {
         self.directory.table_mut().remove(number);
         if let Err(error) = self.programs.remove_agent(number) {
             tracing::warn!(%error, "cannot remove counters that no agent needs");
+        }
+        if let Some(state) = &mut self.state {
+            state.drop_agent(number);
         }
         self.settle_watching();
     }

@@ -9,9 +9,10 @@ use agent_monitor_common::binding::EMPTY_SLOT;
 use agent_monitor_common::class::{Mode, SyscallEnforcement};
 use agent_monitor_common::image::at;
 use agent_monitor_common::limit::POLICIES;
-use agent_monitor_policy::{ImageError, Policy};
+use agent_monitor_policy::{Document, ImageError, ImageView, Policy};
 
 use super::library::Included;
+use super::state::{Numbers, PolicyState};
 
 /// Where a policy comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +25,24 @@ pub enum Source {
     Removed,
     /// Brought by an agent; it goes with its last agent.
     Agent,
+}
+
+impl Source {
+    /// The word for it in the state.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Builtin => "builtin",
+            Self::Directory => "directory",
+            Self::Removed => "removed",
+            Self::Agent => "agent",
+        }
+    }
+
+    /// What the word means; one that is unknown is gone with its last agent.
+    pub fn from_name(name: &str) -> Self {
+        let all = [Self::Builtin, Self::Directory, Self::Agent];
+        all.into_iter().find(|source| source.name() == name).unwrap_or(Self::Removed)
+    }
 }
 
 /// A policy as it was compiled, before it has a slot.
@@ -60,15 +79,14 @@ impl Candidate {
     /// It has no image: it is too large, or a protected path is no path.
     pub fn new(policy: &Policy, protected: &[String]) -> Result<Self, ImageError> {
         let image = policy.image(0, protected)?.as_bytes().to_vec();
-        let mut hasher = DefaultHasher::new();
-        image.hash(&mut hasher);
+        let fingerprint = fingerprint(&image);
         Ok(Self {
             name: policy.name().to_owned(),
             labels: policy.labels().clone(),
             mode: policy.mode(),
             syscall_enforcement: policy.syscall_enforcement(),
             image,
-            fingerprint: hasher.finish(),
+            fingerprint,
             messages: Vec::new(),
             path: "built in".to_owned(),
             text: String::new(),
@@ -77,18 +95,51 @@ impl Candidate {
         })
     }
 
+    /// A policy that is in force already: its image as the kernel has it, and where it comes from as far as that is known.
+    pub fn restored(view: &ImageView<'_>, state: Option<PolicyState>) -> Self {
+        let image = with_generation(view.as_bytes().to_vec(), 0);
+        let state = state.unwrap_or_else(PolicyState::unknown);
+        let included = state.included.into_iter().map(|one| Included {
+            name: one.name,
+            beside: one.beside,
+            document: Document { path: one.path, text: one.text },
+        });
+        Self {
+            name: view.policy_name().to_owned(),
+            labels: state.labels,
+            mode: view.mode(),
+            syscall_enforcement: view.syscall_enforcement(),
+            fingerprint: fingerprint(&image),
+            image,
+            messages: state.messages,
+            path: state.path,
+            text: state.text,
+            variables: state.variables,
+            included: included.collect(),
+        }
+    }
+
     /// The image with its generation.
     pub fn image(&self, generation: u64) -> Vec<u8> {
-        let mut image = self.image.clone();
-        let at = at::GENERATION as usize;
-        let place = image.get_mut(at..at + size_of::<u64>()).expect("an image is longer than its header");
-        place.copy_from_slice(&generation.to_le_bytes());
-        image
+        with_generation(self.image.clone(), generation)
     }
 
     fn is_same(&self, other: &Self) -> bool {
         self.fingerprint == other.fingerprint && self.mode == other.mode && self.name == other.name
     }
+}
+
+fn with_generation(mut image: Vec<u8>, generation: u64) -> Vec<u8> {
+    let at = at::GENERATION as usize;
+    let place = image.get_mut(at..at + size_of::<u64>()).expect("an image is longer than its header");
+    place.copy_from_slice(&generation.to_le_bytes());
+    image
+}
+
+fn fingerprint(image: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    image.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// A policy in a slot.
@@ -181,8 +232,21 @@ impl Policies {
         *last
     }
 
+    /// Goes on where another daemon has stopped.
+    pub fn restore(&mut self, numbers: &Numbers) {
+        self.generations.clone_from(&numbers.generations);
+        self.last_slot = numbers.last_slot;
+    }
+
+    /// The last generation of each policy, and the slot that was taken last.
+    pub fn numbers(&self) -> (&HashMap<String, u64>, u32) {
+        (&self.generations, self.last_slot)
+    }
+
     /// Says that a policy is in a slot now.
     pub fn put(&mut self, slot: u32, generation: u64, source: Source, candidate: Arc<Candidate>) {
+        let last = self.generations.entry(candidate.name.clone()).or_default();
+        *last = generation.max(*last);
         self.instances.insert(slot, Instance { slot, generation, source, candidate });
     }
 
@@ -209,7 +273,6 @@ impl Policies {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use agent_monitor_policy::ImageView;
 
     fn empty() -> Candidate {
         Candidate::new(&Policy::empty(), &[]).expect("the empty policy has an image")
@@ -219,6 +282,17 @@ mod tests {
     fn an_image_is_given_its_generation() {
         let image = empty().image(7);
         assert_eq!(ImageView::parse(&image).expect("is an image").generation(), 7);
+    }
+
+    #[test]
+    fn a_policy_that_the_kernel_has_is_told_from_one_that_differs() {
+        let image = empty().image(7);
+        let view = ImageView::parse(&image).expect("is an image");
+        let mut policies = Policies::default();
+        policies.put(3, view.generation(), Source::Removed, Arc::new(Candidate::restored(&view, None)));
+        assert!(policies.unchanged(3, &empty()));
+        assert_eq!(policies.next_generation("empty"), 8);
+        assert_eq!((Source::from_name("agent"), Source::from_name("")), (Source::Agent, Source::Removed));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 
-use super::directory::Directory;
+use super::directory::{Announced, Directory};
 use crate::bind::{Agent, Origin};
 use crate::bpf::Rings;
 use crate::enrich::{Details, Enricher};
@@ -70,13 +70,33 @@ pub struct Refused {
 /// The running threads.
 pub struct Running {
     stop: oneshot::Sender<()>,
+    marks: mpsc::UnboundedSender<Mark>,
     reader: JoinHandle<()>,
     writer: JoinHandle<()>,
     /// What could not be decoded.
     pub refused: Arc<Refused>,
 }
 
+/// Sets marks in what is read from the rings.
+#[derive(Clone, Debug)]
+pub struct Marks(mpsc::UnboundedSender<Mark>);
+
+impl Marks {
+    /// Waits until everything that is in the rings now is written. Waits for ever once events are not read any more.
+    pub async fn pass(&self) {
+        let (mark, passed) = oneshot::channel();
+        if self.0.send(mark).is_err() || passed.await.is_err() {
+            std::future::pending().await
+        }
+    }
+}
+
 impl Running {
+    /// Sets marks in what is read.
+    pub fn marks(&self) -> Marks {
+        Marks(self.marks.clone())
+    }
+
     /// Empties the rings once more and waits until all of it has been handed to the stream. Blocks the thread.
     pub fn stop(self) {
         let _ = self.stop.send(());
@@ -94,45 +114,69 @@ impl Pump {
     pub fn start(self, rings: Rings, runtime: Runtime) -> io::Result<Running> {
         let (events, queue) = sync_channel(QUEUE);
         let (stop, stopped) = oneshot::channel();
+        let (marks, marked) = mpsc::unbounded_channel();
         let refused = Arc::new(Refused::default());
         let counted = refused.clone();
         let reader = thread::Builder::new().name("rings".to_owned()).spawn(move || {
-            runtime.block_on(read(rings, &events, stopped));
+            runtime.block_on(read(rings, &events, stopped, marked));
         })?;
         let writer = thread::Builder::new().name("events".to_owned()).spawn(move || {
             Writer { pump: self, clock: Clock::now(), refused: counted }.run(&queue);
         })?;
-        Ok(Running { stop, reader, writer, refused })
+        Ok(Running { stop, marks, reader, writer, refused })
     }
 }
 
 type Decoded = Result<Observed, DecodeError>;
+type Mark = oneshot::Sender<()>;
+
+/// What goes from one thread to the other.
+enum Item {
+    Event(Decoded),
+    /// To be answered when all before it is written.
+    Mark(Mark),
+}
+
+/// Why the rings are looked at.
+enum Reason {
+    Events,
+    Mark(Mark),
+    Stop,
+}
 
 /// Empties the rings until it is stopped, and then once more.
-async fn read(mut rings: Rings, events: &SyncSender<Decoded>, mut stopped: oneshot::Receiver<()>) {
+async fn read(
+    mut rings: Rings,
+    events: &SyncSender<Item>,
+    mut stopped: oneshot::Receiver<()>,
+    mut marked: mpsc::UnboundedReceiver<Mark>,
+) {
     let mut batch = Vec::with_capacity(BATCH);
     loop {
-        let stop = tokio::select! {
-            _ = &mut stopped => true,
+        let reason = tokio::select! {
+            _ = &mut stopped => Reason::Stop,
+            Some(mark) = marked.recv() => Reason::Mark(mark),
             read = rings.read(|_, bytes| take(&mut batch, bytes, events)) => match read {
-                Ok(()) => false,
+                Ok(()) => Reason::Events,
                 Err(error) => {
                     tracing::error!(%error, "cannot wait for events; records end here");
-                    true
+                    Reason::Stop
                 }
             },
         };
-        if stop {
+        if !matches!(reason, Reason::Events) {
             rings.drain(|_, bytes| take(&mut batch, bytes, events));
         }
         pass(&mut batch, events);
-        if stop {
-            return;
+        match reason {
+            Reason::Events => {}
+            Reason::Mark(mark) => drop(events.send(Item::Mark(mark))),
+            Reason::Stop => return,
         }
     }
 }
 
-fn take(batch: &mut Vec<Decoded>, bytes: &[u8], events: &SyncSender<Decoded>) {
+fn take(batch: &mut Vec<Decoded>, bytes: &[u8], events: &SyncSender<Item>) {
     batch.push(Observed::decode(bytes));
     if batch.len() == BATCH {
         pass(batch, events);
@@ -140,11 +184,11 @@ fn take(batch: &mut Vec<Decoded>, bytes: &[u8], events: &SyncSender<Decoded>) {
 }
 
 /// Passes a batch on in the order in which things happened: the two rings were read one after the other.
-fn pass(batch: &mut Vec<Decoded>, events: &SyncSender<Decoded>) {
+fn pass(batch: &mut Vec<Decoded>, events: &SyncSender<Item>) {
     batch.sort_by_key(|entry| entry.as_ref().map_or(0, |event| event.header.sequence));
     for entry in batch.drain(..) {
         // Blocks while the queue is full; fails only when the other thread is gone, at the end of the process.
-        let _ = events.send(entry);
+        let _ = events.send(Item::Event(entry));
     }
 }
 
@@ -155,15 +199,27 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(self, queue: &Receiver<Decoded>) {
+    fn run(self, queue: &Receiver<Item>) {
         while let Ok(first) = queue.recv() {
-            let mut batch = vec![first];
-            batch.extend(queue.try_iter().take(BATCH));
+            let mut batch = Vec::new();
+            for item in std::iter::once(first).chain(queue.try_iter().take(BATCH)) {
+                match item {
+                    Item::Event(event) => batch.push(event),
+                    Item::Mark(mark) => {
+                        self.write(&batch);
+                        batch.clear();
+                        self.pump.stream.mark_blocking(mark);
+                    }
+                }
+            }
             self.write(&batch);
         }
     }
 
     fn write(&self, batch: &[Decoded]) {
+        if batch.is_empty() {
+            return;
+        }
         // Within a batch a process is looked up once; later it may have executed something else.
         let mut described = HashMap::new();
         let mut records = Vec::with_capacity(batch.len());
@@ -181,8 +237,9 @@ impl Writer {
                     None => bad_operands += 1,
                 },
                 Subject::CgroupMade { cgroup, parent } => match self.pump.directory.announce(event, cgroup, parent) {
-                    Some(agent) => records.push(self.started(event, &agent).into()),
-                    None => notices.push(Notice::Superfluous(event.header.agent)),
+                    Announced::New(agent) => records.push(self.started(event, &agent).into()),
+                    Announced::Known => {}
+                    Announced::Superfluous => notices.push(Notice::Superfluous(event.header.agent)),
                 },
                 Subject::CgroupReleased { cgroup } => notices.push(Notice::Released(cgroup)),
                 Subject::BindingLost { cgroup } => notices.push(Notice::BindingLost(cgroup)),

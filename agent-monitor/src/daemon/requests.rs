@@ -131,22 +131,47 @@ pub async fn create_now(daemon: &mut Daemon, request: CreateAgent) -> Result<Age
     create(daemon, request, policy)
 }
 
-fn create(daemon: &mut Daemon, request: CreateAgent, policy: Compiled) -> Result<Agent, Refusal> {
+/// Binds an agent that was taken over to what the configuration says now, without a moment in which it is bound to nothing.
+///
+/// # Errors
+/// What stands against it.
+pub async fn renew_now(daemon: &mut Daemon, number: u32, request: CreateAgent) -> Result<(), Refusal> {
+    let policy = match find(daemon, &request)? {
+        Found::Loaded(slot) => Compiled::Loaded(slot),
+        Found::Document(document) => Compiled::New(compile(daemon.node.compiler.clone(), document, &request).await?),
+    };
     let mode = request.mode.as_deref().map(mode).transpose()?;
     check_texts(&request)?;
-    let cgroup = request.cgroup.as_deref().map(|path| bindable(daemon, path)).transpose()?;
-    let failed = |error: anyhow::Error| Refusal::Failed(format!("{error:#}"));
+    let (slot, _) = slot(daemon, policy)?;
+    let before = daemon.node.directory.table().get(number).map(|agent| agent.slot);
+    let renewed = daemon.node.renew_agent(number, slot, mode, request.name, request.labels);
+    renewed.map_err(|error| Refusal::Failed(format!("{error:#}")))?;
+    before.into_iter().for_each(|slot| daemon.node.drop_unused(slot));
+    Ok(())
+}
+
+/// The slot of a policy, loaded where it is not yet, and its name.
+fn slot(daemon: &mut Daemon, policy: Compiled) -> Result<(u32, String), Refusal> {
     let slot = match policy {
         Compiled::Loaded(slot) => slot,
         Compiled::New(candidate) => match daemon.node.policies.same(&candidate, &Source::Agent) {
             Some(same) => same.slot,
-            None => daemon.node.load(Source::Agent, candidate).map_err(failed)?,
+            None => daemon
+                .node
+                .load(Source::Agent, candidate)
+                .map_err(|error: anyhow::Error| Refusal::Failed(format!("{error:#}")))?,
         },
     };
     // It was there when the request came, and may have been removed while another policy was compiled.
-    let Some(name) = daemon.node.policies.get(slot).map(|one| one.name().to_owned()) else {
-        return Err(Refusal::NotFound("the policy was removed meanwhile".to_owned()));
-    };
+    let name = daemon.node.policies.get(slot).map(|one| one.name().to_owned());
+    name.map(|name| (slot, name)).ok_or_else(|| Refusal::NotFound("the policy was removed meanwhile".to_owned()))
+}
+
+fn create(daemon: &mut Daemon, request: CreateAgent, policy: Compiled) -> Result<Agent, Refusal> {
+    let mode = request.mode.as_deref().map(mode).transpose()?;
+    check_texts(&request)?;
+    let cgroup = request.cgroup.as_deref().map(|path| bindable(daemon, path)).transpose()?;
+    let (slot, name) = slot(daemon, policy)?;
     let wanted = Wanted {
         id: None,
         name: request.name,
@@ -167,7 +192,7 @@ fn create(daemon: &mut Daemon, request: CreateAgent, policy: Compiled) -> Result
     };
     made.map_err(|error| {
         daemon.node.drop_unused(slot);
-        failed(error)
+        Refusal::Failed(format!("{error:#}"))
     })
 }
 

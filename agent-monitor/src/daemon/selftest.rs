@@ -16,7 +16,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use super::directory::Loaded;
 use super::node::{Node, Wanted};
-use crate::bind::{Agent, Origin};
+use crate::bind::{Agent, Cgroup, Origin};
 
 /// Longest wait for the canary, in all.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -127,6 +127,28 @@ async fn clean(node: &mut Node, agent: &Agent, slot: u32) {
         tracing::warn!(%error, "cannot remove the policy of the self-test");
     }
     node.directory.clear_image(slot);
+}
+
+/// Whether a cgroup is one of a self-test.
+pub fn is_own(path: &str, parent: &str) -> bool {
+    let below = path.trim_matches('/').strip_prefix(parent.trim_matches('/'));
+    below.is_some_and(|name| name.starts_with("/selftest-"))
+}
+
+/// Removes what a daemon left that was killed in its self-test.
+pub fn remove_left(node: &mut Node, cgroup: &Cgroup, number: u32) {
+    let hierarchy = node.directory.hierarchy.clone();
+    let removed = hierarchy
+        .kill(&cgroup.path)
+        .and_then(|()| hierarchy.wait_empty(&cgroup.path, Duration::from_secs(10)))
+        .and_then(|()| hierarchy.remove(&cgroup.path));
+    if let Err(error) = removed {
+        tracing::warn!(%error, cgroup = cgroup.path, "cannot remove the cgroup of an earlier self-test");
+        return;
+    }
+    if let Err(error) = node.programs.unbind(cgroup.id).and_then(|()| node.programs.remove_agent(number)) {
+        tracing::warn!(%error, "cannot remove what an earlier self-test left");
+    }
 }
 
 /// The canary, a run of our own executable.

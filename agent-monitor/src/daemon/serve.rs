@@ -14,12 +14,13 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::catalogue::{Catalogue, Read};
 use super::library::{Compiler, Files};
+use super::loss::Awaited;
 use super::misses;
 use super::node::Node;
 use super::notify::notify;
-use super::pump::{Notice, Refused};
+use super::pump::{Marks, Notice, Refused};
 use super::selftest::Outcome;
-use super::start::{StartError, Started, start};
+use super::start::{StartError, Started, Stay, start};
 use super::{VERSION, requests, watch::watch as watch_directory};
 use crate::bind::{Agent, Origin};
 use crate::config::Config;
@@ -38,6 +39,9 @@ const REQUESTS: usize = 64;
 const FOLLOWERS: usize = 32;
 /// How often counters that nobody tells of are looked at.
 const TICK: Duration = Duration::from_secs(1);
+
+/// What is wrong while some cgroup could not be bound.
+pub const UNBOUND: &str = "cgroups could not be bound: everything is denied in them; raise the setting bindings";
 
 /// The daemon's state.
 pub struct Daemon {
@@ -75,6 +79,12 @@ pub struct Daemon {
     pub reading: bool,
     /// It changed meanwhile.
     pub read_again: bool,
+    /// Agents of which an earlier daemon may have taken events that it did not write.
+    pub unsettled: Vec<u32>,
+    /// Sets marks in what is read from the rings.
+    pub marks: Marks,
+    /// Number of the last record when what was counted was written down last.
+    pub checkpoint: u64,
 }
 
 /// What took long and is done.
@@ -83,6 +93,8 @@ pub enum Background {
     Emptied(u32, Result<bool, String>),
     /// The policy directory was read.
     Read(Result<Box<Read>, String>),
+    /// What was in the rings is written; and what the counters said before.
+    Passed(Vec<Awaited>),
     /// The policy of a request is compiled.
     Compiled(Box<(api::CreateAgent, Result<requests::Compiled, api::Refusal>, Answer<api::Agent>)>),
 }
@@ -137,7 +149,7 @@ async fn guarded(
     requests: mpsc::Receiver<Request>,
 ) -> Result<(), StartError> {
     let compiler = Compiler { files: Files::new(&config.policies_dir), protected: super::protected(config, &[]) };
-    let started = start(config, allow_partial || config.allow_partial, &stream, &compiler).await?;
+    let started = start(config, allow_partial || config.allow_partial, Stay::Node, &stream, &compiler).await?;
     let Started { node, pump, notices, level, tests, enricher } = started;
     let (background, done) = mpsc::channel(REQUESTS);
     let mut daemon = Daemon {
@@ -158,7 +170,13 @@ async fn guarded(
         started: false,
         reading: false,
         read_again: false,
+        unsettled: Vec::new(),
+        marks: pump.marks(),
+        checkpoint: 0,
     };
+    if daemon.node.programs.taken_over() {
+        daemon.unsettled = daemon.node.directory.table().iter().map(|agent| agent.number).collect();
+    }
     daemon.tell("started", Vec::new());
     let result = match daemon.take_charge().await {
         Ok(()) => daemon.work(requests, notices, done).await,
@@ -197,6 +215,7 @@ impl Daemon {
                 Some(done) = done.recv() => match done {
                     Background::Emptied(number, killed) => self.emptied(number, killed),
                     Background::Read(read) => self.take_read(read),
+                    Background::Passed(awaited) => self.unsettled.extend(self.node.tell_missing(&awaited)),
                     Background::Compiled(compiled) => {
                         let (request, policy, answer) = *compiled;
                         requests::finish_creating(self, request, policy, answer);
@@ -223,6 +242,8 @@ impl Daemon {
 
     fn notice(&mut self, notice: Notice) {
         match notice {
+            // A number may have become an agent's since: see `renumber`.
+            Notice::Superfluous(number) if self.node.directory.table().get(number).is_some() => {}
             Notice::Superfluous(number) => {
                 if let Err(error) = self.node.programs.remove_agent(number) {
                     tracing::warn!(%error, "cannot remove counters that no agent needs");
@@ -236,9 +257,7 @@ impl Daemon {
             }
             Notice::BindingLost(cgroup) => {
                 tracing::error!(cgroup, "a cgroup could not be bound; everything is denied in it");
-                self.lasting.insert(
-                    "cgroups could not be bound: everything is denied in them; raise the setting bindings".to_owned(),
-                );
+                self.lasting.insert(UNBOUND.to_owned());
                 self.refresh();
             }
         }
@@ -276,8 +295,27 @@ impl Daemon {
         }
     }
 
+    /// Looks for what an earlier daemon did not write, once all is written that is in the rings now.
+    fn look_for_missing(&mut self) {
+        if self.unsettled.is_empty() {
+            return;
+        }
+        let awaited = self.node.awaited(&std::mem::take(&mut self.unsettled));
+        let (marks, background) = (self.marks.clone(), self.background.clone());
+        tokio::spawn(async move {
+            marks.pass().await;
+            let _ = background.send(Background::Passed(awaited)).await;
+        });
+    }
+
     async fn tick(&mut self) {
+        self.look_for_missing();
         self.node.check_losses();
+        let last = self.node.stream.totals().last_seq.load(Ordering::Relaxed);
+        if last != self.checkpoint {
+            self.checkpoint = last;
+            self.node.checkpoint().await;
+        }
         let failing = self.node.stream.totals().failing.load(Ordering::Relaxed);
         if failing {
             // Tries whether the log can be written again, where no record comes that would.
@@ -291,6 +329,9 @@ impl Daemon {
         let mut reasons: Vec<String> = self.lasting.iter().cloned().collect();
         if self.node.stream.totals().failing.load(Ordering::Relaxed) {
             reasons.push(format!("the audit log {} can't be written", self.config.audit_log.display()));
+        }
+        if let Some(failure) = self.node.state.as_ref().and_then(|state| state.failure()) {
+            reasons.push(format!("{} can't be written: {failure}", self.config.state_dir.display()));
         }
         reasons.extend(self.gaps());
         let well = reasons.is_empty();
@@ -335,20 +376,18 @@ impl Daemon {
         self.check_misses();
         self.readiness.send_replace(Readiness { ready: false, reasons: vec!["stopping".to_owned()] });
         self.node.check_losses();
-        let agents = self.node.directory.table().iter().filter(|agent| agent.origin != Origin::Directory).count();
-        let messages = match agents {
-            0 => Vec::new(),
-            agents => vec![format!("{agents} agents are not guarded any more: the programs end with the daemon")],
-        };
+        let agents = super::view::agent_count(&self);
+        let messages = vec![format!("{agents} agents stay guarded: enforcement goes on without the daemon")];
         let stream = self.node.stream.clone();
         let drained = tokio::time::timeout(limit, async {
-            // The programs go first, so that nothing comes after what is read last.
+            // What comes after this stays in the rings, for the next daemon.
             let pumped = tokio::task::spawn_blocking(move || pump.stop()).await;
             if let Err(error) = pumped {
                 tracing::error!(%error, "reading the last events panicked");
             }
             self.tell("stopped", messages);
             self.node.write().await;
+            self.node.checkpoint().await;
             stream.flush().await;
         });
         if drained.await.is_err() {

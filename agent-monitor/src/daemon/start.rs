@@ -11,9 +11,11 @@ use super::directory::Directory;
 use super::library::Compiler;
 use super::node::Node;
 use super::pump::{Notice, Pump, Running};
+use super::restore;
 use super::selftest::{self, Outcome};
+use super::state::State;
 use crate::bind::Hierarchy;
-use crate::bpf::{LoadOptions, Programs, Roots};
+use crate::bpf::{LoadError, LoadOptions, Programs, Roots};
 use crate::config::Config;
 use crate::enrich::Enricher;
 use crate::sink::Stream;
@@ -49,20 +51,30 @@ pub enum StartError {
     Other(#[from] anyhow::Error),
 }
 
+/// How long what is loaded stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stay {
+    /// As long as this process.
+    Process,
+    /// Until it is removed: all is pinned, and what is pinned is taken over.
+    Node,
+}
+
 /// Starts a node.
 ///
 /// # Errors
-/// See [`StartError`]; nothing stays attached then.
+/// See [`StartError`]; nothing stays attached then that was not before.
 pub async fn start(
     config: &Config,
     allow_partial: bool,
+    stay: Stay,
     stream: &Stream,
     compiler: &Compiler,
 ) -> Result<Started, StartError> {
     let hierarchy = Hierarchy::open(&config.roots.cgroup, &config.roots.proc)
         .map_err(|error| StartError::Unsupported(format!("cannot use cgroups: {error}")))?;
     let roots = Roots { sys: config.roots.sys.clone(), cgroup: hierarchy.mount().to_owned() };
-    let attempt = Attempt { config, hierarchy, roots: roots.clone(), stream, compiler };
+    let attempt = Attempt { config, hierarchy, roots: roots.clone(), stay, stream, compiler };
     let why = match attempt.run(Level::Full).await? {
         Ok(started) => return Ok(started),
         Err(why) => why,
@@ -81,6 +93,7 @@ struct Attempt<'a> {
     config: &'a Config,
     hierarchy: Hierarchy,
     roots: Roots,
+    stay: Stay,
     stream: &'a Stream,
     compiler: &'a Compiler,
 }
@@ -89,10 +102,15 @@ impl Attempt<'_> {
     /// Tries to start with this much; the inner error says why the kernel can't do it.
     async fn run(&self, level: Level) -> Result<Result<Started, String>> {
         let partial = level != Level::Full;
-        let options = LoadOptions { partial, bindings: self.config.bindings, roots: self.roots.clone() };
+        let pins = (self.stay == Stay::Node).then(|| self.config.roots.bpffs.clone());
+        let state = pins.as_ref().map(|_| State::open(&self.config.state_dir)).transpose();
+        let state = state.with_context(|| format!("cannot make the directory {}", self.config.state_dir.display()))?;
+        let options = LoadOptions { partial, bindings: self.config.bindings, roots: self.roots.clone(), pins };
         let loaded = tokio::task::spawn_blocking(move || Programs::load(&options)).await;
         let mut programs = match loaded.context("loading the programs panicked")? {
             Ok(programs) => programs,
+            // Nothing that the kernel lacks: going on with less would not help.
+            Err(error @ (LoadError::Pins { .. } | LoadError::OtherPins(_))) => return Err(error.into()),
             Err(error) => return Ok(Err(support::reason(&error))),
         };
         programs.protect(std::process::id()).context("cannot protect this process from agents")?;
@@ -115,24 +133,44 @@ impl Attempt<'_> {
             Enricher::start(self.config.roots.proc.clone()).context("cannot start the threads that read /proc")?;
         let (notice_sender, notices) = mpsc::channel(NOTICES);
         let node_name: Arc<str> = self.config.node_name.as_str().into();
+        // Before anything is read from the rings: whose events these are must be known.
+        let takes_over = state.map(|state| {
+            (
+                state,
+                restore::Roots {
+                    agents: &self.config.agents_root,
+                    run: &self.config.run_root,
+                    log: &self.config.audit_log,
+                },
+            )
+        });
+        let mut node = Node::new(
+            programs,
+            directory.clone(),
+            self.stream.clone(),
+            node_name.clone(),
+            self.compiler.clone(),
+            takes_over,
+        )?;
         let pump = Pump {
-            directory: directory.clone(),
+            directory,
             enricher: enricher.clone(),
             stream: self.stream.clone(),
             notices: notice_sender,
-            node_name: node_name.clone(),
+            node_name,
             enforcement: partial.then(|| level.name().to_owned()),
         };
         let pump = pump.start(rings, runtime).context("cannot start the threads that read events")?;
-        let mut node = Node::new(programs, directory, self.stream.clone(), node_name, self.compiler.clone())?;
         let tests: &[&'static str] = if partial { &["network"] } else { &["file", "exec", "network", "events"] };
         let outcomes = selftest::run(&mut node, &self.config.run_root, tests).await;
         let failed = match &outcomes {
             Ok(outcomes) => outcomes.iter().filter_map(failure).collect::<Vec<_>>().join("; "),
             Err(_) => String::new(),
         };
-        let started = Started { node, pump, notices, level, tests: outcomes?, enricher };
+        let mut started = Started { node, pump, notices, level, tests: outcomes?, enricher };
         if failed.is_empty() {
+            started.node.programs.keep()?;
+            started.node.finish_taking_over()?;
             return Ok(Ok(started));
         }
         tokio::task::spawn_blocking(move || started.pump.stop()).await.context("stopping panicked")?;

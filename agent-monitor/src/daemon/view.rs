@@ -7,7 +7,7 @@ use agent_monitor_common::class::{Class, Fault, Mode, Reason, Verdict};
 
 use super::policies::{Instance, Source};
 use super::serve::Daemon;
-use crate::bind::{Agent, Origin};
+use crate::bind::Agent;
 use crate::bpf::HookStatus;
 use crate::control::api;
 use crate::sink::metrics::{Snapshot, Values};
@@ -72,7 +72,7 @@ pub fn policy_named(daemon: &Daemon, name: &str) -> Option<api::Policy> {
 fn agents(daemon: &Daemon) -> BTreeMap<(u32, Mode), u64> {
     let mut counts = BTreeMap::new();
     let table = daemon.node.directory.table();
-    for agent in table.iter().filter(|agent| !matches!(agent.origin, Origin::Directory | Origin::Test)) {
+    for agent in table.iter().filter(|agent| agent.origin.is_agent()) {
         *counts.entry((agent.slot, agent.mode)).or_default() += 1;
     }
     counts

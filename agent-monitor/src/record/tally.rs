@@ -11,6 +11,19 @@ pub struct Tally {
 }
 
 impl Tally {
+    /// Goes on with the counts of an earlier daemon, before anything is counted here.
+    pub fn restore(&self, denied: u64, written: u64, audited: u64) {
+        self.denied.store(denied, Ordering::Release);
+        self.written.store(written, Ordering::Release);
+        self.audited.store(audited, Ordering::Release);
+    }
+
+    /// Takes note of denials and of operations that enforcing would have denied of which nothing will ever come.
+    pub fn give_up(&self, denied: u64, audited: u64) {
+        self.denied.fetch_add(denied, Ordering::Release);
+        self.audited.fetch_add(audited, Ordering::Release);
+    }
+
     /// Takes note of a denial that has come to its end: in the audit log, where there is one, or lost on the way to it.
     pub fn add_denied(&self, written: bool) {
         self.written.fetch_add(u64::from(written), Ordering::Release);

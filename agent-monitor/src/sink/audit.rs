@@ -59,6 +59,15 @@ impl AuditLog {
         Ok(())
     }
 
+    /// Inode and length of the file.
+    ///
+    /// # Errors
+    /// The file system does not tell.
+    pub fn position(&self) -> io::Result<(u64, u64)> {
+        let metadata = self.file.metadata()?;
+        Ok((metadata.ino(), metadata.len()))
+    }
+
     /// A log that is this file.
     #[cfg(test)]
     pub fn of(file: File) -> Self {

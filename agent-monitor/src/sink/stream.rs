@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::audit::AuditLog;
@@ -63,7 +64,22 @@ impl From<Record> for Entry {
     }
 }
 
+/// How far the audit log has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// Number of the last record.
+    pub seq: u64,
+    /// Inode of the file.
+    pub inode: u64,
+    /// Bytes in it.
+    pub bytes: u64,
+}
+
+/// Something to be done between two batches.
+pub type Between = Box<dyn FnOnce(Position) + Send>;
+
 enum Message {
+    Between(Between),
     Entries(Vec<Entry>),
     Flush(oneshot::Sender<()>),
     Reopen(oneshot::Sender<io::Result<()>>),
@@ -118,6 +134,16 @@ impl Stream {
     /// As [`Self::write`], blocking the thread; each record is counted once it is written or lost.
     pub fn write_blocking(&self, entries: Vec<Entry>) {
         let _ = self.messages.blocking_send(Message::Entries(entries));
+    }
+
+    /// Has something done in the thread that writes, once everything handed over before is written.
+    pub async fn between(&self, done: Between) {
+        let _ = self.messages.send(Message::Between(done)).await;
+    }
+
+    /// Answers when everything handed over before is written. Blocks the thread while the queue is full.
+    pub fn mark_blocking(&self, reply: oneshot::Sender<()>) {
+        let _ = self.messages.blocking_send(Message::Flush(reply));
     }
 
     /// Waits until everything handed over before is written.
@@ -177,6 +203,10 @@ impl Writer {
                 Message::Entries(entries) => {
                     self.write(entries);
                     self.progressed.send_modify(|count| *count += 1);
+                }
+                Message::Between(done) => {
+                    let (inode, bytes) = self.log.as_ref().and_then(|log| log.position().ok()).unwrap_or_default();
+                    done(Position { seq: self.seq, inode, bytes });
                 }
                 Message::Flush(reply) => {
                     let _ = reply.send(());

@@ -25,12 +25,24 @@ pub struct Daemon {
 impl Daemon {
     /// Starts the daemon with these options and waits until it says that it is ready.
     pub fn start(options: &[&str]) -> Result<Self> {
+        Self::start_build("agent-monitor", options)
+    }
+
+    /// Starts the daemon and does not wait.
+    pub fn begin(program: &str) -> Result<Self> {
+        let log = File::create(log_path()).context("make the daemon's log")?;
+        let child = Command::new(program).arg("daemon").stderr(log).spawn();
+        Ok(Self { child: child.with_context(|| format!("start {program} daemon"))? })
+    }
+
+    /// As [`Self::start`], with a program of another build.
+    pub fn start_build(program: &str, options: &[&str]) -> Result<Self> {
         fs::create_dir_all(PLACE)?;
         let notify = Path::new(PLACE).join("notify");
         let _ = fs::remove_file(&notify);
         let socket = UnixDatagram::bind(&notify).context("bind the notification socket")?;
         let log = File::create(log_path()).context("make the daemon's log")?;
-        let mut command = Command::new("agent-monitor");
+        let mut command = Command::new(program);
         command.arg("daemon").args(options).env("NOTIFY_SOCKET", &notify).stderr(log);
         let child = command.spawn().context("start agent-monitor daemon")?;
         let daemon = Self { child };
@@ -48,6 +60,34 @@ impl Daemon {
                 bail!("the daemon does not get ready:\n{}", log_text());
             }
         }
+    }
+
+    /// Ends it as a crash would.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Asks it to end and waits for that, to start another one in its place.
+    pub fn end(&mut self) -> Result<ExitStatus> {
+        self.signal(libc::SIGTERM);
+        Ok(self.child.wait()?)
+    }
+
+    /// Starts another one in the place of one that has ended.
+    pub fn start_again(&mut self, options: &[&str]) -> Result<()> {
+        *self = Self::start(options)?;
+        Ok(())
+    }
+
+    /// Whether it has not ended.
+    pub fn runs(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_none())
+    }
+
+    /// Starts another one, if this one has ended.
+    pub fn ensure_runs(&mut self) -> Result<()> {
+        if self.runs()? { Ok(()) } else { self.start_again(&[]) }
     }
 
     /// Its process id.
@@ -85,6 +125,14 @@ impl Drop for Daemon {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Removes what guards the node without a daemon, and gives what was said about it.
+pub fn uninstall() -> Result<String> {
+    let output = Command::new("agent-monitor").args(["daemon", "--uninstall"]).output()?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    anyhow::ensure!(output.status.success(), "daemon --uninstall ended with {}: {text}", output.status);
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// What the daemon wrote on standard error.

@@ -61,6 +61,11 @@ impl Process {
         self.child.id()
     }
 
+    /// Lets everybody else go first, where there is not enough time for all.
+    pub fn stand_back(&self) -> Result<()> {
+        stand_back(self.pid())
+    }
+
     /// Does a step: its errno and value. The errno of what worked is 0.
     pub fn run(&mut self, step: &Step) -> Result<(i32, i64)> {
         self.send(step)?;
@@ -109,6 +114,15 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Lets everybody else go before this process, or with 0 before this thread and what it starts.
+pub fn stand_back(pid: u32) -> Result<()> {
+    const LAST: i32 = 19;
+    // SAFETY: takes three numbers.
+    let done = unsafe { libc::setpriority(libc::PRIO_PROCESS, pid, LAST) };
+    ensure!(done == 0, "change the priority of {pid}: {}", std::io::Error::last_os_error());
+    Ok(())
 }
 
 /// A step as a person writes it.

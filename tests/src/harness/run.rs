@@ -127,6 +127,10 @@ pub fn run(arguments: &[String]) -> ExitCode {
             println!("the daemon ended with {end:?}:\n{}", super::daemon::log_text());
             totals.failed += 1;
         }
+        if let Err(error) = super::daemon::uninstall() {
+            println!("{error:#}");
+            totals.failed += 1;
+        }
     }
     totals.end()
 }

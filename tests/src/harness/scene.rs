@@ -136,6 +136,8 @@ impl<'a> Scene<'a> {
 impl Drop for Scene<'_> {
     fn drop(&mut self) {
         self.daemon.signal(libc::SIGCONT);
+        // A scenario that failed in between must not fail those after it.
+        let _ = self.daemon.ensure_runs();
         if self.agent.is_some() {
             let _ = self.unbind();
         }

@@ -10,7 +10,7 @@ use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
 use crate::harness::control::{ask, metric, metrics};
-use crate::harness::daemon::{Daemon, PLACE};
+use crate::harness::daemon::{Daemon, PLACE, uninstall};
 use crate::harness::records::Records;
 use crate::harness::{Outcome, Scenario, Scene, policy};
 use crate::scenarios;
@@ -122,7 +122,7 @@ fn a_daemon_whose_program_was_skipped_is_degraded() -> Outcome {
     ensure!((state("degraded")?, state("full")?) == (1, 0), "the state of enforcement is another one");
     let ended = daemon.stop()?;
     ensure!(ended.success(), "the daemon ended with {ended}");
-    Ok(())
+    uninstall().map(drop)
 }
 
 fn run_without_a_daemon_says_that_programs_were_skipped() -> Outcome {

@@ -89,5 +89,5 @@ fn with_allow_partial_the_network_alone_is_enforced_and_said_so() -> Outcome {
     }
     let ended = daemon.stop()?;
     ensure!(ended.success(), "the daemon ended with {ended}");
-    Ok(())
+    crate::harness::daemon::uninstall().map(drop)
 }

@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::daemon::library::{Compiler, Files};
 use crate::daemon::node::{Node, Wanted};
 use crate::daemon::policies::{Candidate, Source};
-use crate::daemon::{self, Notice, Started, random_name};
+use crate::daemon::{self, Notice, Started, Stay, random_name};
 use crate::record::Counts;
 use crate::seccomp::Filter;
 use crate::sink::{Options, Stream, Tap};
@@ -41,7 +41,7 @@ pub async fn run(config: &Config, options: &Run) -> Result<Ended> {
         format!("cannot write records to {}", options.record.as_deref().unwrap_or(Path::new("")).display())
     })?;
     let allow_partial = options.allow_partial || config.allow_partial;
-    let mut started = daemon::start(config, allow_partial, &stream, &compiler).await?;
+    let mut started = daemon::start(config, allow_partial, Stay::Process, &stream, &compiler).await?;
     let ended = agent(config, options, &mut started, policy, id).await;
     tell_misses(config, &mut started).await;
     tokio::task::spawn_blocking(move || {

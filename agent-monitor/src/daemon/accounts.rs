@@ -1,0 +1,183 @@
+//! What became of each agent's operations, over the end of a daemon: the log is the truth about what was written and told, and
+//! a checkpoint beside it says how far that was counted. A later daemon takes the checkpoint and counts the rest of the log.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use agent_monitor_common::class::Verdict;
+use serde::{Deserialize, Serialize};
+
+use super::loss::{DENIALS_NOT_WRITTEN, DENIALS_RING_FULL, Losses, TELEMETRY_NOT_WRITTEN, TELEMETRY_RING_FULL};
+use super::node::Node;
+use super::state;
+use crate::record::{Body, Record, Tally};
+use crate::sink::Position;
+
+/// How far the log was counted, and what the counts were.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Accounts {
+    /// Where in the log this was.
+    position: Position,
+    /// By agent.
+    agents: BTreeMap<u32, Account>,
+    /// Losses in the kernel that are told of.
+    denials_lost: u64,
+    telemetry_lost: u64,
+}
+
+/// One agent's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Account {
+    denied: u64,
+    written: u64,
+    audited: u64,
+    /// Denials that found no room in the ring and are told of.
+    lost: u64,
+}
+
+impl Node {
+    /// Writes down how far the log has come and what was counted until there, once all is in it that was told so far.
+    pub async fn checkpoint(&mut self) {
+        let Some(path) = self.state.as_ref().map(|state| state.path("accounts")) else { return };
+        self.write().await;
+        let tallies: Vec<(u32, Arc<Tally>)> = {
+            let table = self.directory.table();
+            let agents = table.iter().filter(|agent| agent.origin.is_agent());
+            agents.map(|agent| (agent.number, agent.tally.clone())).collect()
+        };
+        let losses = self.losses.clone();
+        // In the thread that writes, between two batches: counts and position are of the same moment.
+        let note = move |position| {
+            let account = |number, tally: &Tally| Account {
+                denied: tally.denied(),
+                written: tally.written(),
+                audited: tally.audited(),
+                lost: losses.told(number),
+            };
+            let accounts = Accounts {
+                position,
+                agents: tallies
+                    .iter()
+                    .map(|(number, tally)| (*number, account(*number, tally)))
+                    // Most agents are never denied anything.
+                    .filter(|(_, account)| *account != Account::default())
+                    .collect(),
+                denials_lost: losses.denials,
+                telemetry_lost: losses.telemetry,
+            };
+            if let Err(error) = state::replace(&path, &accounts) {
+                tracing::warn!(%error, "cannot write {}: a later daemon would take more for lost than was", path.display());
+            }
+        };
+        self.stream.between(Box::new(note)).await;
+    }
+
+    /// Goes on counting where an earlier daemon has stopped.
+    pub fn restore_accounts(&mut self, log: &Path) {
+        let Some(state) = &self.state else { return };
+        let mut accounts: Accounts = state::read(&state.path("accounts")).unwrap_or_default();
+        let table = self.directory.table();
+        let numbers: HashMap<String, u32> =
+            table.iter().map(|agent| (agent.identity.id.clone(), agent.number)).collect();
+        if let Err(error) = accounts.count_on(log, &numbers) {
+            tracing::warn!(%error, "cannot read {}: what was written since is taken for lost", log.display());
+        }
+        for agent in table.iter() {
+            let account = accounts.agents.get(&agent.number).copied().unwrap_or_default();
+            agent.tally.restore(account.denied, account.written, account.audited);
+        }
+        let told = accounts.agents.iter().map(|(number, account)| (*number, account.lost));
+        let (mut denials, mut telemetry) = (accounts.denials_lost, accounts.telemetry_lost);
+        if !self.programs.shares_counters() {
+            (denials, telemetry) = (0, 0);
+        }
+        self.losses = Losses::restore(denials, telemetry, told);
+    }
+}
+
+impl Accounts {
+    /// Adds what stands in the log behind the checkpoint.
+    fn count_on(&mut self, log: &Path, numbers: &HashMap<String, u32>) -> io::Result<()> {
+        let mut file = File::open(log)?;
+        // In a new file all came after; what came between is in the old one, and taken for lost.
+        let same = file.metadata()?.ino() == self.position.inode;
+        file.seek(SeekFrom::Start(if same { self.position.bytes } else { 0 }))?;
+        let mut lines = BufReader::new(file);
+        let mut line = Vec::new();
+        while lines.read_until(b'\n', &mut line)? > 0 {
+            let record = std::str::from_utf8(&line).ok().and_then(|line| Record::parse(line).ok());
+            if let Some(record) = record.filter(|record| record.seq > Some(self.position.seq)) {
+                self.add(&record, numbers);
+            }
+            line.clear();
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, record: &Record, numbers: &HashMap<String, u32>) {
+        let number = record.agent_id().and_then(|id| numbers.get(id));
+        let mut none = Account::default();
+        let account = number.map_or(&mut none, |number| self.agents.entry(*number).or_default());
+        match &record.body {
+            Body::Operation(operation) if operation.verdict == Verdict::Deny.name() => {
+                account.denied += operation.count;
+                account.written += operation.count;
+            }
+            Body::Operation(operation) if operation.verdict == Verdict::Audit.name() => {
+                account.audited += operation.count;
+            }
+            Body::Loss(loss) if loss.reason == DENIALS_RING_FULL => {
+                account.lost += loss.count;
+                self.denials_lost += loss.count;
+            }
+            Body::Loss(loss) if loss.reason == DENIALS_NOT_WRITTEN => account.denied += loss.count,
+            Body::Loss(loss) if loss.reason == TELEMETRY_NOT_WRITTEN => account.audited += loss.count,
+            Body::Loss(loss) if loss.reason == TELEMETRY_RING_FULL => self.telemetry_lost += loss.count,
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(seq: u64, body: &str) -> String {
+        format!("{{\"time\":\"t\",\"seq\":{seq},\"node_name\":\"n\",{body}}}\n")
+    }
+
+    fn lost(seq: u64, agent: &str, count: u64) -> String {
+        let agent = if agent.is_empty() { "null".to_owned() } else { format!("\"{agent}\"") };
+        let head = "\"type\":\"loss\",\"stage\":\"kernel\",\"reason\":\"denials_ring_full\",\"after_seq\":1,\"before_seq\":null";
+        line(seq, &format!("{head},\"count\":{count},\"agent\":{agent}"))
+    }
+
+    #[test]
+    fn what_stands_behind_the_checkpoint_is_counted_and_nothing_twice() {
+        let path = std::env::temp_dir().join(format!("agent-monitor-{}-accounts", std::process::id()));
+        let first = lost(1, "a", 5) + &lost(2, "a", 1);
+        std::fs::write(&path, first.clone() + &lost(3, "a", 7) + &lost(4, "", 2) + &lost(5, "gone", 1) + "{\"torn")
+            .expect("file can be written");
+        let metadata = std::fs::metadata(&path).expect("file is there");
+        let numbers = HashMap::from([("a".to_owned(), 9)]);
+        let told = |accounts: &Accounts| (accounts.agents.get(&9).map(|account| account.lost), accounts.denials_lost);
+        let mut accounts = Accounts {
+            position: Position { seq: 2, inode: metadata.ino(), bytes: first.len() as u64 },
+            agents: BTreeMap::from([(9, Account { lost: 6, ..Account::default() })]),
+            denials_lost: 6,
+            ..Accounts::default()
+        };
+        let before = accounts.clone();
+        accounts.count_on(&path, &numbers).expect("log can be read");
+        assert_eq!(told(&accounts), (Some(13), 16));
+        // In another file all lines are looked at, and those before the checkpoint are known by their numbers.
+        let mut moved = Accounts { position: Position { inode: 0, ..before.position }, ..before };
+        moved.count_on(&path, &numbers).expect("log can be read");
+        assert_eq!(told(&moved), (Some(13), 16));
+        std::fs::remove_file(path).expect("file can be removed");
+    }
+}

@@ -1,0 +1,314 @@
+//! Taking over: what the maps in the kernel say is in force, and what the state says about it, become the node's own
+//! knowledge again. Where the two differ the kernel is right. Nothing here takes a binding away from a cgroup that lives.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use agent_monitor_common::binding::{Binding, EMPTY_SLOT, FIRST_KERNEL_AGENT, flags};
+use agent_monitor_common::class::Mode;
+use agent_monitor_policy::ImageView;
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use super::directory::{Loaded, free_id};
+use super::node::Node;
+use super::policies::{Candidate, Instance, Source};
+use super::selftest;
+use super::state::{self, AgentState};
+use crate::bind::{Agent, Cgroup, Origin};
+use crate::bpf::Counted;
+use crate::record::AgentRef;
+use crate::record::escape::escape;
+
+/// What was counted for agents in maps that are not there any more.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Base {
+    /// The numbers of each agent.
+    agents: HashMap<u32, Vec<u64>>,
+    /// Builds whose numbers are in it already, while their maps are still there.
+    builds: Vec<String>,
+}
+
+impl Base {
+    fn add(&mut self, counted: &Counted) {
+        if self.builds.contains(&counted.build) {
+            return;
+        }
+        for (number, counted) in &counted.agents {
+            let sums = self.agents.entry(*number).or_default();
+            sums.resize(sums.len().max(counted.len()), 0);
+            sums.iter_mut().zip(counted).for_each(|(sum, counted)| *sum += counted);
+        }
+        self.builds.push(counted.build.clone());
+    }
+}
+
+fn note(path: &Path, base: &Base) {
+    if let Err(error) = state::replace(path, base) {
+        tracing::warn!(%error, "cannot write {}: a later daemon would count less", path.display());
+    }
+}
+
+/// Where things of the daemon are.
+pub struct Roots<'a> {
+    /// Cgroup below which every cgroup is an agent's.
+    pub agents: &'a str,
+    /// Cgroup below which the self-test runs.
+    pub run: &'a str,
+    /// The audit log.
+    pub log: &'a Path,
+}
+
+impl Node {
+    /// Takes over what was pinned, or throws away the state of what is not there any more.
+    ///
+    /// # Errors
+    /// The kernel refused to tell what is in its maps.
+    pub fn restore(&mut self, roots: &Roots<'_>) -> Result<()> {
+        let Some(state) = &self.state else { return Ok(()) };
+        if !self.programs.taken_over() {
+            return state.clear().context("cannot remove the state of an earlier boot");
+        }
+        self.numbers = state.numbers();
+        self.directory.table_mut().start_after(self.numbers.next_agent);
+        self.programs.count_from(&state::read::<Base>(&state.path("base")).unwrap_or_default().agents);
+        self.restore_policies()?;
+        self.restore_agents(roots)?;
+        self.restore_accounts(roots.log);
+        if self
+            .directory
+            .table()
+            .iter()
+            .any(|agent| self.policies.get(agent.slot).is_some_and(Instance::watches_syscalls))
+        {
+            self.programs.watch_syscalls(true).context("cannot go on looking at system calls")?;
+        }
+        let unused: Vec<u32> = self.policies.iter().map(|one| one.slot).collect();
+        unused.into_iter().for_each(|slot| self.drop_unused(slot));
+        self.settle_watching();
+        let (agents, policies) = (self.directory.table().iter().count(), self.policies.iter().count());
+        tracing::info!(agents, policies, "taken over");
+        Ok(())
+    }
+
+    /// Ends what other builds still did beside this one. Until now both bound new cgroups, and denied.
+    ///
+    /// # Errors
+    /// The kernel refused to tell what is in its maps, or a pin could not be removed.
+    pub fn finish_taking_over(&mut self) -> Result<()> {
+        let Some(state) = &self.state else { return Ok(()) };
+        let path = state.path("base");
+        let mut base: Base = state::read(&path).unwrap_or_default();
+        let before = base.clone();
+        for counted in self.programs.counted_before().context("cannot read what another build has counted")? {
+            base.add(&counted);
+        }
+        let table = self.directory.table();
+        base.agents.retain(|number, _| table.get(*number).is_some());
+        drop(table);
+        if base != before {
+            note(&path, &base);
+            self.programs.count_from(&base.agents);
+            self.losses.look();
+        }
+        self.programs.forget_earlier()?;
+        if !base.builds.is_empty() {
+            base.builds.clear();
+            note(&path, &base);
+        }
+        self.renumber()
+    }
+
+    /// A cgroup that was made while two builds with maps of their own were attached has a number of each.
+    fn renumber(&mut self) -> Result<()> {
+        let bindings: HashMap<u64, Binding> =
+            self.programs.bindings().context("cannot read which cgroups are bound")?.into_iter().collect();
+        let mut table = self.directory.table_mut();
+        let other = |agent: &Agent| {
+            let bound = bindings.get(&agent.identity.cgroup_id)?.agent;
+            (bound != agent.number).then_some((agent.number, bound))
+        };
+        let changed: Vec<(u32, u32)> = table.iter().filter_map(other).collect();
+        for (old, new) in changed {
+            if let Some(agent) = table.remove(old) {
+                table.add(Agent { number: new, ..agent });
+            }
+        }
+        Ok(())
+    }
+
+    fn restore_policies(&mut self) -> Result<()> {
+        let mut known = self.state.as_ref().map(|state| state.policies()).unwrap_or_default();
+        self.policies.restore(&self.numbers);
+        for slot in self.programs.slots().context("cannot read which policies are in force")? {
+            let image = self.programs.image(slot).with_context(|| format!("cannot read the policy in slot {slot}"))?;
+            let Some(image) = image else { continue };
+            let Ok(view) = ImageView::parse(&image) else {
+                tracing::error!(
+                    slot,
+                    "the policy in this slot can't be read; it stays in force for the agents that have it"
+                );
+                continue;
+            };
+            let (name, generation) = (view.policy_name().to_owned(), view.generation());
+            let state = known.remove(&slot);
+            let source = match &state {
+                _ if slot == EMPTY_SLOT => Source::Builtin,
+                Some(state) => Source::from_name(&state.source),
+                // It is bound to nobody's file any more; it goes with the last agent that has it.
+                None => Source::Removed,
+            };
+            let candidate = Candidate::restored(&view, state);
+            self.directory.set_image(slot, Loaded::new(&name, generation, image));
+            self.policies.put(slot, generation, source, Arc::new(candidate));
+        }
+        for slot in known.into_keys() {
+            // It was written down, and then never put in force.
+            if let Some(state) = &mut self.state {
+                state.drop_policy(slot);
+            }
+        }
+        Ok(())
+    }
+
+    fn restore_agents(&mut self, roots: &Roots<'_>) -> Result<()> {
+        let bindings = self.programs.bindings().context("cannot read which cgroups are bound")?;
+        let counted: HashSet<u32> =
+            self.programs.agent_numbers().context("cannot read the agents' counters")?.into_iter().collect();
+        let by_cgroup: HashMap<u64, Binding> = bindings.iter().copied().collect();
+        for state in self.state.as_ref().map(|state| state.agents()).unwrap_or_default() {
+            match by_cgroup.get(&state.cgroup_id).filter(|binding| binding.agent == state.number) {
+                Some(binding) => self.take(&state, *binding),
+                None if counted.contains(&state.number) => self.take_leave(&state),
+                // It was written down, and then never bound.
+                None => self.forget_state(state.number),
+            }
+        }
+        let below = self.directory.hierarchy.descendants("/");
+        let paths: HashMap<u64, String> = below.into_iter().map(|cgroup| (cgroup.id, cgroup.path)).collect();
+        for (number, cgroup, binding) in self.unknown(&bindings, &paths) {
+            if selftest::is_own(&cgroup.path, roots.run) {
+                selftest::remove_left(self, &cgroup, number);
+                continue;
+            }
+            let agent = self.derived(number, &cgroup, binding, roots);
+            if number >= FIRST_KERNEL_AGENT {
+                self.directory.found(number);
+            }
+            self.directory.table_mut().add(agent);
+        }
+        // A daemon that was killed may have bound a part of an agent's cgroups anew, or told none of a policy's new mode.
+        let agents: Vec<Agent> = self.directory.table().iter().cloned().collect();
+        for agent in agents {
+            if self.is_leaving(agent.number) {
+                continue;
+            }
+            let mode = self.policies.get(agent.slot).map(|one| one.mode()).filter(|_| !agent.mode_fixed);
+            let agent = self.directory.table_mut().change(agent.number, agent.slot, mode.unwrap_or(agent.mode));
+            if let Some(agent) = agent {
+                self.write_bindings(&agent)
+                    .with_context(|| format!("cannot bind the cgroup {} again", agent.cgroup))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, state: &AgentState, binding: Binding) {
+        let mode = state.mode().or_else(|| Mode::from_byte(binding.mode as u8)).unwrap_or(Mode::Enforce);
+        let agent = agent(state, binding.slot, mode);
+        self.directory.table_mut().add(agent);
+    }
+
+    /// One that went while nobody looked: it is told with what was counted for it.
+    fn take_leave(&mut self, state: &AgentState) {
+        self.directory.table_mut().add(agent(state, state.slot, state.mode().unwrap_or(Mode::Enforce)));
+        let there = self.directory.hierarchy.look_up(&state.cgroup).is_ok_and(|cgroup| cgroup.id == state.cgroup_id);
+        self.leave(state.number, if there && state.origin() == Origin::Bound { "unbound" } else { "exited" });
+    }
+
+    fn forget_state(&mut self, number: u32) {
+        if let Some(state) = &mut self.state {
+            state.drop_agent(number);
+        }
+    }
+
+    /// Agents that the kernel knows and the state does not: those that the kernel made, each with the uppermost of its
+    /// cgroups.
+    fn unknown(&self, bindings: &[(u64, Binding)], paths: &HashMap<u64, String>) -> Vec<(u32, Cgroup, Binding)> {
+        let mut found: BTreeMap<u32, (Cgroup, Binding)> = BTreeMap::new();
+        let table = self.directory.table();
+        for (id, binding) in bindings.iter().filter(|(_, binding)| table.get(binding.agent).is_none()) {
+            let cgroup = Cgroup { path: paths.get(id).cloned().unwrap_or_default(), id: *id };
+            let upper = |known: &Cgroup| !cgroup.path.is_empty() && cgroup.level() < known.level();
+            match found.get(&binding.agent) {
+                Some((known, _)) if !known.path.is_empty() && !upper(known) => {}
+                _ => drop(found.insert(binding.agent, (cgroup, *binding))),
+            }
+        }
+        found.into_iter().map(|(number, (cgroup, binding))| (number, cgroup, binding)).collect()
+    }
+
+    fn derived(&self, number: u32, cgroup: &Cgroup, binding: Binding, roots: &Roots<'_>) -> Agent {
+        let below = cgroup.path.trim_matches('/').starts_with(roots.agents.trim_matches('/'));
+        let origin = match () {
+            () if binding.flags & flags::ANNOUNCE_CHILDREN != 0 => Origin::Directory,
+            () if number >= FIRST_KERNEL_AGENT || below => Origin::Below,
+            () => Origin::Bound,
+        };
+        let name = cgroup.path.rsplit('/').next().filter(|name| !name.is_empty()).map(str::to_owned);
+        let name = name.unwrap_or_else(|| format!("cgroup-{}", cgroup.id));
+        let policy = self.directory.policy(binding.slot).name;
+        let identity = AgentRef {
+            id: free_id(&self.directory.table(), &policy, &name, cgroup.id),
+            name: escape(name.as_bytes()),
+            cgroup_id: cgroup.id,
+            cgroup: (!cgroup.path.is_empty()).then(|| escape(cgroup.path.as_bytes())),
+            labels: BTreeMap::new(),
+        };
+        Agent {
+            number,
+            identity: Arc::new(identity),
+            cgroup: cgroup.path.clone(),
+            origin,
+            slot: binding.slot,
+            mode: Mode::from_byte(binding.mode as u8).unwrap_or(Mode::Enforce),
+            mode_fixed: false,
+            tally: Arc::default(),
+        }
+    }
+}
+
+fn agent(state: &AgentState, slot: u32, mode: Mode) -> Agent {
+    let identity = AgentRef {
+        id: state.id.clone(),
+        name: state.name.clone(),
+        cgroup_id: state.cgroup_id,
+        cgroup: (!state.cgroup.is_empty()).then(|| escape(state.cgroup.as_bytes())),
+        labels: state.labels.clone(),
+    };
+    Agent {
+        number: state.number,
+        identity: Arc::new(identity),
+        cgroup: state.cgroup.clone(),
+        origin: state.origin(),
+        slot,
+        mode,
+        mode_fixed: state.mode.is_some(),
+        tally: Arc::default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_build_has_counted_is_added_once() {
+        let mut base = Base { agents: HashMap::from([(1, vec![5, 5])]), builds: Vec::new() };
+        let counted = Counted { build: "b".to_owned(), agents: HashMap::from([(1, vec![1, 2, 3]), (2, vec![4])]) };
+        base.add(&counted);
+        base.add(&counted);
+        assert_eq!(base.agents, HashMap::from([(1, vec![6, 7, 3]), (2, vec![4])]));
+    }
+}

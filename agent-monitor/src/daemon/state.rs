@@ -1,0 +1,310 @@
+//! What a later daemon must know again and the kernel can't tell it: who the agents are, and where policies come from. One
+//! small file for each, written before the kernel is told and removed after; the maps in the kernel say what is in force.
+//!
+//! Files are replaced whole and never synced: they need to outlive this process, not the machine. After a boot nothing is
+//! pinned, and then all of it is thrown away.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use agent_monitor_common::class::Mode;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::policies::{Candidate, Source};
+use crate::bind::{Agent, Origin};
+
+/// The directory of the files.
+#[derive(Clone, Debug)]
+pub struct State {
+    directory: PathBuf,
+    /// Why the last file could not be written.
+    failure: Option<String>,
+}
+
+/// Who an agent is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AgentState {
+    pub number: u32,
+    pub id: String,
+    pub name: String,
+    pub labels: BTreeMap<String, String>,
+    pub cgroup: String,
+    pub cgroup_id: u64,
+    pub origin: String,
+    pub slot: u32,
+    /// The mode that was asked for; none where it follows the policy's.
+    pub mode: Option<String>,
+}
+
+/// Where the policy in a slot comes from. What it says is in its image.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PolicyState {
+    pub slot: u32,
+    pub source: String,
+    pub labels: BTreeMap<String, String>,
+    pub path: String,
+    pub text: String,
+    pub variables: BTreeMap<String, String>,
+    pub messages: Vec<String>,
+    pub included: Vec<IncludedState>,
+}
+
+/// A document that a policy includes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct IncludedState {
+    pub name: String,
+    pub beside: String,
+    pub path: String,
+    pub text: String,
+}
+
+/// Numbers that must not be given twice.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Numbers {
+    /// Every agent so far has a lower number.
+    pub next_agent: u32,
+    /// The slot that was taken last.
+    pub last_slot: u32,
+    /// The last generation of each policy.
+    pub generations: HashMap<String, u64>,
+}
+
+impl State {
+    /// The state in this directory, which is made where it is missing.
+    ///
+    /// # Errors
+    /// It can't be made.
+    pub fn open(directory: &Path) -> io::Result<Self> {
+        for path in ["agents", "policies"] {
+            DirBuilder::new().recursive(true).mode(0o700).create(directory.join(path))?;
+        }
+        Ok(Self { directory: directory.to_owned(), failure: None })
+    }
+
+    /// Throws all of it away: what it speaks of is gone.
+    ///
+    /// # Errors
+    /// It can't be removed.
+    pub fn clear(&self) -> io::Result<()> {
+        for path in ["agents", "policies"] {
+            for entry in fs::read_dir(self.directory.join(path))? {
+                fs::remove_file(entry?.path())?;
+            }
+        }
+        for path in ["numbers", "accounts", "base"] {
+            ignore_missing(fs::remove_file(self.path(path)))?;
+        }
+        Ok(())
+    }
+
+    /// Why the last file could not be written, if it could not.
+    pub fn failure(&self) -> Option<&str> {
+        self.failure.as_deref()
+    }
+
+    /// A file of the directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(format!("{name}.json"))
+    }
+
+    /// Writes down who an agent is.
+    pub fn put_agent(&mut self, agent: &Agent) {
+        let state = AgentState {
+            number: agent.number,
+            id: agent.identity.id.clone(),
+            name: agent.identity.name.clone(),
+            labels: agent.identity.labels.clone(),
+            cgroup: agent.cgroup.clone(),
+            cgroup_id: agent.identity.cgroup_id,
+            origin: agent.origin.name().to_owned(),
+            slot: agent.slot,
+            mode: agent.mode_fixed.then(|| agent.mode.name().to_owned()),
+        };
+        self.put(&format!("agents/{}", agent.number), &state);
+    }
+
+    /// Forgets an agent.
+    pub fn drop_agent(&mut self, number: u32) {
+        self.remove(&format!("agents/{number}"));
+    }
+
+    /// Writes down where a policy comes from.
+    pub fn put_policy(&mut self, slot: u32, source: &Source, candidate: &Candidate) {
+        let included = candidate.included.iter().map(|one| IncludedState {
+            name: one.name.clone(),
+            beside: one.beside.clone(),
+            path: one.document.path.clone(),
+            text: one.document.text.clone(),
+        });
+        let state = PolicyState {
+            slot,
+            source: source.name().to_owned(),
+            labels: candidate.labels.clone(),
+            path: candidate.path.clone(),
+            text: candidate.text.clone(),
+            variables: candidate.variables.clone(),
+            messages: candidate.messages.clone(),
+            included: included.collect(),
+        };
+        self.put(&format!("policies/{slot}"), &state);
+    }
+
+    /// Forgets a policy.
+    pub fn drop_policy(&mut self, slot: u32) {
+        self.remove(&format!("policies/{slot}"));
+    }
+
+    /// Writes down which numbers were given.
+    pub fn put_numbers(&mut self, numbers: &Numbers) {
+        self.put("numbers", numbers);
+    }
+
+    /// All agents. A file that can't be read is told and left out.
+    pub fn agents(&self) -> Vec<AgentState> {
+        read_all(&self.directory.join("agents"))
+    }
+
+    /// All policies by slot.
+    pub fn policies(&self) -> HashMap<u32, PolicyState> {
+        read_all(&self.directory.join("policies")).into_iter().map(|one: PolicyState| (one.slot, one)).collect()
+    }
+
+    /// The numbers that were given.
+    pub fn numbers(&self) -> Numbers {
+        read(&self.path("numbers")).unwrap_or_default()
+    }
+
+    // What can't be written down changes nothing that is enforced: a later daemon knows the agent by its cgroup then.
+    fn put(&mut self, name: &str, value: &impl Serialize) {
+        self.note(replace(&self.path(name), value));
+    }
+
+    fn remove(&mut self, name: &str) {
+        self.note(ignore_missing(fs::remove_file(self.path(name))));
+    }
+
+    fn note(&mut self, result: io::Result<()>) {
+        let failure = result.err().map(|error| error.to_string());
+        if let Some(error) = failure.as_ref().filter(|_| self.failure.is_none()) {
+            let directory = self.directory.display();
+            tracing::error!(
+                "cannot write {directory}: {error}; a later daemon would know agents by their cgroups only"
+            );
+        }
+        self.failure = failure;
+    }
+}
+
+/// Replaces a file whole, or leaves it as it is.
+///
+/// # Errors
+/// It can't be written.
+pub fn replace(path: &Path, value: &impl Serialize) -> io::Result<()> {
+    let new = path.with_extension("new");
+    let text = serde_json::to_vec(value).map_err(io::Error::other)?;
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    file.write_all(&text)?;
+    fs::rename(&new, path)
+}
+
+/// Reads a file; one that is not there, or is broken, gives nothing.
+pub fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
+    let text = match fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+        other => other.map_err(|error| error.to_string()),
+    };
+    let value = text.and_then(|text| serde_json::from_slice(&text).map_err(|error| error.to_string()));
+    value.inspect_err(|error| tracing::error!("cannot read {}: {error}", path.display())).ok()
+}
+
+fn read_all<T: DeserializeOwned>(directory: &Path) -> Vec<T> {
+    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
+    // What was not renamed yet was not told to the kernel either.
+    let paths = entries.flatten().map(|entry| entry.path());
+    paths
+        .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
+        .filter_map(|path| read(&path))
+        .collect()
+}
+
+fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+impl PolicyState {
+    /// Of a policy of which nothing is known but its image.
+    pub fn unknown() -> Self {
+        Self {
+            slot: 0,
+            source: String::new(),
+            labels: BTreeMap::new(),
+            path: "unknown".to_owned(),
+            text: String::new(),
+            variables: BTreeMap::new(),
+            messages: vec![
+                "its document is not known: it was taken over from an earlier daemon without one".to_owned(),
+            ],
+            included: Vec::new(),
+        }
+    }
+}
+
+impl AgentState {
+    /// How its cgroup became an agent's.
+    pub fn origin(&self) -> Origin {
+        let all = [Origin::Directory, Origin::Below, Origin::Made, Origin::Bound];
+        all.into_iter().find(|origin| origin.name() == self.origin).unwrap_or(Origin::Below)
+    }
+
+    /// The mode that was asked for.
+    pub fn mode(&self) -> Option<Mode> {
+        self.mode.as_deref().and_then(Mode::from_name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::AgentRef;
+    use std::sync::Arc;
+
+    #[test]
+    fn what_was_written_is_read_again_and_a_broken_file_is_left_out() {
+        let directory = std::env::temp_dir().join(format!("agent-monitor-{}-state", std::process::id()));
+        let _ = fs::remove_dir_all(&directory);
+        let mut state = State::open(&directory).expect("directory can be made");
+        let agent = |number| Agent {
+            number,
+            identity: Arc::new(AgentRef { id: format!("a-{number}"), cgroup_id: 7, ..AgentRef::default() }),
+            cgroup: "/a".to_owned(),
+            origin: Origin::Bound,
+            slot: 3,
+            mode: Mode::Audit,
+            mode_fixed: true,
+            tally: Arc::default(),
+        };
+        state.put_agent(&agent(1));
+        state.put_agent(&agent(2));
+        state.put_agent(&agent(3));
+        state.drop_agent(2);
+        fs::write(state.path("agents/3"), "{").expect("file can be written");
+        let known = State::open(&directory).expect("directory is there").agents();
+        assert_eq!(known.len(), 1);
+        let one = known.first().expect("one is left");
+        assert_eq!(
+            (one.number, one.id.as_str(), one.origin(), one.mode()),
+            (1, "a-1", Origin::Bound, Some(Mode::Audit))
+        );
+        assert!(state.failure().is_none());
+        state.clear().expect("files can be removed");
+        assert!(state.agents().is_empty() && state.numbers() == Numbers::default());
+        fs::remove_dir_all(directory).expect("directory can be removed");
+    }
+}

@@ -1,0 +1,193 @@
+//! The daemon ends, however it ends, and enforcement goes on; the next one takes over what it finds.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use crate::harness::cgroup::Cgroup;
+use crate::harness::control::{self, ask};
+use crate::harness::daemon::{PLACE, uninstall};
+use crate::harness::process::Step;
+use crate::harness::{EACCES, Outcome, Process, Scenario, Scene, record};
+use crate::trigger::hammer::STEP;
+use crate::{scenarios, step};
+
+pub const ALL: &[Scenario] = scenarios![Node:
+    a_killed_daemon_leaves_its_agents_guarded_and_the_next_takes_over,
+    a_stopped_daemon_leaves_its_agents_guarded_and_says_so,
+    a_second_daemon_with_a_socket_of_its_own_refuses_as_well,
+    uninstalling_ends_enforcement_and_says_for_whom,
+];
+
+pub const POLICY: &str = "files:\n  - {allow: [read], paths: [\"$W/allowed\"]}\nnetwork:\n  - {allow: [create], sockets: [inet]}\n  \
+                          - {allow: [connect], to: {addresses: [\"127.0.0.2\"]}}\n";
+/// Where the pins are.
+pub const PINS: &str = "/sys/fs/bpf/agent-monitor";
+
+/// A process of an agent that tries what is forbidden and what is allowed all the while.
+pub struct Hammer {
+    process: Process,
+    step: Step,
+    stop: PathBuf,
+}
+
+impl Hammer {
+    /// Starts it in the scene's cgroup, which is bound to [`POLICY`].
+    pub fn start(scene: &Scene<'_>, mut process: Process) -> Result<Self> {
+        let (forbidden, allowed) = (scene.file("forbidden", "f"), scene.file("allowed", "a"));
+        let stop = scene.path("stop");
+        let step = step!("hammer", stop, forbidden, allowed, "127.0.0.1:9", "127.0.0.2:9");
+        process.send(&step)?;
+        Ok(Self { process, step, stop })
+    }
+
+    /// Ends it: nothing forbidden worked, nothing allowed failed. How many rounds there were, with two denials each.
+    pub fn end(mut self) -> Result<u64> {
+        fs::write(&self.stop, "")?;
+        let (errno, rounds) = self.process.answer(&self.step)?;
+        let (step, errno) = (errno / STEP, errno % STEP);
+        ensure!(errno != libc::ENOTRECOVERABLE, "step {step}, which is forbidden, worked");
+        ensure!(errno == 0 && rounds > 0, "step {step} gave errno {errno}, after {rounds} rounds");
+        Ok(rounds.unsigned_abs())
+    }
+}
+
+/// What the control socket says of an agent, without its counts.
+pub fn described(id: &str) -> Result<Value> {
+    let mut agent = ask("GET", &format!("/v1/agents/{id}"), &Value::Null)?;
+    agent.as_object_mut().context("an agent is an object")?.remove("counts");
+    Ok(agent)
+}
+
+/// Unbinds the scene's agent: so many operations were denied, each of which is in the log or counted as lost.
+pub fn unbind_after(scene: &mut Scene<'_>, denials: u64) -> Outcome {
+    let word = format!("\"{}\"", scene.agent.clone().unwrap_or_default());
+    let counts = scene.unbind()?;
+    let number = |name: &str| counts[name].as_u64().with_context(|| format!("no count {name}: {counts}"));
+    ensure!(number("denied")? == denials, "{denials} operations were denied, and counted are {counts}");
+    ensure!(number("written")? + number("lost")? == denials, "counted are {counts}");
+    scene.records.wait(scene.start, &word, &json!({"type": "agent", "action": "unbound"}))?;
+    let about = scene.records.about(scene.start, &word)?;
+    let written = about.iter().filter(|one| one["type"] == "operation" && one["verdict"] == "deny").count() as u64;
+    ensure!(written == number("written")?, "{written} records are in the log: {counts}");
+    let lost: u64 = about.iter().filter(|one| one["type"] == "loss").filter_map(|one| one["count"].as_u64()).sum();
+    ensure!(lost == number("lost")?, "loss records tell of {lost}: {counts}");
+    Ok(())
+}
+
+fn a_killed_daemon_leaves_its_agents_guarded_and_the_next_takes_over(scene: &mut Scene<'_>) -> Outcome {
+    let file = scene.file("file", "f");
+    let step = step!("open", file, "r");
+    let (process, mut other) = (scene.process()?, scene.process()?);
+    let id = scene.bind_as("scenario", POLICY, json!({"name": "survivor", "labels": {"session": "s-1"}}))?;
+    other.expect(&step, EACCES, "with a daemon")?;
+    let before = described(&id)?;
+    let hammer = Hammer::start(scene, process)?;
+    scene.daemon.kill();
+    other.expect(&step, EACCES, "without a daemon")?;
+    // What is made meanwhile is an agent's too: of this one, or a new one that may do nothing.
+    let (child, path) = (Cgroup::make(&format!("{}/child", scene.cgroup.path))?, "/agents.slice/scenario-meanwhile");
+    let below = Cgroup::make(path)?;
+    let mut processes = [Process::start_in(&child.directory())?, Process::start_in(&below.directory())?];
+    for process in &mut processes {
+        process.expect(&step, EACCES, "without a daemon, in a new cgroup")?;
+    }
+    scene.daemon.start_again(&[])?;
+    let after = described(&id)?;
+    ensure!(before == after, "the agent was {before} and is {after}");
+    other.expect(&step, EACCES, "with the next daemon")?;
+    let rounds = hammer.end()?;
+    // What was denied while no daemon ran is in the log.
+    let denied = record("file_open", &["read"], json!({"path": file}), "no_rule", None);
+    for pid in [other.pid(), processes[0].pid()] {
+        let mut expected = denied.clone();
+        expected["process"] = json!({"pid": pid});
+        scene.record(&expected)?;
+    }
+    let word = format!("\"cgroup\":\"{path}\"");
+    let started = json!({"type": "agent", "action": "started", "policy": {"name": "empty"}});
+    scene.records.wait(scene.start, &word, &started)?;
+    scene.records.wait(
+        scene.start,
+        &word,
+        &json!({"operation": "file_open", "process": {"pid": processes[1].pid()}}),
+    )?;
+    unbind_after(scene, 2 * rounds + 4)?;
+    other.works(&step, "after unbinding")?;
+    ensure!(control::metrics("/readyz")?.0 == 200, "the next daemon is not ready");
+    Ok(())
+}
+
+fn a_stopped_daemon_leaves_its_agents_guarded_and_says_so(scene: &mut Scene<'_>) -> Outcome {
+    let file = scene.file("file", "f");
+    let step = step!("open", file, "r");
+    let (process, mut other) = (scene.process()?, scene.process()?);
+    let id = scene.bind(POLICY)?;
+    let before = described(&id)?;
+    let hammer = Hammer::start(scene, process)?;
+    let status = scene.daemon.end()?;
+    ensure!(status.success(), "the daemon ended with {status}");
+    let stopped = scene.records.wait(scene.start, "\"monitor\"", &json!({"type": "monitor", "action": "stopped"}))?;
+    let said = stopped["messages"].to_string();
+    ensure!(said.contains("stay guarded") && !said.contains("[0 agents"), "it said {said}");
+    other.expect(&step, EACCES, "without a daemon")?;
+    // Nobody listens any more, and so `run` makes an agent of its own beside those that stay.
+    ensure!(!Path::new(control::SOCKET).exists(), "the control socket is left");
+    scene.daemon.start_again(&[])?;
+    ensure!(described(&id)? == before, "the agent was {before} and is {}", described(&id)?);
+    other.expect(&step, EACCES, "with the next daemon")?;
+    let rounds = hammer.end()?;
+    unbind_after(scene, 2 * rounds + 2)?;
+    other.works(&step, "after unbinding").map(drop)
+}
+
+fn a_second_daemon_with_a_socket_of_its_own_refuses_as_well(scene: &mut Scene<'_>) -> Outcome {
+    let config = Path::new(PLACE).join("second.toml");
+    let text = "socket = \"/run/scenarios/second.sock\"\nmetrics_address = \"\"\naudit_log = \"/run/scenarios/second.jsonl\"\n\
+                state_dir = \"/run/scenarios/second\"\nagents_root = \"second.slice\"\n";
+    fs::write(&config, text)?;
+    let second = std::process::Command::new("agent-monitor").arg("daemon").arg("--config").arg(&config).output()?;
+    let said = String::from_utf8_lossy(&second.stderr);
+    ensure!(second.status.code() == Some(1), "the second daemon ended with {}: {said}", second.status);
+    for word in ["error:", PINS, &format!("pid {}", scene.daemon.pid())] {
+        ensure!(said.contains(word), "it does not say {word}: {said}");
+    }
+    let status = ask("GET", "/v1/status", &Value::Null)?;
+    ensure!(status["ready"] == true && status["pid"] == scene.daemon.pid(), "the first is not ready: {status}");
+    Ok(())
+}
+
+fn uninstalling_ends_enforcement_and_says_for_whom(scene: &mut Scene<'_>) -> Outcome {
+    let file = scene.file("file", "f");
+    let step = step!("open", file, "r");
+    let mut process = scene.process()?;
+    let id = scene.bind(POLICY)?;
+    let refused = uninstall().err().context("a daemon that runs was uninstalled")?;
+    ensure!(format!("{refused:#}").contains(&format!("pid {}", scene.daemon.pid())), "it said {refused:#}");
+    process.expect(&step, EACCES, "after uninstalling was refused")?;
+    scene.daemon.end()?;
+    process.expect(&step, EACCES, "without a daemon")?;
+    let said = uninstall()?;
+    ensure!(
+        said.contains("removed") && said.contains(&format!("agent {id} is not guarded any more")),
+        "it said {said}"
+    );
+    // The kernel frees links some moments after their names are gone.
+    let deadline = std::time::Instant::now() + crate::harness::wait::LIMIT;
+    while process.run(&step)?.0 != 0 {
+        ensure!(std::time::Instant::now() < deadline, "it is still denied");
+    }
+    let left = fs::read_dir(PINS)?.count();
+    ensure!(left == 0, "{left} directories are left in {PINS}");
+    let stopped = json!({"type": "monitor", "action": "stopped", "enforcement": "none"});
+    scene.records.wait(scene.start, &id, &stopped)?;
+    ensure!(uninstall()?.contains("nothing is pinned"), "something was there to be removed twice");
+    // The next daemon starts anew, and knows nobody.
+    scene.daemon.start_again(&[])?;
+    scene.agent = None;
+    let (status, _) = control::request("GET", &format!("/v1/agents/{id}"), "")?;
+    ensure!(status == 404, "the agent is known: {status}");
+    process.works(&step, "unbound").map(drop)
+}
