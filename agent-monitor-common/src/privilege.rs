@@ -44,7 +44,7 @@ privileges! {
     UserNamespace = 4, "user-namespace", "make a user namespace", [UsernsCreate], "";
     Mount = 5, "mount", "mount, move, change, unmount; pivot the root", [SbMount, MoveMount, SbUmount, SbPivotroot, Capable], "CAP_SYS_ADMIN";
     Chroot = 6, "chroot", "change the root directory", [PathChroot], "CAP_SYS_CHROOT";
-    Bpf = 7, "bpf", "every command of bpf(2)", [Bpf], "CAP_BPF, and others by the kind of program";
+    Bpf = 7, "bpf", "every command of bpf(2) but those that get a program, map or link of others, which could be the monitor's", [Bpf], "CAP_BPF, and others by the kind of program";
     PerfEvents = 8, "perf-events", "open performance events", [PerfEventOpen], "CAP_PERFMON beyond what `kernel.perf_event_paranoid` gives to all";
     KernelModule = 9, "kernel-module", "load a kernel module, or have the kernel load one for a name that it does not know", [KernelModuleRequest, KernelLoadData, KernelReadFile], "CAP_SYS_MODULE to load one by a call";
     Kexec = 10, "kexec", "load another kernel", [KernelLoadData, KernelReadFile], "CAP_SYS_BOOT";

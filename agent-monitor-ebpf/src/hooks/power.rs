@@ -5,7 +5,7 @@ use crate::operation::{Operation, guard};
 use crate::path::operand;
 use crate::scratch::reload;
 use crate::task::process;
-use agent_monitor_common::class::{Class, Reason, USE};
+use agent_monitor_common::class::{Builtin, Class, Reason, USE};
 use agent_monitor_common::decide::OwnEntry;
 use agent_monitor_common::field::MISSING;
 use agent_monitor_common::hook::HookId;
@@ -102,7 +102,7 @@ fn number<const ARGUMENT: usize>(ctx: &LsmContext) -> i32 {
 }
 
 macro_rules! powers_of_two_forms {
-    ($($name:literal $function:ident $id:ident $constant:ident($one:literal, $other:literal) $privilege:ident;)+) => {
+    ($($name:literal $function:ident $id:ident $constant:ident($one:literal, $other:literal) $power:ident;)+) => {
         $(
             /// How many parameters the running kernel's hook has; the loader writes it. Before that it is no number that
             /// the programs use: the compiler gives a constant of the same value the same place, and the loader would
@@ -116,13 +116,45 @@ macro_rules! powers_of_two_forms {
                 let parameters = unsafe { core::ptr::read_volatile(&raw const $constant) };
                 // What an earlier program returned comes after the parameters.
                 let previous = if parameters == $one { number::<$one>(&ctx) } else { number::<$other>(&ctx) };
-                power(HookId::$id, previous, Privilege::$privilege)
+                $power(&ctx, previous)
             }
         )+
     };
 }
 
 powers_of_two_forms! {
-    "bpf" bpf Bpf BPF_PARAMETERS(3, 4) Bpf;
-    "perf_event_open" perf_event_open PerfEventOpen PERF_EVENT_OPEN_PARAMETERS(1, 2) PerfEvents;
+    "bpf" bpf Bpf BPF_PARAMETERS(3, 4) bpf_command;
+    "perf_event_open" perf_event_open PerfEventOpen PERF_EVENT_OPEN_PARAMETERS(1, 2) perf_event;
+}
+
+#[inline(always)]
+fn perf_event(_: &LsmContext, previous: i32) -> i32 {
+    power(HookId::PerfEventOpen, previous, Privilege::PerfEvents)
+}
+
+/// A command of bpf(2). By the number or the pin of a program, map or link of somebody else, the monitor's could be had and
+/// changed: no policy grants that.
+#[inline(always)]
+fn bpf_command(ctx: &LsmContext, previous: i32) -> i32 {
+    // `enum bpf_cmd` in `include/uapi/linux/bpf.h`
+    const BPF_OBJ_GET: i32 = 7;
+    const BPF_PROG_GET_FD_BY_ID: i32 = 13;
+    const BPF_MAP_GET_FD_BY_ID: i32 = 14;
+    const BPF_LINK_GET_FD_BY_ID: i32 = 30;
+    guard(
+        HookId::Bpf,
+        Class::Privilege,
+        previous,
+        #[inline(always)]
+        |operation| {
+            let others = matches!(
+                number::<0>(ctx),
+                BPF_OBJ_GET | BPF_PROG_GET_FD_BY_ID | BPF_MAP_GET_FD_BY_ID | BPF_LINK_GET_FD_BY_ID
+            );
+            if judge(operation, Privilege::Bpf) && others {
+                operation.becomes_builtin(Builtin::Monitor);
+            }
+            true
+        },
+    )
 }

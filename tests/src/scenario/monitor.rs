@@ -1,5 +1,6 @@
 //! The monitor itself: no policy lets an agent touch it; and what no policy gives without naming it.
 
+use anyhow::Context;
 use serde_json::{Value, json};
 
 use super::socket_connect::internet;
@@ -12,6 +13,7 @@ pub const ALL: &[Scenario] = scenarios![Node:
     no_policy_lets_an_agent_reach_the_monitors_socket,
     no_policy_lets_an_agent_signal_the_monitor,
     no_policy_lets_an_agent_change_the_bpf_file_system,
+    no_policy_lets_an_agent_get_the_monitors_maps,
     metadata_addresses_are_denied_unless_named,
     audit_mode_lets_pass_and_records_but_builtins_still_deny,
     a_fault_passes_where_the_policy_says_so_and_is_recorded,
@@ -85,6 +87,21 @@ fn no_policy_lets_an_agent_change_the_bpf_file_system(scene: &mut Scene<'_>) -> 
         .denied_after(move || drop(std::fs::remove_dir(name)), step!("mkdir", name), expected)
         .run(scene, EVERYTHING)?;
     Ok(std::fs::remove_dir(name)?)
+}
+
+fn no_policy_lets_an_agent_get_the_monitors_maps(scene: &mut Scene<'_>) -> Outcome {
+    let builds: Vec<_> = std::fs::read_dir("/sys/fs/bpf/agent-monitor")?.flatten().collect();
+    let pin = builds.iter().map(|build| build.path().join("maps/BINDINGS")).find(|pin| pin.exists());
+    let pin = pin.context("the daemon's maps are not pinned")?;
+    let expected = || builtin("bpf", &[], json!({"name": "bpf"}), "monitor");
+    Cycle::new()
+        .denied(step!("bpf-first", "map"), expected())
+        .denied(step!("bpf-first", "program"), expected())
+        .denied(step!("bpf-first", "link"), expected())
+        .denied(step!("bpf-pin", pin), expected())
+        // Maps of its own are the agent's.
+        .allowed(step!("bpf"))
+        .run(scene, EVERYTHING)
 }
 
 fn metadata_addresses_are_denied_unless_named(scene: &mut Scene<'_>) -> Outcome {

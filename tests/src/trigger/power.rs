@@ -131,6 +131,27 @@ pub const STEPS: &[super::Row] = &[
             unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_GET_NEXT_ID, &raw const attributes, 16) }
         })
     }),
+    // A descriptor of the first `map`, `program` or `link` that there is, whoever's.
+    ("bpf-first", |_, words| {
+        let (next, get) = match words.text(1).as_str() {
+            "program" => (11, 13),
+            "map" => (12, 14),
+            _ => (31, 30),
+        };
+        let mut attributes = [0_u32; 4];
+        // SAFETY: the structure is as long as is said.
+        check(unsafe { libc::syscall(libc::SYS_bpf, next, attributes.as_mut_ptr(), 16) })?;
+        let id = [attributes[1], 0, 0, 0];
+        // SAFETY: the structure is as long as is said.
+        descriptor(unsafe { libc::syscall(libc::SYS_bpf, get, id.as_ptr(), 16) } as i32).map(|_| 0)
+    }),
+    ("bpf-pin", |_, words| {
+        const BPF_OBJ_GET: i32 = 7;
+        let path = words.path(1);
+        let attributes = [path.as_ptr() as u64, 0];
+        // SAFETY: the structure is as long as is said, and the path lives during the call.
+        descriptor(unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_GET, attributes.as_ptr(), 16) } as i32).map(|_| 0)
+    }),
     ("settime", |_, _| {
         in_child(|| {
             // SAFETY: the structure lives during the calls; the time that is set is the time that is.
