@@ -10,7 +10,7 @@ use crate::{build, process, setup, vm};
 /// How long all scenarios may take on one kernel, interpreted by QEMU on a busy machine.
 pub const LIMIT_SECONDS: u64 = 1200;
 /// Machines at once: each has two processors, and its scenarios wait more than they work.
-const AT_ONCE: usize = 2;
+pub const AT_ONCE: usize = 2;
 /// How long all work may take on one kernel, likewise.
 const WORK_LIMIT_SECONDS: u64 = 600;
 /// Security modules of the machine that has no `bpf` among them.
