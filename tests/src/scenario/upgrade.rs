@@ -75,7 +75,7 @@ fn blamed(scene: &mut Scene<'_>) -> String {
     let id = format!("\"{}\"", scene.agent.clone().unwrap_or_default());
     let about = scene.records.read().and_then(|()| scene.records.about(scene.start, &id)).unwrap_or_default();
     let forbidden =
-        |one: &Value| ["/forbidden", "127.0.0.1"].iter().any(|word| one["object"].to_string().contains(word));
+        |one: &Value| ["/forbidden", "/file", "127.0.0.1"].iter().any(|word| one["object"].to_string().contains(word));
     let others = about.iter().filter(|one| !forbidden(one));
     let shown: Vec<String> = others.rev().take(6).map(records::short).collect();
     let agent = ask("GET", &format!("/v1/agents/{}", scene.agent.clone().unwrap_or_default()), &Value::Null);
