@@ -163,10 +163,10 @@ pub fn guard(hook: HookId, class: Class, previous: i32, ask: impl FnOnce(&mut Op
         Gate::Unbound(cgroup) => (cgroup, EMPTY_SLOT, 0, false, false),
     };
     let Some(scratch) = scratch::take() else {
-        // Without a buffer there is nothing to write an event into, so the counters alone tell it.
-        let verdict = if audit { Verdict::Allow } else { Verdict::Deny };
-        count_verdict(agent, class as u8, verdict, Reason::Fault as u8, Fault::NoScratch as u8);
-        return result(!audit);
+        // Without a buffer there is nothing to write an event into, so the counters alone tell it. Denied in audit mode,
+        // too: whether it is something that no policy can grant is not known.
+        count_verdict(agent, class as u8, Verdict::Deny, Reason::Fault as u8, Fault::NoScratch as u8);
+        return result(true);
     };
     scratch.about = u64::from(hook as u16) | if audit { AUDIT } else { 0 };
     scratch.cgroup = cgroup;

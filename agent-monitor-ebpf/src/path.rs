@@ -184,6 +184,10 @@ fn take_name(buffer: *mut u8, walk: &mut Loop) -> u64 {
     if flags & DCACHE_OP_HASH != 0 && folds(parent) {
         return Fault::PathCase as u64;
     }
+    if length > NAME_BYTES as u32 {
+        // Some file systems have longer names than `NAME_MAX`, which would be cut off.
+        return Fault::PathTooLong as u64;
+    }
     let length = u64::from(length) & NAME_BYTES as u64;
     if walk.position <= length + 1 {
         return Fault::PathTooLong as u64;

@@ -17,9 +17,9 @@ impl Operation<'_> {
     /// Judges the use of a socket of any family by whom it is connected to, or by the right to have it; `false` where
     /// there is nobody to judge.
     #[inline(always)]
-    pub fn judge_peer(&mut self, sk: Kernel, family: u16) -> bool {
+    pub fn judge_peer(&mut self, sk: Kernel, family: u16, sends: bool) -> bool {
         if family == AF_INET || family == AF_INET6 {
-            self.judge_internet_peer(sk, family, false)
+            self.judge_internet_peer(sk, family, sends)
         } else if family == AF_UNIX {
             self.judge_unix_peer(sk)
         } else {

@@ -36,7 +36,8 @@ fn file_fcntl(ctx: LsmContext) -> i32 {
         F_SETOWN_EX => judge_owner(HookId::FileFcntl, ctx.arg(3), 0),
         F_SETFL if owner & O_ASYNC != 0 => judge_device(&ctx),
         F_SETSIG if owner as u32 != 0 => judge_device(&ctx),
-        F_SETLEASE | F_SETDELEG if owner as u32 != F_UNLCK => guard(
+        F_SETLEASE if owner as u32 == F_UNLCK => earlier(ctx.arg(3)),
+        F_SETLEASE | F_SETDELEG => guard(
             HookId::FileFcntl,
             Class::File,
             ctx.arg(3),

@@ -18,6 +18,9 @@ use aya_ebpf::programs::LsmContext;
 const FS_IOC_SETFLAGS: u32 = 0x4008_6602;
 const FS_IOC32_SETFLAGS: u32 = 0x4004_6602;
 const FS_IOC_FSSETXATTR: u32 = 0x401c_5820;
+// The generation of a file, by its general number and by ext4's old one.
+const FS_IOC_SETVERSION: u32 = 0x4008_7602;
+const EXT4_IOC_SETVERSION_OLD: u32 = 0x4008_6604;
 /// Makes a file that may be read one that nobody can write any more (`include/uapi/linux/fsverity.h`).
 const FS_IOC_ENABLE_VERITY: u32 = 0x4080_6685;
 /// Decides how what is made in an empty directory is encrypted (`include/uapi/linux/fscrypt.h`).
@@ -71,6 +74,8 @@ fn judge(ctx: &LsmContext, hook: HookId, previous: i32) -> i32 {
         FS_IOC_SETFLAGS
         | FS_IOC32_SETFLAGS
         | FS_IOC_FSSETXATTR
+        | FS_IOC_SETVERSION
+        | EXT4_IOC_SETVERSION_OLD
         | FS_IOC_ENABLE_VERITY
         | FS_IOC_SET_ENCRYPTION_POLICY
         | FAT_IOCTL_SET_ATTRIBUTES

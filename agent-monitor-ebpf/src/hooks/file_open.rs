@@ -1,13 +1,13 @@
 //! Opens of files, and of what an exec reads: the program, the interpreter of a script, the loader.
 
-use super::on_file_system;
 use super::power::judge_mode;
+use super::{BPFFS_MAGIC, on_file_system};
 use crate::image::Text;
 use crate::kernel::{self, Kernel, address, load, offset};
 use crate::operation::{Operation, guard};
 use crate::path::{Named, internal, nameless, nameless_text, place_at, walk};
 use crate::scratch::reload;
-use agent_monitor_common::class::{Class, Fault, Reason, USE, file};
+use agent_monitor_common::class::{Builtin, Class, Fault, Reason, USE, file};
 use agent_monitor_common::hook::HookId;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
@@ -76,6 +76,9 @@ fn judge(operation: &mut Operation<'_>, open: Kernel) -> bool {
     operation.judge_found_path(Class::File, found, access);
     if reload(&operation.scratch.header.access) & file::WRITE != 0 {
         on_file_system(operation, superblock);
+    } else if load::<u64>(superblock, &kernel::SUPER_MAGIC) == BPFFS_MAGIC {
+        // Reading, too: a lock on the directory of the pins keeps the monitor from starting.
+        operation.becomes_builtin(Builtin::Monitor);
     }
     if load::<u32>(open, &kernel::FILE_F_FLAGS) & O_TMPFILE != 0 {
         judge_mode(operation, load::<u16>(inode, &kernel::INODE_MODE).into());

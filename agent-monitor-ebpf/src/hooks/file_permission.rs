@@ -73,6 +73,6 @@ fn socket(ctx: &LsmContext, used: Kernel) -> i32 {
         Class::Network,
         ctx.arg(2),
         #[inline(always)]
-        |operation| operation.judge_peer(sk, family),
+        |operation| operation.judge_peer(sk, family, ctx.arg::<u32>(1) & MAY_WRITE != 0),
     )
 }

@@ -1,9 +1,9 @@
 //! Connect of internet sockets, and by family of all others but unix: its peers are judged where the peer is known.
 
-use crate::kernel::{self, Kernel, load};
+use crate::kernel::{self, Kernel, load, read};
 use crate::operation::guard;
 use crate::socket::{AF_INET, AF_INET6, AF_UNIX, AF_UNSPEC};
-use agent_monitor_common::class::{Class, network};
+use agent_monitor_common::class::{Class, Fault, network};
 use agent_monitor_common::hook::HookId;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
@@ -29,6 +29,11 @@ fn socket_connect(ctx: LsmContext) -> i32 {
                 return true;
             }
             let name: Kernel = ctx.arg(1);
+            if family != AF_UNIX && !matches!(read::<u16>(name as u64), AF_UNSPEC | AF_INET | AF_INET6) {
+                // The call fails, but may give the socket a port first.
+                operation.fault(Class::Network, network::CONNECT, Fault::AddressUnreadable);
+                return true;
+            }
             // AF_UNSPEC ends a connection; it names no address.
             operation.judge_sockaddr(name as u64, ctx.arg(2), protocol.into(), AF_UNSPEC, network::CONNECT)
         },

@@ -26,6 +26,6 @@ fn socket_recvmsg(ctx: LsmContext) -> i32 {
         Class::Network,
         ctx.arg(4),
         #[inline(always)]
-        |operation| operation.judge_peer(sk, family),
+        |operation| operation.judge_peer(sk, family, false),
     )
 }

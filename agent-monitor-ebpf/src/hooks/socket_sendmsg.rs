@@ -34,7 +34,7 @@ fn socket_sendmsg(ctx: LsmContext) -> i32 {
         #[inline(always)]
         |operation| {
             if family != AF_INET && family != AF_INET6 {
-                return operation.judge_peer(sk, family);
+                return operation.judge_peer(sk, family, true);
             }
             let message: Kernel = ctx.arg(1);
             let control: u64 = load(message, &kernel::MSGHDR_CONTROL);

@@ -69,10 +69,18 @@ impl Place {
         let failed = |action, error: io::Error| LoadError::pins(&directory, action, error);
         let magic = rustix::fs::statfs(bpffs).map(|found| found.f_type.cast_unsigned());
         if magic.map_err(|error| failed("look for", error.into()))? != BPFFS_MAGIC {
-            let message = format!("no BPF file system is there; mount one: mount -t bpf bpf {}", bpffs.display());
+            let message =
+                format!("no BPF file system is there; mount one: mount -t bpf -o mode=0700 bpf {}", bpffs.display());
             return Err(failed("make", io::Error::new(io::ErrorKind::NotFound, message)));
         }
         make(&directory).map_err(|error| failed("make", error))?;
+        // On a BPF file system that everybody may write to, somebody else may have been first.
+        let made = fs::symlink_metadata(&directory).map_err(|error| failed("look at", error))?;
+        if !made.is_dir() || made.uid() != 0 || made.mode() & 0o022 != 0 {
+            let message =
+                "it is not root's alone; see whose it is, remove it, and mount the file system with mode=0700";
+            return Err(failed("use", io::Error::new(io::ErrorKind::PermissionDenied, message)));
+        }
         let lock = File::open(&directory).map_err(|error| failed("open", error))?;
         match lock.try_lock() {
             Ok(()) => Ok(Self { directory, _lock: lock }),

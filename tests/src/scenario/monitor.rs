@@ -83,8 +83,11 @@ fn no_policy_lets_an_agent_signal_the_monitor(scene: &mut Scene<'_>) -> Outcome 
 fn no_policy_lets_an_agent_change_the_bpf_file_system(scene: &mut Scene<'_>) -> Outcome {
     let name = "/sys/fs/bpf/scenario";
     let expected = builtin("path_mkdir", &["create"], json!({"path": name}), "monitor");
+    // A lock on it would keep the next daemon from starting.
+    let pins = "/sys/fs/bpf/agent-monitor";
     Cycle::new()
         .denied_after(move || drop(std::fs::remove_dir(name)), step!("mkdir", name), expected)
+        .denied(step!("open", pins, "r,dir"), builtin("file_open", &["read"], json!({"path": pins}), "monitor"))
         .run(scene, EVERYTHING)?;
     Ok(std::fs::remove_dir(name)?)
 }

@@ -147,7 +147,12 @@ fn a_raw_socket_reaches_no_denied_address(scene: &mut Scene<'_>) -> Outcome {
 /// The call fails, but the kernel gives the socket a port first, at which anybody reaches it.
 fn a_datagram_socket_gets_no_port_by_a_send_to_nobody(scene: &mut Scene<'_>) -> Outcome {
     let denied = |address: &str| record("socket_sendmsg", &["send"], internet("udp", address, 0), "no_rule", None);
+    let foreign = json!({"operation": "socket_connect", "access": ["connect"], "reason": "fault:address-unreadable"});
+    let (unbound, _) = Process::start()?.run(&step!("connect-foreign", "udplite"))?;
     Cycle::new()
+        // So does a connect to a name of another family.
+        .denied(step!("connect-foreign", "udplite"), foreign)
+        .otherwise(unbound)
         .denied(step!("send-to-nobody", "4"), denied("127.0.0.1"))
         .otherwise(libc::EDESTADDRREQ)
         .denied(step!("send-to-nobody", "6"), denied("::1"))

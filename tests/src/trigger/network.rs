@@ -131,6 +131,12 @@ pub const STEPS: &[super::Row] = &[
         // SAFETY: one byte.
         check(unsafe { libc::send(socket.as_raw_fd(), b"x".as_ptr().cast(), 1, 0) } as i64).map(|_| 0)
     }),
+    // To a name of another family.
+    ("connect-foreign", |_, words| {
+        let (socket, family) = (of_protocol(&words.text(1), false)?, [libc::AF_UNIX as u16; 8]);
+        // SAFETY: the address is as long as is said.
+        check(unsafe { libc::connect(socket.as_raw_fd(), family.as_ptr().cast(), 16) })
+    }),
     ("send-routed", |_, words| routed(words)),
     ("listen-unbound", |_, words| listen(&of_protocol("tcp", words.text(1) == "6")?)),
 ];
