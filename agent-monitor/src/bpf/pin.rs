@@ -238,11 +238,12 @@ impl Pins {
     /// Detaches the programs, and keeps all else.
     pub fn detach(&self) -> Result<(), LoadError> {
         let directory = self.directory.join("links");
-        remove_files(&directory).map_err(|error| LoadError::pins(&directory, "remove", error))
+        remove_links(&directory).map_err(|error| LoadError::pins(&directory, "remove", error))
     }
 
     /// Removes the pins: links first, so that nothing is attached whose maps are gone.
     pub fn remove(&self) -> Result<(), LoadError> {
+        self.detach()?;
         for kind in ["links", "programs", "maps"] {
             let directory = self.directory.join(kind);
             let removed = remove_files(&directory).and_then(|()| ignore_missing(fs::remove_dir(&directory)));
@@ -314,6 +315,20 @@ impl Open for &Pins {
 
 fn make(directory: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(directory)
+}
+
+/// Removes pinned links, each held open while its name goes: the kernel detaches one that is closed at once, and one that
+/// only loses its name some time later.
+fn remove_links(directory: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    for entry in entries {
+        let link = PinnedLink::from_pin(entry?.path()).map_err(io::Error::other)?;
+        link.unpin().map(drop)?;
+    }
+    Ok(())
 }
 
 fn remove_files(directory: &Path) -> io::Result<()> {
