@@ -1,4 +1,5 @@
-//! Times, extended attributes and access lists of a file; and reading attributes that hold data. Mode and owner are judged by path (`path_attributes.rs`).
+//! Times, extended attributes and access lists of a file; and reading attributes that hold data. Mode and owner are judged
+//! by path (`path_attributes.rs`).
 //!
 //! These hooks give the dentry without its mount, see `mounts.rs`. On an overlay they see the file below it as well, with
 //! the credentials of whoever mounted the overlay: that one is not judged again.
