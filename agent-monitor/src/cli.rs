@@ -73,6 +73,8 @@ pub enum Command {
     /// At the end a report on standard error says what was denied, and which rule would allow it. The exit status is the
     /// command's; 125: agent-monitor itself failed, 126: the command can't be executed, 127: it was not found, 128+N: it
     /// was ended by signal N, 3: this kernel can't enforce the policy. A daemon of this node is used where one runs.
+    /// The command has a session of its own, and a terminal of its own where a standard descriptor is one; what is typed and
+    /// shown is passed on.
     #[command(after_help = "Example:\n  agent-monitor run --policy policy.yaml --var WORKSPACE=$PWD -- git status")]
     Run(Run),
     /// Guard this node: bind agents, write the audit log, serve metrics, health and control
@@ -95,6 +97,12 @@ pub enum Command {
     /// Print the audit stream: what is recorded, or with --follow what comes
     #[command(after_help = "Example:\n  agent-monitor events --follow --denied -o line")]
     Events(Events),
+    /// Lead the session in which a command has its terminal
+    #[command(hide = true)]
+    Lead(Lead),
+    /// Start a command at a terminal and be its parent
+    #[command(hide = true)]
+    Tend(Tend),
     /// Go into a cgroup and execute a command there
     #[command(hide = true)]
     Enter(Enter),
@@ -296,6 +304,52 @@ pub enum EventFormat {
     Line,
 }
 
+/// Options of `lead`.
+#[derive(Debug, Args)]
+pub struct Lead {
+    /// Process id of the parent, with which this process ends
+    #[arg(long)]
+    pub parent: u32,
+    /// Standard descriptor that is the session's terminal
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u8).range(0..3))]
+    pub terminal: u8,
+    /// Directory of the cgroup
+    #[arg(long)]
+    pub cgroup: PathBuf,
+    /// How much the kernel is to prefer this process where it must end one for lack of memory
+    #[arg(long, allow_negative_numbers = true)]
+    pub oom_score_adj: Option<i16>,
+    /// The options of `tend`
+    #[arg(required = true, last = true)]
+    pub tend: Vec<OsString>,
+}
+
+/// Options of `tend`.
+#[derive(Debug, Args)]
+pub struct Tend {
+    /// Process id of the parent, which leads the session
+    #[arg(long)]
+    pub parent: u32,
+    /// Standard descriptor that is the session's terminal
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u8).range(0..3))]
+    pub terminal: u8,
+    /// Start the command in the terminal's foreground
+    #[arg(long)]
+    pub foreground: bool,
+    /// Descriptor of the pipe from which orders come
+    #[arg(long, value_name = "NUMBER")]
+    pub orders: u32,
+    /// Descriptor of the pipe that takes what is told of the command
+    #[arg(long, value_name = "NUMBER")]
+    pub news: u32,
+    /// Directory of the cgroup
+    #[arg(long)]
+    pub cgroup: PathBuf,
+    /// The options of `enter`
+    #[arg(required = true, last = true)]
+    pub enter: Vec<OsString>,
+}
+
 /// Options of `enter`.
 #[derive(Debug, Args)]
 pub struct Enter {
@@ -305,6 +359,12 @@ pub struct Enter {
     /// Process id of the parent, with which the command ends
     #[arg(long)]
     pub parent: u32,
+    /// Make a session for the command
+    #[arg(long)]
+    pub session: bool,
+    /// Come into the foreground of the terminal that is this standard descriptor
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u8).range(0..3))]
+    pub foreground: Option<u8>,
     /// Leave this descriptor open
     #[arg(long = "keep-fd", value_name = "NUMBER")]
     pub keep_descriptors: Vec<u32>,

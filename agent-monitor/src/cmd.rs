@@ -13,9 +13,11 @@ mod spare;
 mod status;
 
 use std::io::IsTerminal;
+use std::os::fd::BorrowedFd;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use tokio::runtime::{Builder, Runtime};
 use tracing_subscriber::filter::LevelFilter;
 
@@ -33,8 +35,10 @@ pub fn execute(cli: Cli) -> ExitCode {
         Command::Run(_) => RUN_FAILED,
         _ => FAILED,
     };
-    // These two run inside an agent's cgroup: no log, nothing but what they are for.
+    // These run inside an agent's cgroup or beside it: no log, nothing but what they are for.
     let result = match cli.command {
+        Command::Lead(options) => return run::lead(&options),
+        Command::Tend(options) => return run::tend(&options),
         Command::Enter(options) => return enter::enter(options),
         Command::Canary(options) => return canary::canary(&options),
         command => {
@@ -63,7 +67,9 @@ fn dispatch(command: Command, global: &Global) -> Result<u8> {
         Command::Agents(command) => agents::agents(&config()?, command),
         Command::Policy(command) => policy::policy(command, config),
         Command::Events(options) => events::events(&config()?, &options),
-        Command::Enter(_) | Command::Canary(_) => unreachable!("these two were run before"),
+        Command::Lead(_) | Command::Tend(_) | Command::Enter(_) | Command::Canary(_) => {
+            unreachable!("these were run before")
+        }
     }
 }
 
@@ -71,6 +77,28 @@ fn dispatch(command: Command, global: &Global) -> Result<u8> {
 /// the thread that started it lives as long as we do.
 fn small_runtime() -> Result<Runtime> {
     Builder::new_current_thread().enable_all().build().context("cannot start a runtime")
+}
+
+/// Standard input, output or error, by its number.
+fn standard(number: u8) -> BorrowedFd<'static> {
+    match number {
+        0 => rustix::stdio::stdin(),
+        1 => rustix::stdio::stdout(),
+        _ => rustix::stdio::stderr(),
+    }
+}
+
+/// Ends this process when the process that started it ends.
+///
+/// # Errors
+/// That one is gone already.
+fn end_with(parent: u32) -> Result<()> {
+    // Checked after it was asked for: it may have ended before.
+    let tied = set_parent_process_death_signal(Some(Signal::KILL));
+    if tied.is_err() || getppid().is_none_or(|found| found.as_raw_nonzero().get().unsigned_abs() != parent) {
+        bail!("the process that started this one is gone");
+    }
+    Ok(())
 }
 
 fn use_color(global: &Global) -> bool {

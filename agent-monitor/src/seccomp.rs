@@ -1,7 +1,7 @@
 //! The filter that an agent's process carries from its first instruction: system calls that its policy does not allow fail
 //! before anything happens.
 //!
-//! Built from the policy's image by the function that decides in the kernel, and installed by `enter`. This and the hand-over
+//! Built from the policy's image by the function that decides in the kernel, and installed by `enter` (by `lead` another). This and the hand-over
 //! in `enter` are the only system calls outside of `bpf` that need unsafe code: no safe interface installs a filter without
 //! `no_new_privs`, see docs/decisions/0008.
 
@@ -57,6 +57,13 @@ impl Filter {
             foreign: view.allows_syscall(Abi::I386, 0),
             audit: mode == Mode::Audit,
         })
+    }
+
+    /// The filter that lets nothing pass but these calls.
+    pub fn only(calls: &[i64]) -> Self {
+        let mut numbers: Vec<u16> = calls.iter().filter_map(|call| u16::try_from(*call).ok()).collect();
+        numbers.sort_unstable();
+        Self { allowed: Numbers(numbers), foreign: false, audit: false }
     }
 
     /// The names of the calls that are allowed.

@@ -10,6 +10,7 @@ pub mod process;
 pub mod records;
 pub mod run;
 pub mod scene;
+pub mod terminal;
 pub mod wait;
 
 pub use cycle::{Cycle, builtin, capability, privilege, record};
@@ -17,6 +18,7 @@ pub use mount::Mount;
 pub use process::Process;
 pub use run::{Group, Scenario, skip};
 pub use scene::Scene;
+pub use terminal::Terminal;
 
 /// How a scenario ended: an error is a failure, or a skip (see [`run::skip`]).
 pub type Outcome = anyhow::Result<()>;

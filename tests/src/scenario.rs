@@ -38,6 +38,7 @@ mod sockets;
 mod survival;
 mod syscalls;
 mod tasks;
+mod terminal;
 mod unix;
 mod upgrade;
 
@@ -82,6 +83,8 @@ pub const ALL: &[&[Scenario]] = &[
     run::ALONE,
     lack_of_memory::ALL,
     lack_of_memory::ALONE,
+    terminal::ALL,
+    terminal::ALONE,
     syscalls::ALL,
     syscalls::ALONE,
     misses::ALONE,

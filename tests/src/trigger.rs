@@ -20,6 +20,7 @@ mod resource;
 mod ring;
 mod sys;
 mod task;
+mod terminal;
 mod transfer;
 mod unix;
 pub mod words;
@@ -41,6 +42,7 @@ const TABLES: &[&[Row]] = &[
     network::STEPS,
     unix::STEPS,
     task::STEPS,
+    terminal::STEPS,
     power::STEPS,
     load::STEPS,
     mount::STEPS,

@@ -16,9 +16,12 @@ use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::thread;
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+use nix::sys::signal::{SigSet, Signal};
+use rustix::process::{getpgrp, setsid};
+use rustix::termios::tcsetpgrp;
 
 use super::spare::give_back;
+use super::{end_with, standard};
 use crate::cli::{Enter, RUN_FAILED};
 use crate::seccomp::{Filter, install};
 
@@ -37,7 +40,7 @@ const FAILED: u32 = 3;
 static EXEC_ERRNO: AtomicI32 = AtomicI32::new(0);
 
 /// Writing to it moves a process into its cgroup.
-const MEMBERS: &str = "cgroup.procs";
+pub const MEMBERS: &str = "cgroup.procs";
 
 /// Executes the command; comes back only where that failed.
 pub fn enter(options: Enter) -> ExitCode {
@@ -45,9 +48,9 @@ pub fn enter(options: Enter) -> ExitCode {
         return fail(RUN_FAILED, "no command is given");
     };
     // The programs in the kernel live no longer than the process that loaded them, so neither may the command.
-    let tied = set_parent_process_death_signal(Some(Signal::KILL));
-    if tied.is_err() || getppid().is_none_or(|parent| parent.as_raw_nonzero().get().unsigned_abs() != options.parent) {
-        return fail(RUN_FAILED, "the process that started this one is gone");
+    let apart = end_with(options.parent).and_then(|()| apart(options.session, options.foreground));
+    if let Err(error) = apart {
+        return fail(RUN_FAILED, &format!("{error:#}"));
     }
     // While this is still the monitor: whether an agent may write there is the policy's to say.
     if let Some(score) = options.oom_score_adj
@@ -122,6 +125,22 @@ fn move_and_watch(cgroup: &Path, program: &std::ffi::OsStr) {
     end(code, &format!("cannot execute {}: {what}", program.display()));
 }
 
+/// Makes a session, or comes into the foreground of the session's terminal: the command must have neither the terminal nor
+/// the process group of who started it, for the kernel lets it send signals to both.
+fn apart(session: bool, foreground: Option<u8>) -> Result<()> {
+    if session {
+        setsid().context("cannot make a session for the command")?;
+    }
+    if let Some(number) = foreground {
+        // Who comes from the background is stopped by this signal, but not where it is blocked.
+        let stop = SigSet::from_iter([Signal::SIGTTOU]);
+        stop.thread_block().context("cannot block a signal")?;
+        tcsetpgrp(standard(number), getpgrp()).context("cannot come into the foreground of the command's terminal")?;
+        stop.thread_unblock().context("cannot unblock a signal")?;
+    }
+    Ok(())
+}
+
 /// Moves this process into a cgroup.
 pub fn join(cgroup: &Path) -> std::io::Result<()> {
     fs::write(cgroup.join(MEMBERS), std::process::id().to_string())
@@ -129,7 +148,7 @@ pub fn join(cgroup: &Path) -> std::io::Result<()> {
 
 /// Closes every descriptor but the standard ones and those that are kept: what it refers to was opened outside of the
 /// agent, so no rule was asked.
-fn close_others(kept: &[u32]) -> Result<()> {
+pub fn close_others(kept: &[u32]) -> Result<()> {
     const STANDARD: u32 = 3;
     const LIST: &str = "/proc/self/fd";
     let entries = fs::read_dir(LIST).with_context(|| format!("list {LIST}"))?;

@@ -2,9 +2,17 @@
 //! loaded here, for as long as the command runs.
 
 mod child;
+mod job;
+mod lead;
 mod local;
+mod pty;
+mod relay;
 mod remote;
 mod report;
+mod session;
+mod signals;
+mod tend;
+mod terminal;
 
 use agent_monitor_common::class::Mode;
 use anyhow::{Result, bail};
@@ -13,8 +21,10 @@ use super::{policy::indented, small_runtime};
 use crate::cli::Run;
 use crate::config::Config;
 use crate::record::Counts;
+pub use lead::lead;
 use report::Report;
 pub use report::describe;
+pub use tend::tend;
 
 /// How the command ended, and what was seen of it.
 struct Ended {

@@ -120,7 +120,7 @@ async fn agent(
 
 async fn command(options: &Run, filter: &Filter, started: &mut Started, agent: &Agent) -> Result<(u8, u32)> {
     let directory = started.node.directory.clone();
-    let mut running = child::start(&directory.hierarchy.directory(&agent.cgroup), filter, options)?;
+    let mut running = child::start(&directory.hierarchy.directory(&agent.cgroup), filter, options).await?;
     let pid = running.pid;
     let insist = || {
         if let Err(error) = directory.hierarchy.kill(&agent.cgroup) {

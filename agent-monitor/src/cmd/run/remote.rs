@@ -69,7 +69,7 @@ async fn follow_and_run(
     let follower = Follower::start(lines, record);
     let cgroup = agent.cgroup.clone().context("the daemon made an agent without a cgroup")?;
     let filter = agent.filter.as_ref().context("the daemon made an agent without a filter for system calls")?;
-    let mut running = child::start(&hierarchy.directory(&cgroup), filter, options)?;
+    let mut running = child::start(&hierarchy.directory(&cgroup), filter, options).await?;
     let insist = || {
         if let Err(error) = hierarchy.kill(&cgroup) {
             tracing::warn!(%error, "cannot kill the agent");
