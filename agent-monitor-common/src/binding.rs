@@ -1,4 +1,4 @@
-//! Bindings (which cgroup is which agent's) and the settings that the kernel programs read at run time.
+//! Bindings (which cgroup is which agent's).
 
 /// Value of the map `BINDINGS`, keyed by cgroup id (`u64`). Written by the daemon and, for new child cgroups, by the
 /// kernel program on `cgroup_mkdir`; read by the gate of each hook.
@@ -47,19 +47,6 @@ pub mod flags {
     pub const ANNOUNCE_CHILDREN: u32 = 1;
 }
 
-/// The only value of the map `SETTINGS`. Written by the daemon, except `bindings_lost`; read by all programs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub struct Settings {
-    /// Cgroup id of the agents root; 0 where there is none.
-    pub root_id: u64,
-    /// Depth of the agents root in the hierarchy.
-    pub root_level: u32,
-    /// How many cgroups should have a binding and could not get one. While it is not 0, a task below the agents root
-    /// without a binding is denied everything.
-    pub bindings_lost: u32,
-}
-
 /// First number of agents that the kernel program on `cgroup_mkdir` makes; the daemon's own are lower.
 pub const FIRST_KERNEL_AGENT: u32 = 1 << 31;
 
@@ -68,4 +55,3 @@ pub const EMPTY_SLOT: u32 = 0;
 
 #[cfg(not(feature = "other-layout"))]
 const _: () = assert!(size_of::<Binding>() == 16);
-const _: () = assert!(size_of::<Settings>() == 16);

@@ -70,6 +70,7 @@ macro_rules! kernel_fields {
             NSPROXY_MOUNTS, "nsproxy", "mnt_ns", "the mount namespace of a task";
             TASK_TGID, "task_struct", "tgid", "the process id";
             TASK_PID, "task_struct", "pid", "the thread id";
+            TASK_COMM, "task_struct", "comm", "the name of a thread";
             TASK_GROUP_LEADER, "task_struct", "group_leader", "the first thread of a process";
             TASK_PARENT, "task_struct", "real_parent", "the parent process";
             TASK_START, "task_struct", "start_boottime", "the start of a task";

@@ -15,6 +15,8 @@ pub enum Attach {
     LsmForms([u8; 2]),
     /// Program on a cgroup's socket addresses, attached to the root of the hierarchy.
     CgroupSockAddr,
+    /// Program on what leaves from a cgroup's sockets, attached to the root of the hierarchy.
+    CgroupEgress,
     /// BTF tracepoint of this name with this many parameters.
     Tracepoint(u8),
     /// The same, attached only while the policy of some agent asks for it.
@@ -101,7 +103,7 @@ macro_rules! hooks {
     };
 }
 
-use Attach::{CgroupSockAddr, Lsm, LsmForms, Tracepoint, TracepointOnRequest};
+use Attach::{CgroupEgress, CgroupSockAddr, Lsm, LsmForms, Tracepoint, TracepointOnRequest};
 use Class::{Capability, Exec, File, Network, Privilege, Syscall};
 
 hooks! {
@@ -153,6 +155,7 @@ hooks! {
     Sendmsg6 = 33, "sendmsg6", CgroupSockAddr, Some(Network), "unconnected UDP send over IPv6";
     Bind4 = 34, "bind4", CgroupSockAddr, Some(Network), "bind over IPv4";
     Bind6 = 35, "bind6", CgroupSockAddr, Some(Network), "bind over IPv6";
+    SkbEgress = 37, "skb_egress", CgroupEgress, Some(Network), "packets that leave with a source route or a routing header";
     PtraceAccessCheck = 40, "ptrace_access_check", Lsm(2), Some(Privilege), "tracing, and reading another process's memory and /proc entries";
     TaskKill = 41, "task_kill", Lsm(4), Some(Privilege), "sending of signals";
     Capable = 42, "capable", Lsm(4), Some(Capability), "use of a capability, in any user namespace";

@@ -13,7 +13,7 @@ fn the_page_about_hooks_says_what_the_table_says() {
     for hook in HOOKS {
         let kind = match hook.attach {
             Attach::Lsm(_) | Attach::LsmForms(_) => "LSM",
-            Attach::CgroupSockAddr => "cgroup",
+            Attach::CgroupSockAddr | Attach::CgroupEgress => "cgroup",
             Attach::Tracepoint(_) => "tracepoint",
             Attach::TracepointOnRequest(_) => "tracepoint, on request",
         };

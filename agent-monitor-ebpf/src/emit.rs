@@ -1,7 +1,7 @@
 //! Telling: counters and events.
 
 use crate::image::Text;
-use crate::kernel::{self, Kernel, load};
+use crate::kernel::{self, Kernel, address, load, read};
 use crate::maps::{AGENTS, COUNTERS, DENIALS, SEQUENCES, TELEMETRY};
 use crate::scratch::Scratch;
 use crate::task::{current, process};
@@ -9,9 +9,7 @@ use agent_monitor_common::class::{CLASSES, Reason, Verdict};
 use agent_monitor_common::counter::{self, AgentCounters};
 use agent_monitor_common::event::{EVENT_VERSION, EventHeader, HEADER_BYTES};
 use agent_monitor_common::limit::PATH_BYTES;
-use aya_ebpf::helpers::generated::{
-    bpf_get_current_comm, bpf_get_current_uid_gid, bpf_ktime_get_boot_ns, bpf_probe_read_kernel, bpf_ringbuf_output,
-};
+use aya_ebpf::helpers::generated::{bpf_ktime_get_boot_ns, bpf_probe_read_kernel, bpf_ringbuf_output};
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 /// Adds 1 to a counter that others may add to at the same time.
@@ -95,10 +93,9 @@ pub fn fill(header: &mut EventHeader, hook: u16, kind: u8, cgroup: u64) {
     header.pid = process(task);
     header.tid = load(task, &kernel::TASK_PID);
     header.parent_pid = process(parent);
-    // SAFETY: the helper takes nothing.
-    header.uid = unsafe { bpf_get_current_uid_gid() } as u32;
-    // SAFETY: the helper writes at most the length given.
-    unsafe { bpf_get_current_comm((&raw mut header.comm).cast(), 16) };
+    // Not by the helpers for user and name, which programs on packets lack.
+    header.uid = load(load(task, &kernel::TASK_CRED), &kernel::CRED_UID);
+    header.comm = read(address(task, &kernel::TASK_COMM));
 }
 
 /// A header with nothing in it, to be filled.

@@ -30,6 +30,7 @@ mod power;
 mod ptrace_access_check;
 mod ptrace_traceme;
 mod sctp_bind_connect;
+mod skb_egress;
 mod sock_addr;
 mod socket_bind;
 mod socket_connect;

@@ -1,7 +1,7 @@
 //! All maps of the kernel programs.
 
 use crate::scratch::Scratch;
-use agent_monitor_common::binding::{Binding, Settings};
+use agent_monitor_common::binding::Binding;
 use agent_monitor_common::counter::{self, AgentCounters};
 use agent_monitor_common::limit;
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
@@ -37,9 +37,10 @@ pub static IMAGES_MEDIUM: ArrayOfMaps<Array<[u8; limit::IMAGE_SIZES[1]], 1>, { l
 pub static IMAGES_LARGE: ArrayOfMaps<Array<[u8; limit::IMAGE_SIZES[2]], 1>, { limit::POLICIES as usize }> =
     ArrayOfMaps::new();
 
-/// Settings. Written by the daemon, and `bindings_lost` by `cgroup_mkdir`.
+/// How many cgroups should have a binding and could not get one. While it is not 0, a task without a binding below a
+/// cgroup that has one is denied everything. Written by `cgroup_mkdir`; read by each hook's gate and by the daemon.
 #[btf_map]
-pub static SETTINGS: Array<Settings, 1> = Array::new();
+pub static BINDINGS_LOST: Array<u32, 1> = Array::new();
 
 /// Processes of the monitor: process id to start in clock ticks since boot. Written by the daemon.
 #[btf_map]

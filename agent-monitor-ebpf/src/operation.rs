@@ -20,6 +20,8 @@ use agent_monitor_common::hook::HookId;
 
 /// What a denied operation returns. The dynamic loader and `execvp` go on searching after EACCES but stop at EPERM.
 pub const EACCES: i32 = 13;
+/// What a send gets whose packet is dropped where it leaves; a program there can't choose.
+const EPERM: i32 = 1;
 
 /// An operation that is being judged.
 pub struct Operation<'a> {
@@ -157,7 +159,13 @@ pub fn guard(hook: HookId, class: Class, previous: i32, ask: impl FnOnce(&mut Op
     if previous != 0 {
         return earlier(previous);
     }
-    let (cgroup, slot, agent, audit, bound) = match gate::enter() {
+    guard_at(gate::enter(), hook, class, ask)
+}
+
+/// The same for whoever asks by another gate.
+#[inline(always)]
+pub fn guard_at(gate: Gate, hook: HookId, class: Class, ask: impl FnOnce(&mut Operation<'_>) -> bool) -> i32 {
+    let (cgroup, slot, agent, audit, bound) = match gate {
         Gate::Outside => return 0,
         Gate::Agent(binding, cgroup) => (cgroup, binding.slot, binding.agent, binding.mode == Mode::Audit as u32, true),
         Gate::Unbound(cgroup) => (cgroup, EMPTY_SLOT, 0, false, false),
@@ -250,9 +258,13 @@ fn conclude(scratch: &mut Scratch) -> u64 {
     let agent = (scratch.agent_and_slot >> 32) as u32;
     count_verdict(agent, scratch.header.class, verdict, reason, scratch.header.detail);
     fill(&mut scratch.header, about as u16, kind::OPERATION, scratch.cgroup);
-    // A tracepoint gives no errno.
-    let refused = denied && about as u16 != HookId::SysEnter as u16;
-    scratch.header.errno = if refused { EACCES as u16 } else { 0 };
+    let errno = match about as u16 {
+        // A tracepoint gives none.
+        hook if hook == HookId::SysEnter as u16 => 0,
+        hook if hook == HookId::SkbEgress as u16 => EPERM,
+        _ => EACCES,
+    };
+    scratch.header.errno = if denied { errno as u16 } else { 0 };
     scratch.header.agent = agent;
     scratch.header.slot = scratch.agent_and_slot as u32;
     scratch.header.verdict = verdict as u8;

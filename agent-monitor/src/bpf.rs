@@ -315,15 +315,6 @@ impl Programs {
         self.maps.counters()
     }
 
-    /// Says which cgroup is the agents root and how deep it lies. Below it a task without a binding is denied everything
-    /// once a binding could not be made.
-    ///
-    /// # Errors
-    /// The kernel refused the write.
-    pub fn set_root(&mut self, cgroup: u64, level: u32) -> Result<(), MapError> {
-        self.maps.set_root(cgroup, level)
-    }
-
     /// Protects a process of the monitor from agents' signals, whatever their policy says.
     ///
     /// # Errors

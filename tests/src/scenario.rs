@@ -27,6 +27,7 @@ mod races;
 mod resources;
 mod rights;
 mod ring;
+mod room;
 mod run;
 mod sessions;
 mod setuid;
@@ -88,6 +89,7 @@ pub const ALL: &[&[Scenario]] = &[
     syscalls::ALL,
     syscalls::ALONE,
     misses::ALONE,
+    room::ALONE,
     property::ALL,
     races::ALL,
     upgrade::ALL,

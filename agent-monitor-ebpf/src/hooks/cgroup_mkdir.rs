@@ -3,7 +3,7 @@
 
 use crate::emit::{EMPTY, count, fill, next, send};
 use crate::kernel::{self, Kernel, load};
-use crate::maps::{AGENTS, BINDINGS, SETTINGS};
+use crate::maps::{AGENTS, BINDINGS, BINDINGS_LOST};
 use crate::task::cgroup_id;
 use agent_monitor_common::binding::{FIRST_KERNEL_AGENT, flags};
 use agent_monitor_common::class::{Fault, Reason, Verdict};
@@ -49,9 +49,9 @@ fn cgroup_mkdir(ctx: BtfTracePointContext) -> i32 {
         event.verdict = Verdict::Deny as u8;
         event.reason = Reason::Fault as u8;
         event.detail = Fault::BindingNotCopied as u8;
-        if let Some(settings) = SETTINGS.get_ptr_mut(0) {
+        if let Some(lost) = BINDINGS_LOST.get_ptr_mut(0) {
             // SAFETY: the pointer is to a map value.
-            unsafe { atomic_xadd::<u32, u32, { AtomicOrdering::SeqCst }>(&raw mut (*settings).bindings_lost, 1) };
+            unsafe { atomic_xadd::<u32, u32, { AtomicOrdering::SeqCst }>(lost, 1) };
         }
     }
     send((&raw mut event).cast(), HEADER_BYTES as u64, binding.agent, !made);

@@ -6,7 +6,9 @@ use super::map::MapError;
 use agent_monitor_common::hook::{Attach, HOOKS, Hook};
 use agent_monitor_common::limit::{SCRATCH_CPUS, SCRATCH_PER_CPU};
 use aya::programs::links::{CgroupAttachMode, FdLink};
-use aya::programs::{BtfTracePoint, CgroupSockAddr, Lsm, Program, ProgramError, ProgramInfo};
+use aya::programs::{
+    BtfTracePoint, CgroupSkb, CgroupSkbAttachType, CgroupSockAddr, Lsm, Program, ProgramError, ProgramInfo,
+};
 use aya::{Ebpf, EbpfLoader};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -298,7 +300,7 @@ fn present(hook: &Hook, kernel: &Btf, options: &LoadOptions) -> Result<(), HookS
         Attach::Tracepoint(parameters) | Attach::TracepointOnRequest(parameters) => {
             ((format!("tracepoint {}", hook.name), kernel.tracepoint_parameters(hook.name)), [parameters; 2])
         }
-        Attach::CgroupSockAddr => return Ok(()),
+        Attach::CgroupSockAddr | Attach::CgroupEgress => return Ok(()),
     };
     match found {
         None => Err(HookStatus::Missing(format!("this kernel has no {what}"))),
@@ -329,6 +331,7 @@ fn load(program: Option<&mut Program>, hook: &Hook, btf: &aya::Btf) -> Result<()
             <&mut BtfTracePoint>::try_from(program)?.load(hook.name, btf)
         }
         Attach::CgroupSockAddr => <&mut CgroupSockAddr>::try_from(program)?.load(),
+        Attach::CgroupEgress => <&mut CgroupSkb>::try_from(program)?.load(),
     }
 }
 
@@ -340,6 +343,14 @@ fn size(info: &ProgramInfo) -> ProgramSize {
         verified_instructions: info.verified_instruction_count(),
         translated_instructions: info.size_translated().map(|bytes| bytes / INSTRUCTION_BYTES),
     }
+}
+
+/// A link to a cgroup always stands beside others; the kernel takes no flags with it (`cgroup_bpf_link_attach()` in
+/// kernel/bpf/cgroup.c), and `Single` is aya's word for none.
+const BESIDE_OTHERS: CgroupAttachMode = CgroupAttachMode::Single;
+
+fn not_a_link(error: aya::programs::links::LinkError) -> ProgramError {
+    ProgramError::IOError(io::Error::other(error))
 }
 
 /// Attaches a program. It is detached when the link is dropped, or when the link's pin is removed.
@@ -354,10 +365,13 @@ fn attach_one(object: &mut Ebpf, hook: &Hook, cgroup: &File) -> Result<FdLink, P
         Attach::Tracepoint(_) | Attach::TracepointOnRequest(_) => attach_tracepoint(program.try_into()?),
         Attach::CgroupSockAddr => {
             let program = <&mut CgroupSockAddr>::try_from(program)?;
-            // A link to a cgroup always stands beside others; the kernel takes no flags with it
-            // (`cgroup_bpf_link_attach()` in kernel/bpf/cgroup.c), and `Single` is aya's word for none.
-            let link = program.attach(cgroup, CgroupAttachMode::Single)?;
-            FdLink::try_from(program.take_link(link)?).map_err(|error| ProgramError::IOError(io::Error::other(error)))
+            let link = program.attach(cgroup, BESIDE_OTHERS)?;
+            FdLink::try_from(program.take_link(link)?).map_err(not_a_link)
+        }
+        Attach::CgroupEgress => {
+            let program = <&mut CgroupSkb>::try_from(program)?;
+            let link = program.attach(cgroup, CgroupSkbAttachType::Egress, BESIDE_OTHERS)?;
+            FdLink::try_from(program.take_link(link)?).map_err(not_a_link)
         }
     }
 }

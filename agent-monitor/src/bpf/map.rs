@@ -92,7 +92,7 @@ type BindingNumbers = [u32; size_of::<Binding>() / size_of::<u32>()];
 pub struct Maps {
     bindings: HashMap<MapData, u64, BindingNumbers>,
     agents: HashMap<MapData, u32, AgentNumbers>,
-    settings: Array<MapData, [u32; 4]>,
+    bindings_lost: Array<MapData, u32>,
     monitors: HashMap<MapData, u32, u64>,
     counters: PerCpuArray<MapData, u64>,
     capacities: [u32; 3],
@@ -115,7 +115,7 @@ impl Maps {
             bindings: typed(bindings, "BINDINGS")?,
             agents: typed(agents, "AGENTS")?,
             monitors: typed(monitors, "MONITORS")?,
-            settings: open(source, "SETTINGS")?,
+            bindings_lost: open(source, "BINDINGS_LOST")?,
             counters: open(source, "COUNTERS")?,
             capacities,
             base: std::collections::HashMap::new(),
@@ -137,8 +137,7 @@ impl Maps {
 
     /// How many cgroups could not be bound.
     pub fn bindings_lost(&self) -> Result<u32, MapError> {
-        let settings = self.settings.get(&0, 0).map_err(|error| MapError::new("SETTINGS", "read", chain(&error)))?;
-        Ok(settings[3])
+        self.bindings_lost.get(&0, 0).map_err(|error| MapError::new("BINDINGS_LOST", "read", chain(&error)))
     }
 
     pub fn bind(&mut self, cgroup: u64, binding: Binding) -> Result<(), MapError> {
@@ -184,14 +183,6 @@ impl Maps {
             Ok(values.iter().sum())
         };
         (0..counter::COUNTERS).map(total).collect::<Result<_, _>>().map(Counters)
-    }
-
-    pub fn set_root(&mut self, cgroup: u64, level: u32) -> Result<(), MapError> {
-        let old = self.settings.get(&0, 0).map_err(|error| MapError::new("SETTINGS", "read", chain(&error)))?;
-        let [low, high] = [cgroup as u32, (cgroup >> 32) as u32];
-        self.settings
-            .set(0, [low, high, level, old[3]], 0)
-            .map_err(|error| MapError::new("SETTINGS", "write", chain(&error)))
     }
 
     pub fn protect(&mut self, pid: u32) -> Result<(), MapError> {

@@ -92,7 +92,7 @@ pub fn copy_before(earlier: &Pins, pins: &Pins) -> Result<(), LoadError> {
             }
         }
     }
-    for name in ["SETTINGS", "SEQUENCES"] {
+    for name in ["BINDINGS_LOST", "SEQUENCES"] {
         if let Some((old, new)) = unshared(earlier, pins, name)? {
             copy_array(&old, &new, name).map_err(|error| MapError::new(name, "copy", error))?;
         }

@@ -36,7 +36,7 @@ pub(super) const MAPS: [&str; 13] = [
     "IMAGES_SMALL",
     "IMAGES_MEDIUM",
     "IMAGES_LARGE",
-    "SETTINGS",
+    "BINDINGS_LOST",
     "MONITORS",
     "IPC_OBJECTS",
     "COUNTERS",

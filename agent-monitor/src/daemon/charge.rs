@@ -22,7 +22,6 @@ impl Daemon {
         let path = self.config.agents_root.clone();
         let root = self.node.directory.hierarchy.make_or_look_up(&path);
         let root = root.with_context(|| format!("cannot make the agents root {path}"))?;
-        self.node.programs.set_root(root.id, root.level()).context("cannot tell the kernel the agents root")?;
         // The root first: what is made in it from now on is bound by the kernel.
         let known = self.node.directory.table().by_cgroup(root.id).map(|agent| (agent.number, agent.origin));
         match known {

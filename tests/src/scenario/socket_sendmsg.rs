@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use serde_json::json;
 
 use super::socket_connect::internet;
+use crate::harness::process::shown;
 use crate::harness::{Cycle, Outcome, Process, Scenario, Scene, builtin, record, skip};
 use crate::{scenarios, step};
 
@@ -17,6 +18,7 @@ pub const ALL: &[Scenario] = scenarios![Node:
     a_datagram_socket_gets_no_port_by_a_send_to_nobody,
     a_socket_made_before_binding_reaches_no_denied_address,
     nothing_is_sent_by_way_of_other_addresses,
+    no_packet_leaves_with_a_route_that_no_hook_was_asked_for,
     a_raw_socket_reaches_no_denied_address,
 ];
 
@@ -132,6 +134,31 @@ fn nothing_is_sent_by_way_of_other_addresses(scene: &mut Scene<'_>) -> Outcome {
         .denied(step!("socket", "2", "3", "255"), builtin("socket_create", &["create"], json!({}), "source-route"))
         .allowed(step!("sendto", "udp", "127.0.0.1:9"))
         .run(scene, spec)
+}
+
+/// For the second message to the same address of one `sendmmsg` the kernel asks no LSM hook.
+fn no_packet_leaves_with_a_route_that_no_hook_was_asked_for(scene: &mut Scene<'_>) -> Outcome {
+    let spec = "network:\n  - {allow: [create], sockets: [inet, inet6, inet-raw, inet6-raw]}\n  \
+                - {allow: [connect, send], to: {addresses: [\"127.0.0.1\", \"::1\"]}}\ncapabilities:\n  - {allow: [CAP_NET_RAW]}\n";
+    let mut expected = builtin("skb_egress", &["send"], json!({}), "source-route");
+    expected["errno"] = json!("EPERM");
+    let mut outsider = Process::start()?;
+    let mut cycle = Cycle::new();
+    for step in [
+        step!("send-second-routed", "udp", "127.0.0.1:9"),
+        step!("send-second-routed", "raw4", "127.0.0.1:0"),
+        step!("send-second-routed", "udp", "[::1]:9"),
+        step!("send-second-routed", "raw6", "[::1]:0"),
+    ] {
+        let (errno, _) = outsider.run(&step)?;
+        if errno == libc::ECANCELED && step.concat().contains(&b'[') {
+            println!("without {}: this kernel puts no such header (CONFIG_IPV6_MIP6)", shown(&step));
+            continue;
+        }
+        anyhow::ensure!(errno == 0, "{} gives an outsider errno {errno}", shown(&step));
+        cycle = cycle.prepared(|| (), step, libc::ECANCELED, vec![expected.clone()]);
+    }
+    cycle.allowed(step!("sendmmsg", "udp", "127.0.0.1:9")).run(scene, spec)
 }
 
 fn a_raw_socket_reaches_no_denied_address(scene: &mut Scene<'_>) -> Outcome {

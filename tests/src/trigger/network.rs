@@ -138,6 +138,7 @@ pub const STEPS: &[super::Row] = &[
         check(unsafe { libc::connect(socket.as_raw_fd(), family.as_ptr().cast(), 16) })
     }),
     ("send-routed", |_, words| routed(words)),
+    ("send-second-routed", |_, words| second_routed(words)),
     ("listen-unbound", |_, words| listen(&of_protocol("tcp", words.text(1) == "6")?)),
 ];
 
@@ -248,16 +249,47 @@ fn segments() -> Vec<u8> {
     header
 }
 
+/// Sends two messages to one address by one call, the second with a control message that sets a route. ECANCELED where
+/// only the first was sent: the kernel does not tell why.
+fn second_routed(words: &Words) -> Done {
+    let v6 = is_v6(words, 2);
+    let socket = of_protocol(&words.text(1), v6)?;
+    let (mut name, length) = address(&words.text(2));
+    // For mobile hosts (RFC 6275): next header, length, type 2, one segment left, ::1.
+    let header = [[0_u8, 2, 2, 1, 0, 0, 0, 0], [0; 8], [0, 0, 0, 0, 0, 0, 0, 1]].concat();
+    let mut control = control(v6, if v6 { header } else { vec![131, 7, 4, 127, 0, 0, 2] });
+    let mut byte = *b"x";
+    let mut piece = libc::iovec { iov_base: byte.as_mut_ptr().cast(), iov_len: 1 };
+    // SAFETY: numbers and pointers, for which 0 is a value.
+    let mut messages: [libc::mmsghdr; 2] = unsafe { zeroed() };
+    for message in &mut messages {
+        message.msg_hdr.msg_name = (&raw mut name).cast();
+        message.msg_hdr.msg_namelen = length;
+        message.msg_hdr.msg_iov = &raw mut piece;
+        message.msg_hdr.msg_iovlen = 1;
+    }
+    messages[1].msg_hdr.msg_control = control.as_mut_ptr().cast();
+    messages[1].msg_hdr.msg_controllen = control.len();
+    // SAFETY: everything that the messages point to lives during the call.
+    let sent = check(unsafe { libc::sendmmsg(socket.as_raw_fd(), messages.as_mut_ptr(), 2, 0) } as i64)?;
+    if sent == 2 { Ok(0) } else { Err(libc::ECANCELED) }
+}
+
+/// A control message that sets a route.
+fn control(v6: bool, route: Vec<u8>) -> Vec<u8> {
+    let (level, kind) = if v6 { (libc::SOL_IPV6, IPV6_RTHDR) } else { (libc::SOL_IP, libc::IP_RETOPTS) };
+    let mut control = (16 + route.len()).to_ne_bytes().to_vec();
+    control.extend(level.to_ne_bytes().into_iter().chain(kind.to_ne_bytes()).chain(route));
+    control.resize(control.len().next_multiple_of(8), 0);
+    control
+}
+
 /// Sends with a control message that sets a route.
 fn routed(words: &Words) -> Done {
     let v6 = is_v6(words, 2);
     let socket = of_protocol(&words.text(1), v6)?;
     let (mut name, length) = address(&words.text(2));
-    let route = if v6 { segments() } else { vec![131, 7, 4, 127, 0, 0, 2] };
-    let (level, kind) = if v6 { (libc::SOL_IPV6, IPV6_RTHDR) } else { (libc::SOL_IP, libc::IP_RETOPTS) };
-    let mut control = (16 + route.len()).to_ne_bytes().to_vec();
-    control.extend(level.to_ne_bytes().into_iter().chain(kind.to_ne_bytes()).chain(route));
-    control.resize(control.len().next_multiple_of(8), 0);
+    let mut control = control(v6, if v6 { segments() } else { vec![131, 7, 4, 127, 0, 0, 2] });
     let mut byte = *b"x";
     let mut piece = libc::iovec { iov_base: byte.as_mut_ptr().cast(), iov_len: 1 };
     // SAFETY: numbers and pointers, for which 0 is a value.

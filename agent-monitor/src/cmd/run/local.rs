@@ -104,14 +104,8 @@ async fn agent(
         origin: Origin::Made,
     };
     let agent = node.make(&format!("{}/{id}", config.run_root), wanted)?;
-    let level = crate::bind::Cgroup { path: agent.cgroup.clone(), id: agent.identity.cgroup_id }.level();
-    let rooted =
-        node.programs.set_root(agent.identity.cgroup_id, level).context("cannot tell the kernel the agent's root");
     node.write().await;
-    let ran = match rooted {
-        Ok(()) => command(options, &filter, started, &agent).await,
-        Err(error) => Err(error),
-    };
+    let ran = command(options, &filter, started, &agent).await;
     let cleaned = clean(&mut started.node, &agent).await;
     let (code, pid) = ran?;
     let (killed, counts) = cleaned?;
