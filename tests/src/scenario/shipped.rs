@@ -89,6 +89,7 @@ fn a_coding_agent_reads_no_credentials(scene: &mut Scene<'_>) -> Outcome {
 }
 
 fn a_coding_agent_plants_nothing_that_others_run_later(scene: &mut Scene<'_>) -> Outcome {
+    // The home is a directory that the agent works in, so that it is these files alone that it may not change.
     let names = [
         "w/.git/hooks/pre-commit",
         "w/.git/config",
@@ -105,8 +106,10 @@ fn a_coding_agent_plants_nothing_that_others_run_later(scene: &mut Scene<'_>) ->
         "w/.husky/pre-commit",
         "w/.cargo/config.toml",
         "w/.gitlab-ci.yml",
-        "home/.bashrc",
-        "home/.profile",
+        "w/home/.bashrc",
+        "w/home/.profile",
+        "w/home/.config/autostart/x.desktop",
+        "w/home/.local/bin/git",
     ];
     let mut process = scene.process()?;
     for name in names {
@@ -115,7 +118,9 @@ fn a_coding_agent_plants_nothing_that_others_run_later(scene: &mut Scene<'_>) ->
     }
     let (plain, alias) = (scene.file("w/plain", "p"), scene.path("w/alias"));
     std::os::unix::fs::symlink(scene.path("w/.git"), &alias)?;
-    bind(scene)?;
+    let (workspace, home) = (scene.path("w"), scene.path("w/home"));
+    scene.bind_named("coding-agent", json!({"WORKSPACE": workspace, "HOME": home}))?;
+    process.works(&step!("open", home.join("notes"), "w,creat"), "in the home, bound")?;
     for (round, existing) in [false, true].into_iter().enumerate() {
         for name in names {
             let path = scene.path(name);
@@ -135,6 +140,8 @@ fn a_coding_agent_plants_nothing_that_others_run_later(scene: &mut Scene<'_>) ->
                 anyhow::ensure!(refused, "round {round}: {} gave errno {errno}", crate::harness::process::shown(&step));
             }
             anyhow::ensure!(fs::read(&path).ok() == before, "{name} was changed");
+            let hook = if existing { "file_open" } else { "path_mknod" };
+            scene.record(&json!({"operation": hook, "object": {"path": path}, "reason": "deny_rule", "errno": "EACCES"}))?;
         }
     }
     process.expect(&step!("open", alias.join("hooks/pre-push"), "w,creat"), EACCES, "through a link")?;
