@@ -81,6 +81,12 @@ macro_rules! kernel_fields {
             PID_TASKS, "pid", "tasks", "the tasks of an id";
             TASK_CRED, "task_struct", "cred", "the credentials that a task acts with";
             TASK_REAL_CRED, "task_struct", "real_cred", "a task's own credentials";
+            TASK_IO_URING, "task_struct", "io_uring", "whether a task has an io_uring";
+            VFSMOUNT_SB, "vfsmount", "mnt_sb", "the file system of a mount";
+            SOCK_IS_KERNEL, "sock", "sk_kern_sock", "whether a socket is the kernel's own";
+            SOCK_DEVICE, "sock", "__sk_common.skc_bound_dev_if", "the device that a socket sends by";
+            INET_SOURCE, "inet_sock", "inet_saddr", "the address that a socket sends from";
+            INET_DEVICE, "inet_sock", "uc_index", "the device that a socket sends to hosts by";
             TASK_CGROUPS, "task_struct", "cgroups", "the cgroups of a task";
             IATTR_VALID, "iattr", "ia_valid", "which attributes are changed";
             CRED_UID, "cred", "uid", "the user id of credentials";
@@ -107,6 +113,12 @@ macro_rules! kernel_fields {
 /// Fields of which a kernel has one or the other, by their symbols: the one that it lacks keeps [`MISSING`], and the
 /// programs know both ways.
 pub const EITHER: &[[&str; 2]] = &[["MOUNT_INSTANCE", "MOUNT_NEXT"]];
+
+/// Fields that a kernel may lack, by their symbols: one without io_uring.
+pub const OPTIONAL: &[&str] = &["TASK_IO_URING"];
+
+/// Bit fields of which the programs need the bit in its byte, by their symbols, with the symbols of the masks.
+pub const MASKS: &[(&str, &str)] = &[("SOCK_IS_KERNEL", "SOCK_IS_KERNEL_MASK")];
 
 macro_rules! list {
     ($($symbol:ident, $structure:literal, $member:literal, $purpose:literal;)+) => {

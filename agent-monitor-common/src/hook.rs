@@ -156,7 +156,9 @@ hooks! {
     Bind4 = 34, "bind4", CgroupSockAddr, Some(Network), "bind over IPv4";
     Bind6 = 35, "bind6", CgroupSockAddr, Some(Network), "bind over IPv6";
     SkbEgress = 37, "skb_egress", CgroupEgress, Some(Network), "packets that leave with a source route or a routing header";
+    SocketGetsockopt = 38, "socket_getsockopt", Lsm(3), Some(Network), "an option that receives: TCP_ZEROCOPY_RECEIVE";
     PtraceAccessCheck = 40, "ptrace_access_check", Lsm(2), Some(Privilege), "tracing, and reading another process's memory and /proc entries";
+    FileSendSigiotask = 82, "file_send_sigiotask", Lsm(3), Some(Privilege), "signals about files: none to the monitor";
     TaskKill = 41, "task_kill", Lsm(4), Some(Privilege), "sending of signals";
     Capable = 42, "capable", Lsm(4), Some(Capability), "use of a capability, in any user namespace";
     TaskAlloc = 43, "task_alloc", Lsm(2), Some(Privilege), "creation of a process: not in another cgroup";
@@ -206,10 +208,6 @@ hooks! {
 
 /// Hooks of the kernel on the way of what an agent may try that have no program, and who judges instead.
 pub const NOT_ATTACHED: &[(&str, &str)] = &[
-    (
-        "file_send_sigiotask",
-        "runs in whatever task an event meets; who gets the signals about a file is judged where it is said (`file_fcntl`, `file_ioctl`)",
-    ),
     ("inode_permission", "asked for every name of every path of every task; what it sees is judged where it is used"),
     ("inode_getattr", "asked for every stat; looking at a file's size and times is not judged"),
     ("task_fix_setuid", "another id than the task's own needs CAP_SETUID or CAP_SETGID, which `capable` judges first"),

@@ -42,7 +42,7 @@ privileges! {
     SignalAny = 2, "signal-any", "send a signal to any other process that is not the monitor's, or name another one as the receiver of a file's signals", [TaskKill, FileFcntl, FileIoctl], "CAP_KILL for a process of another user";
     IoUringSqpoll = 3, "io-uring-sqpoll", "have a kernel thread submit io_uring operations; needs `io-uring`, too", [UringSqpoll], "";
     UserNamespace = 4, "user-namespace", "make a user namespace", [UsernsCreate], "";
-    Mount = 5, "mount", "mount, move, change, unmount; pivot the root", [SbMount, MoveMount, SbUmount, SbPivotroot, Capable], "CAP_SYS_ADMIN";
+    Mount = 5, "mount", "mount, move, change, unmount; pivot the root; freeze or shut down a file system, watch all of one, decide about opens by others", [SbMount, MoveMount, SbUmount, SbPivotroot, Capable, FileIoctl, FileIoctlCompat, PathNotify], "CAP_SYS_ADMIN";
     Chroot = 6, "chroot", "change the root directory", [PathChroot], "CAP_SYS_CHROOT";
     Bpf = 7, "bpf", "every command of bpf(2) but those that get a program, map or link of others, which could be the monitor's", [Bpf], "CAP_BPF, and others by the kind of program";
     PerfEvents = 8, "perf-events", "open performance events", [PerfEventOpen], "CAP_PERFMON beyond what `kernel.perf_event_paranoid` gives to all";
@@ -56,13 +56,13 @@ privileges! {
     Quota = 16, "quota", "quotactl(2)", [Quotactl], "CAP_SYS_ADMIN to change, or to see another user's";
     RawIo = 17, "raw-io", "ports, physical memory, raw commands to devices: whatever asks for CAP_SYS_RAWIO", [Capable], "CAP_SYS_RAWIO";
     SetuidExec = 18, "setuid-exec", "execute a program that changes the effective user or group id or gains capabilities by its file", [BprmCredsFromFile], "";
-    IoUring = 20, "io-uring", "make an io_uring", [UringAllowed, InodeInitSecurityAnon], "";
+    IoUring = 20, "io-uring", "make an io_uring", [UringAllowed, InodeInitSecurityAnon], "on an overlay, those that copying a file up asks for: they are not told from the agent's own";
     IoUringCommand = 21, "io-uring-command", "send a command to a driver through io_uring; needs `io-uring`, too", [UringCmd], "";
     Userfaultfd = 22, "userfaultfd", "handle page faults of its own memory", [InodeInitSecurityAnon], "CAP_SYS_PTRACE beyond what `vm.unprivileged_userfaultfd` gives to all";
     Secretmem = 23, "secretmem", "make memory that the kernel itself does not see", [InodeInitSecurityAnon], "";
     ResourcesAny = 24, "resources-any", "change the limits, priority, scheduling or I/O priority of a process that is not the same agent's", [TaskSetrlimit, TaskSetnice, TaskSetioprio, TaskSetscheduler], "CAP_SYS_NICE, CAP_SYS_RESOURCE for a process of another user";
     IpcAny = 25, "ipc-any", "use System V memory, messages and semaphores that the same agent did not make", [IpcPermission, ShmShmctl, MsgQueueMsgctl, SemSemctl], "CAP_IPC_OWNER, CAP_SYS_ADMIN for those of another user";
-    Subvolumes = 26, "subvolumes", "make, copy and remove subvolumes of btrfs and bcachefs; a copy has each file under another name", [FileIoctl, FileIoctlCompat], "";
+    Subvolumes = 26, "subvolumes", "make, copy and remove subvolumes of btrfs and bcachefs, search the trees of btrfs or send them, copy by name on ocfs2; a copy has each file under another name", [FileIoctl, FileIoctlCompat], "";
     SetIdBits = 27, "set-id-bits", "make a file that changes the user or group id of whoever executes it", [PathChmod, PathMknod, FileOpen], "CAP_FSETID for a group that is not the task's";
     CoreDump = 40, "core-dump", "leave a core dump when a signal ends a process: a file, or a program that the kernel starts for it", [CredPrepare], "";
 }

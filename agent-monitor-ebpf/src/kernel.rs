@@ -16,6 +16,10 @@ macro_rules! declare {
 }
 agent_monitor_common::kernel_fields!(declare);
 
+/// The bit in the byte of [`SOCK_IS_KERNEL`].
+#[unsafe(no_mangle)]
+pub static SOCK_IS_KERNEL_MASK: u32 = MISSING;
+
 /// Size of `struct upid`.
 #[unsafe(no_mangle)]
 pub static UPID_BYTES: u32 = MISSING;

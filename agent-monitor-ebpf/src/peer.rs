@@ -1,7 +1,7 @@
 //! Whom a socket talks to, judged at each send and receive: it may have been made or connected by somebody else, or under
 //! another policy.
 
-use crate::kernel::{self, Kernel, address, load, read};
+use crate::kernel::{self, Kernel, address, load, offset, read};
 use crate::operation::Operation;
 use crate::path::operand;
 use crate::scratch::reload;
@@ -12,6 +12,12 @@ use agent_monitor_common::name::{SOCKET, socket_kind};
 
 const SOCK_STREAM: u16 = 1;
 const SOCK_DGRAM: u16 = 2;
+
+/// Whether a socket is the kernel's own, which network file systems use in the task of whoever reads and writes.
+#[inline(always)]
+pub fn is_kernels(sk: Kernel) -> bool {
+    load::<u8>(sk, &kernel::SOCK_IS_KERNEL) & offset(&kernel::SOCK_IS_KERNEL_MASK) as u8 != 0
+}
 
 impl Operation<'_> {
     /// Judges the use of a socket of any family by whom it is connected to, or by the right to have it; `false` where

@@ -67,6 +67,30 @@ impl Endpoint {
         self
     }
 
+    /// The same as a destination of a socket. From one with an address or a device of its own, or that a message gives one,
+    /// the unspecified address leads to that host's own address there (`ip_route_output_key_hash_rcu()` in
+    /// `net/ipv4/route.c`): it is judged as what it is, and only a rule for all addresses allows it. From an IPv6 socket with
+    /// a mapped address it is the IPv4 loopback address.
+    #[inline(always)]
+    pub fn destination_of(mut self, sk: Kernel, with_control: bool) -> Self {
+        if self.v4 {
+            let device: u32 = load(sk, &kernel::SOCK_DEVICE);
+            // VERIFIER: a `struct inet_sock` is more than the `struct sock` that it knows.
+            let source: u32 = read(address(sk, &kernel::INET_SOURCE));
+            let unicast: u32 = read(address(sk, &kernel::INET_DEVICE));
+            let elsewhere = device != 0 || unicast != 0 || with_control || (source != 0 && source != LOOPBACK);
+            if self.address[3] == 0 && elsewhere {
+                return self;
+            }
+        } else if self.unspecified() && load::<u16>(sk, &kernel::SOCK_FAMILY) == AF_INET6 {
+            let source: [u32; 4] = read(address(sk, &kernel::SOCK_LOCAL_V6));
+            if source[2] == MAPPED {
+                self = Self { address: [0, 0, MAPPED, 0], v4: true, ..self };
+            }
+        }
+        self.destination()
+    }
+
     /// The endpoint in a `struct sockaddr` of the kernel.
     /// `unspecified` is the family that `AF_UNSPEC` stands for.
     // VERIFIER: results come in `found`, see `operation.rs`.
@@ -190,16 +214,25 @@ impl Operation<'_> {
     }
 
     /// Judges `access` to the endpoint in a `struct sockaddr` of the kernel; `false` for a family that is not judged by
-    /// address. `unspecified` is the family that `AF_UNSPEC` stands for.
+    /// address. `unspecified` is the family that `AF_UNSPEC` stands for; `from` the socket, and whether there are control
+    /// messages.
     #[inline(always)]
-    pub fn judge_sockaddr(&mut self, name: u64, length: u32, protocol: u32, unspecified: u16, access: u16) -> bool {
+    pub fn judge_sockaddr(
+        &mut self,
+        name: u64,
+        length: u32,
+        protocol: u32,
+        unspecified: u16,
+        access: u16,
+        from: (Kernel, bool),
+    ) -> bool {
         let mut endpoint = Endpoint::NONE;
         match Endpoint::of_sockaddr(name, length, protocol, unspecified, &mut endpoint) {
             Found::OtherFamily => return false,
             Found::Short => self.fault(Class::Network, access, Fault::AddressUnreadable),
             Found::Endpoint => {
                 let listen = access == network::LISTEN;
-                self.judge_endpoint(if listen { endpoint } else { endpoint.destination() }, access);
+                self.judge_endpoint(if listen { endpoint } else { endpoint.destination_of(from.0, from.1) }, access);
             }
         }
         true

@@ -5,6 +5,7 @@ use crate::kernel::{self, Kernel, address, load, offset, opaque, read};
 use crate::maps::{BINDINGS, MONITORS};
 use crate::scratch::{END, Scratch, reload};
 use agent_monitor_common::decide::OwnEntry;
+use agent_monitor_common::field::MISSING;
 use aya_ebpf::helpers::bpf_get_current_task_btf;
 use aya_ebpf::helpers::generated::{bpf_loop, bpf_task_pt_regs};
 
@@ -26,12 +27,14 @@ pub fn is_worker() -> bool {
 }
 
 /// Whether the kernel acts with other credentials on the task's behalf, as overlayfs does with those of whoever mounted
-/// it. A task can't bring that about by itself: access(2) only gives up rights. A worker of io_uring can, because it
-/// takes on the credentials that the task had when it submitted: what a worker does is always judged.
+/// it. A task can't bring that about by itself: access(2) only gives up rights. With io_uring it can: a worker, and the task
+/// where it goes on with a request that had to wait (`io_issue_sqe()` in `io_uring/io_uring.c`), take on the credentials
+/// that the task had when it submitted. What a worker or a task with a ring does is always judged.
 #[inline(always)]
 pub fn acts_for_others() -> bool {
     let task = current();
-    !is_worker() && load::<u64>(task, &kernel::TASK_CRED) != load::<u64>(task, &kernel::TASK_REAL_CRED)
+    let rings = offset(&kernel::TASK_IO_URING) != MISSING as usize && load::<u64>(task, &kernel::TASK_IO_URING) != 0;
+    !rings && !is_worker() && load::<u64>(task, &kernel::TASK_CRED) != load::<u64>(task, &kernel::TASK_REAL_CRED)
 }
 
 /// The number of the system call that the running task is in. A call of a foreign ABI has that ABI's number.
@@ -117,9 +120,15 @@ pub fn leader(task: Kernel) -> Kernel {
 /// The id of a task in its own, innermost pid namespace.
 #[inline(always)]
 pub fn id_in_own_namespace(task: Kernel) -> u32 {
+    id_in_namespace_of(task, task)
+}
+
+/// The id of a task in the innermost pid namespace of `other`, which must be the task's or above it.
+#[inline(always)]
+pub fn id_in_namespace_of(other: Kernel, task: Kernel) -> u32 {
     // Plain addresses, because the entry is one of an array without a length.
+    let level: u32 = read(read::<u64>(address(other, &kernel::TASK_THREAD_PID)) + offset(&kernel::PID_LEVEL) as u64);
     let pid: u64 = read(address(task, &kernel::TASK_THREAD_PID));
-    let level: u32 = read(pid + offset(&kernel::PID_LEVEL) as u64);
     let entry = pid
         + offset(&kernel::PID_NUMBERS) as u64
         + u64::from(level) * offset(&kernel::UPID_BYTES) as u64

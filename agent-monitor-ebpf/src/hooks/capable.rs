@@ -50,8 +50,8 @@ fn administer(operation: &mut Operation<'_>, call: u32) {
     match call {
         // swapon and swapoff; by the 32-bit ABI.
         167 | 168 | 87 | 115 => drop(power::judge(operation, Privilege::Swap)),
-        // open_tree, fsopen, fsmount, fspick, mount_setattr and open_tree_attr have one number in every ABI.
-        428 | 430 | 432 | 433 | 442 | 467 => drop(power::judge(operation, Privilege::Mount)),
+        // open_tree, fsopen, fsconfig, fsmount, fspick, mount_setattr and open_tree_attr have one number in every ABI.
+        428 | 430..=433 | 442 | 467 => drop(power::judge(operation, Privilege::Mount)),
         _ => {}
     }
 }

@@ -21,6 +21,12 @@ const FS_IOC_FSSETXATTR: u32 = 0x401c_5820;
 // The generation of a file, by its general number and by ext4's old one.
 const FS_IOC_SETVERSION: u32 = 0x4008_7602;
 const EXT4_IOC_SETVERSION_OLD: u32 = 0x4008_6604;
+const FS_IOC32_SETVERSION: u32 = 0x4004_7602;
+const EXT4_IOC32_SETVERSION_OLD: u32 = 0x4004_6604;
+// Stop a whole file system, for everybody; the number of the last is XFS's (`fs/xfs/libxfs/xfs_fs.h`), which others took.
+const FIFREEZE: u32 = 0xc004_5877;
+const FITHAW: u32 = 0xc004_5878;
+const XFS_IOC_GOINGDOWN: u32 = 0x8004_587d;
 /// Makes a file that may be read one that nobody can write any more (`include/uapi/linux/fsverity.h`).
 const FS_IOC_ENABLE_VERITY: u32 = 0x4080_6685;
 /// Decides how what is made in an empty directory is encrypted (`include/uapi/linux/fscrypt.h`).
@@ -38,6 +44,13 @@ const BTRFS_IOC_SNAP_DESTROY: u32 = 0x5000_940f;
 const BTRFS_IOC_SNAP_CREATE_V2: u32 = 0x5000_9417;
 const BTRFS_IOC_SUBVOL_CREATE_V2: u32 = 0x5000_9418;
 const BTRFS_IOC_SNAP_DESTROY_V2: u32 = 0x5000_943f;
+// Tell what is in files of any name.
+const BTRFS_IOC_TREE_SEARCH: u32 = 0xd000_9411;
+const BTRFS_IOC_TREE_SEARCH_V2: u32 = 0xc070_9411;
+const BTRFS_IOC_SEND: u32 = 0x4048_9426;
+const BTRFS_IOC_SEND_32: u32 = 0x4044_9426;
+/// Gives a file another name by names in the caller's memory (`fs/ocfs2/ocfs2_ioctl.h`).
+const OCFS2_IOC_REFLINK: u32 = 0x4018_6f04;
 // The same of bcachefs (`fs/bcachefs/bcachefs_ioctl.h`).
 const BCH_IOCTL_SUBVOLUME_CREATE: u32 = 0x4020_bc10;
 const BCH_IOCTL_SUBVOLUME_DESTROY: u32 = 0x4020_bc11;
@@ -76,6 +89,8 @@ fn judge(ctx: &LsmContext, hook: HookId, previous: i32) -> i32 {
         | FS_IOC_FSSETXATTR
         | FS_IOC_SETVERSION
         | EXT4_IOC_SETVERSION_OLD
+        | FS_IOC32_SETVERSION
+        | EXT4_IOC32_SETVERSION_OLD
         | FS_IOC_ENABLE_VERITY
         | FS_IOC_SET_ENCRYPTION_POLICY
         | FAT_IOCTL_SET_ATTRIBUTES
@@ -98,8 +113,14 @@ fn judge(ctx: &LsmContext, hook: HookId, previous: i32) -> i32 {
         | BTRFS_IOC_SNAP_CREATE_V2
         | BTRFS_IOC_SUBVOL_CREATE_V2
         | BTRFS_IOC_SNAP_DESTROY_V2
+        | BTRFS_IOC_TREE_SEARCH
+        | BTRFS_IOC_TREE_SEARCH_V2
+        | BTRFS_IOC_SEND
+        | BTRFS_IOC_SEND_32
+        | OCFS2_IOC_REFLINK
         | BCH_IOCTL_SUBVOLUME_CREATE
         | BCH_IOCTL_SUBVOLUME_DESTROY => power(hook, previous, Privilege::Subvolumes),
+        FIFREEZE | FITHAW | XFS_IOC_GOINGDOWN => power(hook, previous, Privilege::Mount),
         FIOASYNC if is_device(ctx.arg(0)) => judge_owner(hook, previous, 0),
         TIOCSPGRP => guard(
             hook,

@@ -5,7 +5,7 @@ use super::{BPFFS_MAGIC, on_file_system};
 use crate::image::Text;
 use crate::kernel::{self, Kernel, address, load, offset};
 use crate::operation::{Operation, guard};
-use crate::path::{Named, internal, nameless, nameless_text, place_at, walk};
+use crate::path::{MQUEUE, Named, internal, nameless, nameless_text, place_at, walk};
 use crate::scratch::reload;
 use agent_monitor_common::class::{Builtin, Class, Fault, Reason, USE, file};
 use agent_monitor_common::hook::HookId;
@@ -59,7 +59,8 @@ fn judge(operation: &mut Operation<'_>, open: Kernel) -> bool {
             return false;
         }
     }
-    if flags & FMODE_EXEC != 0 {
+    // mq_open(2) takes the flag from its caller (`do_mq_open()` in `ipc/mqueue.c`).
+    if flags & FMODE_EXEC != 0 && load::<u64>(superblock, &kernel::SUPER_MAGIC) != MQUEUE {
         operation.note(Class::Exec, USE, Reason::NoRule, 0);
     } else {
         let access = access_of(mode);

@@ -67,9 +67,6 @@ macro_rules! powers {
 }
 
 powers! {
-    "sb_mount" sb_mount SbMount(5) Mount;
-    "move_mount" move_mount MoveMount(2) Mount;
-    "sb_umount" sb_umount SbUmount(2) Mount;
     "sb_pivotroot" sb_pivotroot SbPivotroot(2) Mount;
     "path_chroot" path_chroot PathChroot(1) Chroot;
     "userns_create" userns_create UsernsCreate(1) UserNamespace;
@@ -151,7 +148,8 @@ fn bpf_command(ctx: &LsmContext, previous: i32) -> i32 {
                 number::<0>(ctx),
                 BPF_OBJ_GET | BPF_PROG_GET_FD_BY_ID | BPF_MAP_GET_FD_BY_ID | BPF_LINK_GET_FD_BY_ID
             );
-            if judge(operation, Privilege::Bpf) && others {
+            judge(operation, Privilege::Bpf);
+            if others {
                 operation.becomes_builtin(Builtin::Monitor);
             }
             true

@@ -34,7 +34,7 @@ fn sctp_bind_connect(ctx: LsmContext) -> i32 {
         #[inline(always)]
         |operation| {
             let addresses: Kernel = ctx.arg(2);
-            judge_all(operation, addresses as u64, ctx.arg(3), access);
+            judge_all(operation, ctx.arg(0), addresses as u64, ctx.arg(3), access);
             true
         },
     )
@@ -43,7 +43,7 @@ fn sctp_bind_connect(ctx: LsmContext) -> i32 {
 /// Judges `access` to each of the addresses that stand one behind the other; what is noted last is the first that is not
 /// allowed.
 #[inline(always)]
-fn judge_all(operation: &mut Operation<'_>, addresses: u64, length: u32, access: u16) {
+fn judge_all(operation: &mut Operation<'_>, sk: Kernel, addresses: u64, length: u32, access: u16) {
     let mut at = 0;
     let mut i = 0;
     while i < SCTP_ADDRESSES {
@@ -56,7 +56,7 @@ fn judge_all(operation: &mut Operation<'_>, addresses: u64, length: u32, access:
         if at + bytes > length {
             break;
         }
-        operation.judge_sockaddr(addresses + u64::from(at), bytes, IPPROTO_SCTP, AF_UNSPEC, access);
+        operation.judge_sockaddr(addresses + u64::from(at), bytes, IPPROTO_SCTP, AF_UNSPEC, access, (sk, false));
         at += bytes;
         if at == length || reload(&operation.scratch.header.reason) != Reason::AllowRule as u8 {
             return;

@@ -35,7 +35,7 @@ fn socket_connect(ctx: LsmContext) -> i32 {
                 return true;
             }
             // AF_UNSPEC ends a connection; it names no address.
-            operation.judge_sockaddr(name as u64, ctx.arg(2), protocol.into(), AF_UNSPEC, network::CONNECT)
+            operation.judge_sockaddr(name as u64, ctx.arg(2), protocol.into(), AF_UNSPEC, network::CONNECT, (sk, false))
         },
     )
 }

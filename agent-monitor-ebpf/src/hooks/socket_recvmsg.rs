@@ -4,6 +4,7 @@
 
 use crate::kernel::{self, Kernel, load};
 use crate::operation::{earlier, guard};
+use crate::peer::is_kernels;
 use crate::socket::AF_UNIX;
 use agent_monitor_common::class::Class;
 use agent_monitor_common::hook::HookId;
@@ -14,7 +15,7 @@ use aya_ebpf::programs::LsmContext;
 fn socket_recvmsg(ctx: LsmContext) -> i32 {
     let socket: Kernel = ctx.arg(0);
     let sk: Kernel = load(socket, &kernel::SOCKET_SK);
-    if sk.is_null() {
+    if sk.is_null() || is_kernels(sk) {
         return earlier(ctx.arg(4));
     }
     let family: u16 = load(sk, &kernel::SOCK_FAMILY);

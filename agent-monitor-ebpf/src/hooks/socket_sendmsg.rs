@@ -3,6 +3,7 @@
 
 use crate::kernel::{self, Kernel, load, read};
 use crate::operation::{Operation, earlier, guard};
+use crate::peer::is_kernels;
 use crate::socket::{AF_INET, AF_INET6, AF_NETLINK, AF_UNSPEC};
 use agent_monitor_common::class::{Builtin, Class, Fault, network};
 use agent_monitor_common::hook::HookId;
@@ -19,7 +20,7 @@ const MSG_FASTOPEN: u32 = 0x2000_0000;
 fn socket_sendmsg(ctx: LsmContext) -> i32 {
     let socket: Kernel = ctx.arg(0);
     let sk: Kernel = load(socket, &kernel::SOCKET_SK);
-    if sk.is_null() {
+    if sk.is_null() || is_kernels(sk) {
         return earlier(ctx.arg(3));
     }
     let family: u16 = load(sk, &kernel::SOCK_FAMILY);
@@ -56,7 +57,7 @@ fn socket_sendmsg(ctx: LsmContext) -> i32 {
             // ignores such a name and sends to the peer.
             let udp = protocol == UDP || protocol == UDPLITE;
             let unspecified = if family == AF_INET6 && udp { AF_UNSPEC } else { family };
-            operation.judge_sockaddr(name, length, protocol.into(), unspecified, access)
+            operation.judge_sockaddr(name, length, protocol.into(), unspecified, access, (sk, control_length != 0))
                 || operation.judge_internet_peer(sk, family, true)
         },
     )

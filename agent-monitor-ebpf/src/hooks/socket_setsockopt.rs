@@ -17,6 +17,8 @@ const IPV6_2292PKTOPTIONS: u32 = 6;
 const IPV6_FLOWLABEL_MGR: u32 = 32;
 const IPV6_HDRINCL: u32 = 36;
 const IPV6_RTHDR: u32 = 57;
+/// Where a raw socket takes IPV6_HDRINCL as well (`rawv6_setsockopt()` in `net/ipv6/raw.c`).
+const SOL_RAW: u32 = 255;
 
 #[lsm(hook = "socket_setsockopt")]
 fn socket_setsockopt(ctx: LsmContext) -> i32 {
@@ -24,6 +26,7 @@ fn socket_setsockopt(ctx: LsmContext) -> i32 {
     let routes = match level {
         SOL_IP => matches!(option, IP_HDRINCL | IP_OPTIONS),
         SOL_IPV6 => matches!(option, IPV6_2292PKTOPTIONS | IPV6_FLOWLABEL_MGR | IPV6_HDRINCL | IPV6_RTHDR),
+        SOL_RAW => option == IPV6_HDRINCL,
         _ => false,
     };
     if !routes {

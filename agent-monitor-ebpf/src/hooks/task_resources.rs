@@ -3,8 +3,8 @@
 use super::power;
 use crate::kernel::Kernel;
 use crate::operation::guard;
-use crate::task::is_of_agent;
-use agent_monitor_common::class::Class;
+use crate::task::{is_monitor, is_of_agent};
+use agent_monitor_common::class::{Builtin, Class};
 use agent_monitor_common::hook::HookId;
 use agent_monitor_common::name::Privilege;
 use aya_ebpf::macros::lsm;
@@ -45,6 +45,9 @@ fn of_another(ctx: &LsmContext, hook: HookId, previous: i32) -> i32 {
                 return false;
             }
             power::judge_over(operation, Privilege::ResourcesAny, target);
+            if is_monitor(target) {
+                operation.becomes_builtin(Builtin::Monitor);
+            }
             true
         },
     )

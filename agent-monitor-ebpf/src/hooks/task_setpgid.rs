@@ -3,7 +3,7 @@
 
 use crate::kernel::Kernel;
 use crate::operation::guard;
-use crate::task::{id_in_own_namespace, leader, session_is_of_agent};
+use crate::task::{current, id_in_namespace_of, leader, session_is_of_agent};
 use agent_monitor_common::class::{Builtin, Class, USE};
 use agent_monitor_common::hook::HookId;
 use aya_ebpf::macros::lsm;
@@ -18,7 +18,7 @@ fn task_setpgid(ctx: LsmContext) -> i32 {
         #[inline(always)]
         |operation| {
             let (task, group): (Kernel, u32) = (ctx.arg(0), ctx.arg(1));
-            if group == id_in_own_namespace(leader(task)) || session_is_of_agent(operation.agent) {
+            if group == id_in_namespace_of(current(), leader(task)) || session_is_of_agent(operation.agent) {
                 return false;
             }
             operation.builtin(Class::Privilege, USE, Builtin::OtherSession);

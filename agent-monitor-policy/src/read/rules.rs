@@ -35,6 +35,30 @@ const UNDOES: &[(Class, &str, &str, &str)] = &[
         "lets a program change routes, addresses and filters: an allowed address may be another host then",
         "allow it only in a network namespace of the agent's own",
     ),
+    (
+        Class::Privilege,
+        "bpf",
+        "with CAP_BPF and CAP_PERFMON lets a program run in the kernel: no rule holds it then",
+        "allow it only to programs that are trusted with the machine",
+    ),
+    (
+        Class::Privilege,
+        "kernel-module",
+        "with CAP_SYS_MODULE lets a program change the kernel: no rule holds it then",
+        "allow it only to programs that are trusted with the machine",
+    ),
+    (
+        Class::Privilege,
+        "kexec",
+        "with CAP_SYS_BOOT lets a program start another kernel: no rule holds it then",
+        "allow it only to programs that are trusted with the machine",
+    ),
+    (
+        Class::Privilege,
+        "raw-io",
+        "with CAP_SYS_RAWIO lets a program read and write all memory: no rule holds it then",
+        "allow it only to programs that are trusted with the machine",
+    ),
 ];
 
 /// What every rule has.

@@ -86,6 +86,15 @@ impl Btf {
     /// Offset in bytes of `member` (members of members with dots between) in the structure `name`. Anonymous structures
     /// and unions on the way are looked into.
     pub fn offset(&self, name: &str, member: &str) -> Option<u32> {
+        self.bits(name, member).map(|bits| bits / 8)
+    }
+
+    /// Which bit of its byte a bit field is, the lowest first (the machines are little-endian).
+    pub fn bit(&self, name: &str, member: &str) -> Option<u32> {
+        self.bits(name, member).map(|bits| bits % 8)
+    }
+
+    fn bits(&self, name: &str, member: &str) -> Option<u32> {
         let mut id = *self.by_name.get(&(KIND_STRUCT, name.to_owned()))?;
         let mut offset = 0;
         for part in member.split('.') {
@@ -124,7 +133,7 @@ impl Btf {
         (pointer.kind() == KIND_PTR && prototype.kind() == KIND_FUNC_PROTO).then(|| prototype.entries() - 1)
     }
 
-    /// Offset and type of a member.
+    /// Offset in bits and type of a member.
     fn member(&self, id: u32, name: &str, depth: usize) -> Option<(u32, u32)> {
         let found = self.resolve(id)?;
         if depth == 0 || !matches!(found.kind(), KIND_STRUCT | KIND_UNION) {
@@ -136,10 +145,10 @@ impl Btf {
             // With the kind flag the upper byte is the size of a bit field.
             let bits = if found.info >> 31 == 1 { bits & 0xff_ffff } else { bits };
             match self.string(member_name)? {
-                found if found == name => return Some((bits / 8, member_type)),
+                found if found == name => return Some((bits, member_type)),
                 "" => {
                     if let Some((offset, inner)) = self.member(member_type, name, depth - 1) {
-                        return Some((bits / 8 + offset, inner));
+                        return Some((bits + offset, inner));
                     }
                 }
                 _ => {}

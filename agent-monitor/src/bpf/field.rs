@@ -1,7 +1,7 @@
 //! Offsets of kernel fields for the constants of the object.
 
 use super::btf::Btf;
-use agent_monitor_common::field::{EITHER, ENUMERATORS, FIELDS, MISSING, SIZES};
+use agent_monitor_common::field::{EITHER, ENUMERATORS, FIELDS, MASKS, MISSING, OPTIONAL, SIZES};
 
 /// Bytes of a `struct dentry` that a step of the path walk reads at once; a kernel where the fields that it needs lie
 /// farther back is refused. The same number stands in the kernel programs (`path.rs`).
@@ -14,6 +14,7 @@ pub fn constants(btf: &Btf) -> Result<Vec<(&'static str, u32)>, Vec<String>> {
     for field in FIELDS {
         match btf.offset(field.structure, field.member) {
             Some(offset) => constants.push((field.symbol, offset)),
+            None if OPTIONAL.contains(&field.symbol) => {}
             None if EITHER.iter().flatten().any(|symbol| *symbol == field.symbol) => {}
             None => missing.push(format!("struct {}.{} ({})", field.structure, field.member, field.purpose)),
         }
@@ -21,6 +22,13 @@ pub fn constants(btf: &Btf) -> Result<Vec<(&'static str, u32)>, Vec<String>> {
     for either in EITHER {
         if !constants.iter().any(|(symbol, _)| either.contains(symbol)) {
             missing.push(format!("what {} stand for", either.join(" and ")));
+        }
+    }
+    for (field, mask) in MASKS {
+        let field = FIELDS.iter().find(|row| row.symbol == *field);
+        // A field that is missing was told above.
+        if let Some(bit) = field.and_then(|row| btf.bit(row.structure, row.member)) {
+            constants.push((mask, 1 << bit));
         }
     }
     for (symbol, structure) in SIZES {

@@ -313,14 +313,17 @@ fn present(hook: &Hook, kernel: &Btf, options: &LoadOptions) -> Result<(), HookS
     }
 }
 
-/// The constants that tell programs which form of their hook the kernel has.
+/// The constants that tell programs which form of their hook the kernel has, and what it makes of their answers.
 fn forms(kernel: &Btf) -> Vec<(String, u32)> {
     let of = |hook: &&Hook| matches!(hook.attach, Attach::LsmForms(_));
     let constant = |hook: &Hook| {
         let found = kernel.parameters(&format!("bpf_lsm_{}", hook.name))?;
         Some((format!("{}_PARAMETERS", hook.name.to_uppercase()), u32::try_from(found).ok()?))
     };
-    HOOKS.iter().filter(of).filter_map(constant).collect()
+    // The hook came with the correction.
+    let not_asked = kernel.parameters("bpf_lsm_inode_xattr_skipcap").is_none();
+    let asked = ("XATTR_NOT_ASKED".to_owned(), u32::from(not_asked));
+    HOOKS.iter().filter(of).filter_map(constant).chain([asked]).collect()
 }
 
 fn load(program: Option<&mut Program>, hook: &Hook, btf: &aya::Btf) -> Result<(), ProgramError> {

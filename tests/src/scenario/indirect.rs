@@ -116,5 +116,7 @@ fn a_worker_of_io_uring_has_no_more_capabilities(scene: &mut Scene<'_>) -> Outco
         .allowed(step!("ring-open", open, "worker"))
         .allowed(step!("new-credentials"))
         .prepared(|| (), step!("ring-open", other, "worker"), EACCES, vec![capability("CAP_DAC_OVERRIDE")])
+        .allowed(step!("ring-open-later", open))
+        .prepared(|| (), step!("ring-open-later", other), EACCES, vec![capability("CAP_DAC_OVERRIDE")])
         .run(scene, spec)
 }

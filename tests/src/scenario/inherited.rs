@@ -132,9 +132,12 @@ fn what_arrives_from_a_denied_address_is_not_received(scene: &mut Scene<'_>) -> 
         (step!("recv-held", "peer"), of("socket_recvmsg")),
         (step!("read", "peer"), of("socket_recvmsg")),
         (step!("splice-from-held", "peer"), of("file_permission")),
+        (step!("recv-by-option", "peer"), of("socket_getsockopt")),
     ];
     denied(scene, &mut process, &steps)?;
     outsider.works(&step!("splice-from-held", "peer"), "as an outsider")?;
+    let received = outsider.works(&step!("recv-by-option", "peer"), "as an outsider")?;
+    ensure!(received > 0, "nothing is received by the option");
     scene.bind("network:\n  - {allow: [connect], to: {addresses: [\"127.0.0.1\"]}}\n")?;
     process.works(&step!("recv-held", "peer"), "bound, and allowed")?;
     process.works(&step!("splice-from-held", "peer"), "bound, and allowed")?;

@@ -7,11 +7,12 @@ use std::process::Command;
 use anyhow::Result;
 use serde_json::json;
 
-use crate::harness::{Cycle, Mount, Outcome, Scenario, Scene, privilege, record};
+use crate::harness::{Cycle, EPERM, Mount, Outcome, Process, Scenario, Scene, privilege, record};
 use crate::{scenarios, step};
 
 pub const ALL: &[Scenario] = scenarios![Node:
     an_attribute_of_a_denied_file_is_not_read,
+    attributes_for_the_kernel_need_their_capability,
     a_directory_is_watched_only_by_who_may_read_it,
     a_message_queue_is_made_and_removed_only_by_a_rule,
     subvolumes_need_their_privilege,
@@ -43,6 +44,24 @@ fn an_attribute_of_a_denied_file_is_not_read(scene: &mut Scene<'_>) -> Outcome {
         .run(scene, spec)
 }
 
+/// Kernels before 6.11 do not ask for it any more once `bpf` is among their security modules.
+fn attributes_for_the_kernel_need_their_capability(scene: &mut Scene<'_>) -> Outcome {
+    let file = scene.file("file", "f");
+    std::os::unix::fs::chown(&file, Some(1), Some(1))?;
+    let steps = [
+        step!("setxattr-as-user", file, "security.scenario"),
+        step!("removexattr-as-user", file, "security.capability"),
+    ];
+    let (mut process, mut outsider) = (scene.process()?, Process::start()?);
+    let capabilities = "capabilities:\n  - {allow: [CAP_SETUID, CAP_SETGID]}\n";
+    scene.bind(&format!("files:\n  - {{allow: [set-attributes], paths: [\"$W/**\"]}}\n{capabilities}"))?;
+    for step in &steps {
+        process.expect(step, EPERM, "bound, by a rule")?;
+        outsider.expect(step, EPERM, "as an outsider")?;
+    }
+    scene.unbind_after(0)
+}
+
 fn a_directory_is_watched_only_by_who_may_read_it(scene: &mut Scene<'_>) -> Outcome {
     let (file, closed) = (scene.file("closed/file", "f"), scene.path("closed"));
     let open = scene.path("open");
@@ -55,7 +74,15 @@ fn a_directory_is_watched_only_by_who_may_read_it(scene: &mut Scene<'_>) -> Outc
         .denied(step!("watch-by-group", closed), denied(&closed))
         .allowed(step!("watch", open))
         .allowed(step!("watch-by-group", open))
-        .run(scene, spec)
+        .run(scene, spec)?;
+    // For more than a file, or for more than looking on.
+    let denied = |hook: &str| record(hook, &[], json!({"name": "mount"}), "no_rule", None);
+    let steps = || ["watch-all", "watch-mount", "watch-to-decide"].map(|name| step!(name, open));
+    let cycle = steps().into_iter().fold(Cycle::new(), |cycle, step| cycle.denied(step, denied("path_notify")));
+    // A file system in memory can't be frozen, which the kernel sees after us.
+    cycle.denied(step!("freeze", open), denied("file_ioctl")).otherwise(libc::EOPNOTSUPP).run(scene, spec)?;
+    let spec = format!("{spec}privileges:\n  - {{allow: [mount]}}\n");
+    steps().into_iter().fold(Cycle::new(), Cycle::allowed).run(scene, &spec)
 }
 
 fn a_message_queue_is_made_and_removed_only_by_a_rule(scene: &mut Scene<'_>) -> Outcome {
@@ -72,6 +99,13 @@ fn a_message_queue_is_made_and_removed_only_by_a_rule(scene: &mut Scene<'_>) -> 
             .allowed_after(there, step!("queue-unlink", NAME))
             .run(scene, spec)
     };
+    // A flag that exec sets makes no exec of it.
+    let opened = record("file_open", &["read", "write"], json!({"path": "anon:other"}), "no_rule", None);
+    outside("queue-open", NAME);
+    Cycle::new()
+        .denied(step!("queue-open-to-execute", NAME), opened)
+        .run(scene, "exec:\n  - {allow: [\"anon:other\"]}\n")?;
+    outside("queue-unlink", NAME);
     // The kernel asks for the capability, and goes on without it.
     let nameless = "files:\n  - {allow: [read, write, create, delete], paths: [\"anon:other\"]}\n\
                     capabilities:\n  - {allow: [CAP_SYS_RESOURCE]}\n";

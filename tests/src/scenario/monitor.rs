@@ -14,6 +14,8 @@ pub const ALL: &[Scenario] = scenarios![Node:
     no_policy_lets_an_agent_signal_the_monitor,
     no_policy_lets_an_agent_change_the_bpf_file_system,
     no_policy_lets_an_agent_get_the_monitors_maps,
+    the_monitor_is_not_touched_in_audit_mode_either,
+    no_signal_about_a_file_reaches_the_monitor,
     metadata_addresses_are_denied_unless_named,
     audit_mode_lets_pass_and_records_but_builtins_still_deny,
     a_fault_passes_where_the_policy_says_so_and_is_recorded,
@@ -105,6 +107,54 @@ fn no_policy_lets_an_agent_get_the_monitors_maps(scene: &mut Scene<'_>) -> Outco
         // Maps of its own are the agent's.
         .allowed(step!("bpf"))
         .run(scene, EVERYTHING)
+}
+
+fn the_monitor_is_not_touched_in_audit_mode_either(scene: &mut Scene<'_>) -> Outcome {
+    let pid = scene.daemon.pid();
+    let policies = "/etc/agent-monitor/policies";
+    let over = json!({"name": "resources-any", "target": pid});
+    let bpf = || builtin("bpf", &[], json!({"name": "bpf"}), "monitor");
+    let own = |hook: &str| builtin(hook, &["write"], json!({"path": policies}), "monitor");
+    let pins = || builtin("sb_umount", &[], json!({"name": "mount"}), "monitor");
+    let mut steps = vec![
+        (step!("mount", policies), own("sb_mount")),
+        (step!("bind-mount", scene.workspace, policies), own("sb_mount")),
+        (step!("unmount", "/sys/fs/bpf"), pins()),
+        (step!("bpf-first", "map"), bpf()),
+        (step!("bpf-first", "program"), bpf()),
+    ];
+    for (name, hook) in [("limit", "task_setrlimit"), ("priority", "task_setnice"), ("scheduler", "task_setscheduler")]
+    {
+        steps.push((step!(name, pid.to_string()), builtin(hook, &[], over.clone(), "monitor")));
+    }
+    let mounts = std::fs::read_to_string("/proc/self/mounts")?;
+    let mut process = scene.process()?;
+    for (spec, mode) in [(EVERYTHING, "enforce"), ("{}", "audit")] {
+        scene.bind_as("scenario", spec, json!({"mode": mode}))?;
+        for (step, expected) in &steps {
+            scene.start = scene.records.lines.len();
+            scene.denied(&mut process, step, EACCES, expected)?;
+        }
+        scene.unbind()?;
+    }
+    anyhow::ensure!(std::fs::read_to_string("/proc/self/mounts")? == mounts, "something was mounted or unmounted");
+    Ok(())
+}
+
+/// Naming the monitor as the receiver is a question of the privilege; what is sent then does not arrive.
+fn no_signal_about_a_file_reaches_the_monitor(scene: &mut Scene<'_>) -> Outcome {
+    let denials = || control::metric("agent_monitor_denied_total", &["class=\"privilege\"", "reason=\"builtin\""]);
+    let (pid, mut target) = (scene.daemon.pid(), Process::start()?);
+    let mut process = scene.process()?;
+    scene.bind(EVERYTHING)?;
+    let before = denials()?;
+    process.works(&step!("signal-by-file", pid.to_string(), "9"), "bound")?;
+    anyhow::ensure!(denials()? > before, "{before} denials became {}", denials()?);
+    anyhow::ensure!(scene.daemon.runs()?, "the daemon was killed");
+    // It is what kills others.
+    process.works(&step!("signal-by-file", target.pid().to_string(), "9"), "bound")?;
+    anyhow::ensure!(target.run(&step!("nothing")).is_err(), "no signal was sent to another process either");
+    Ok(())
 }
 
 fn metadata_addresses_are_denied_unless_named(scene: &mut Scene<'_>) -> Outcome {

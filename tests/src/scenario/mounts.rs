@@ -80,11 +80,18 @@ fn a_mount_made_before_binding_gets_no_place(scene: &mut Scene<'_>) -> Outcome {
     let place = scene.path("place");
     std::fs::create_dir(&place)?;
     let mut process = scene.process()?;
+    let _configured = Mounted::at(&scene.path("configured"))?;
     process.works(&step!("hold-mount", "mount"), "before binding")?;
+    for name in ["picked", "again"] {
+        process.works(&step!("hold-pick", name, scene.path("configured")), "before binding")?;
+    }
     scene.bind(&no_mount())?;
     let denied = record("move_mount", &[], json!({"name": "mount"}), "deny_rule", Some("privileges[1]"));
     scene.denied(&mut process, &step!("place-mount", "mount", place), EACCES, &denied)?;
-    scene.unbind_after(1)?;
+    let denied = record("capable", &[], json!({"name": "mount"}), "deny_rule", Some("privileges[1]"));
+    scene.denied(&mut process, &step!("configure-held", "picked"), EPERM, &denied)?;
+    scene.unbind_after(2)?;
+    process.works(&step!("configure-held", "again"), "after unbinding")?;
     process.works(&step!("place-mount", "mount", place), "after unbinding")?;
     process.works(&step!("unmount", place), "after unbinding").map(drop)
 }

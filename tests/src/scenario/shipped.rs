@@ -141,7 +141,9 @@ fn a_coding_agent_plants_nothing_that_others_run_later(scene: &mut Scene<'_>) ->
             }
             anyhow::ensure!(fs::read(&path).ok() == before, "{name} was changed");
             let hook = if existing { "file_open" } else { "path_mknod" };
-            scene.record(&json!({"operation": hook, "object": {"path": path}, "reason": "deny_rule", "errno": "EACCES"}))?;
+            scene.record(
+                &json!({"operation": hook, "object": {"path": path}, "reason": "deny_rule", "errno": "EACCES"}),
+            )?;
         }
     }
     process.expect(&step!("open", alias.join("hooks/pre-push"), "w,creat"), EACCES, "through a link")?;

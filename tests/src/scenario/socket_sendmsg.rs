@@ -12,6 +12,7 @@ use crate::{scenarios, step};
 pub const ALL: &[Scenario] = scenarios![Node:
     a_denied_address_is_not_reached_by_any_send,
     a_send_with_a_cut_off_address_is_denied_as_a_fault,
+    the_unspecified_address_leads_to_no_denied_address,
     a_denied_address_is_not_reached_by_tcp_fast_open,
     a_denied_address_is_not_reached_by_mptcp,
     a_udp_socket_is_judged_at_each_connect,
@@ -48,6 +49,29 @@ fn a_denied_address_is_not_reached_by_any_send(scene: &mut Scene<'_>) -> Outcome
         .allowed(step!("sendto", "udp", "127.0.0.2:9"))
         .allowed(step!("sendmsg", "udp", "[::ffff:127.0.0.2]:9"))
         .allowed(step!("sendmmsg", "udp", "127.0.0.2:9"))
+        .run(scene, &spec)
+}
+
+/// From a socket with an address or a device of its own it is that host's own address there, and not 127.0.0.1.
+fn the_unspecified_address_leads_to_no_denied_address(scene: &mut Scene<'_>) -> Outcome {
+    let spec = format!(
+        "{CREATE}  - {{allow: [send], to: {{addresses: [\"127.0.0.1\", \"::1\"]}}}}\n  \
+         - {{allow: [listen], at: {{addresses: [\"127.0.0.0/8\"]}}}}\ncapabilities:\n  - {{allow: [CAP_NET_RAW]}}\n"
+    );
+    let denied = |address: &str| record("socket_sendmsg", &["send"], internet("udp", address, 9), "no_rule", None);
+    Cycle::new()
+        .allowed(step!("sendto", "udp", "0.0.0.0:9"))
+        .allowed(step!("sendto", "udp", "[::]:9"))
+        .allowed(step!("sendto-from", "0.0.0.0:9", "127.0.0.1:0"))
+        .denied(step!("sendto-from", "0.0.0.0:9", "127.0.0.2:0"), denied("0.0.0.0"))
+        .denied(step!("sendto-by-information", "0.0.0.0:9"), denied("0.0.0.0"))
+        .denied(step!("sendto-by-device", "0.0.0.0:9"), denied("0.0.0.0"))
+        .run(scene, &spec)?;
+    // From a mapped address `::` is 127.0.0.1, not ::1.
+    let spec = spec.replace("\"127.0.0.1\", ", "");
+    Cycle::new()
+        .allowed(step!("sendto", "udp", "[::]:9"))
+        .denied(step!("sendto-from", "[::]:9", "[::ffff:127.0.0.1]:0"), denied("127.0.0.1"))
         .run(scene, &spec)
 }
 
@@ -122,6 +146,7 @@ fn nothing_is_sent_by_way_of_other_addresses(scene: &mut Scene<'_>) -> Outcome {
         (step!("set-flow-label"), "socket_setsockopt"),
         (step!("set-own-header", "4"), "socket_setsockopt"),
         (step!("set-own-header", "6"), "socket_setsockopt"),
+        (step!("set-own-header-raw"), "socket_setsockopt"),
         (step!("send-routed", "udp", "127.0.0.1:9"), "socket_sendmsg"),
         (step!("send-routed", "udp", "[::1]:9"), "socket_sendmsg"),
     ] {

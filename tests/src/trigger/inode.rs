@@ -4,7 +4,9 @@ use std::os::fd::AsRawFd;
 use std::ptr::null_mut;
 
 use super::files::ATTRIBUTE;
-use super::sys::{check, descriptor};
+use super::power::in_child;
+use super::sys::{Done, check, descriptor};
+use super::words::Words;
 
 /// `include/uapi/linux/btrfs.h`, with a `struct btrfs_ioctl_vol_args`.
 const BTRFS_IOC_SUBVOL_CREATE: libc::Ioctl = 0x5000_940e;
@@ -32,6 +34,19 @@ pub const STEPS: &[super::Row] = &[
             unsafe { libc::getxattr(words.path(1).as_ptr(), c"system.posix_acl_access".as_ptr(), null_mut(), 0) };
         check(length as i64).map(|_| 0)
     }),
+    // As user 1: sets, or removes, an attribute that says something to the kernel.
+    ("setxattr-as-user", |_, words| {
+        let (path, name) = (words.path(1), words.path(2));
+        as_user(|| {
+            // SAFETY: see above; the value is one byte.
+            i64::from(unsafe { libc::setxattr(path.as_ptr(), name.as_ptr(), b"1".as_ptr().cast(), 1, 0) })
+        })
+    }),
+    ("removexattr-as-user", |_, words| {
+        let (path, name) = (words.path(1), words.path(2));
+        // SAFETY: see above.
+        as_user(|| i64::from(unsafe { libc::removexattr(path.as_ptr(), name.as_ptr()) }))
+    }),
     ("watch", |_, words| {
         // SAFETY: see above.
         let watcher = descriptor(unsafe { libc::inotify_init1(libc::IN_CLOEXEC) })?;
@@ -47,6 +62,24 @@ pub const STEPS: &[super::Row] = &[
         let (add, mask) = (libc::FAN_MARK_ADD, libc::FAN_OPEN);
         // SAFETY: see above.
         check(unsafe { libc::fanotify_mark(group.as_raw_fd(), add, mask, libc::AT_FDCWD, words.path(1).as_ptr()) })
+    }),
+    // All of the file system that a file is on; or opens of a file, which wait for the watcher.
+    ("watch-all", |_, words| watch(words, libc::FAN_CLASS_NOTIF, libc::FAN_MARK_FILESYSTEM, libc::FAN_OPEN)),
+    ("watch-mount", |_, words| watch(words, libc::FAN_CLASS_NOTIF, libc::FAN_MARK_MOUNT, libc::FAN_OPEN)),
+    ("watch-to-decide", |_, words| watch(words, libc::FAN_CLASS_CONTENT, 0, libc::FAN_OPEN_PERM)),
+    ("freeze", |_, words| {
+        const FIFREEZE: libc::Ioctl = 0xc004_5877_u32 as libc::Ioctl;
+        // SAFETY: see above.
+        let place = descriptor(unsafe { libc::open(words.path(1).as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) })?;
+        // SAFETY: takes a number.
+        check(unsafe { libc::ioctl(place.as_raw_fd(), FIFREEZE, 0) })
+    }),
+    // With the flag by which exec opens.
+    ("queue-open-to-execute", |_, words| {
+        const FMODE_EXEC: i32 = 0x20;
+        // SAFETY: see above.
+        descriptor(unsafe { libc::mq_open(words.path(1).as_ptr(), libc::O_RDWR | libc::O_CLOEXEC | FMODE_EXEC) })
+            .map(|_| 0)
     }),
     ("queue-open", |_, words| {
         let flags = libc::O_CREAT | libc::O_RDWR | libc::O_CLOEXEC;
@@ -69,3 +102,23 @@ pub const STEPS: &[super::Row] = &[
         check(unsafe { libc::ioctl(held.get(words, 1)?, FS_IOC_ENABLE_VERITY, arguments.as_ptr()) })
     }),
 ];
+
+/// Watches a file by fanotify, with a kind of mark.
+fn watch(words: &Words, class: u32, kind: u32, mask: u64) -> Done {
+    // SAFETY: takes numbers.
+    let group = descriptor(unsafe { libc::fanotify_init(libc::FAN_CLOEXEC | class, libc::O_RDONLY as u32) })?;
+    let add = libc::FAN_MARK_ADD | kind;
+    // SAFETY: the path ends with NUL.
+    check(unsafe { libc::fanotify_mark(group.as_raw_fd(), add, mask, libc::AT_FDCWD, words.path(1).as_ptr()) })
+}
+
+/// Makes a call in a child that is user 1.
+fn as_user(call: impl FnOnce() -> i64) -> Done {
+    in_child(|| {
+        // SAFETY: takes numbers.
+        if unsafe { libc::setgid(1) } < 0 || unsafe { libc::setuid(1) } < 0 {
+            return -1;
+        }
+        call()
+    })
+}

@@ -2,7 +2,8 @@
 
 use std::os::fd::AsRawFd;
 
-use super::sys::{check, descriptor};
+use super::power::in_child;
+use super::sys::{check, descriptor, errno};
 
 const F_SETDELEG: i32 = 1040;
 /// `include/uapi/linux/fs.h`
@@ -74,7 +75,49 @@ pub const STEPS: &[super::Row] = &[
         check(unsafe { libc::ioctl(held.get(words, 1)?, libc::TIOCSPGRP, &raw const own) })
     }),
     // SAFETY: takes numbers.
+    // Puts a child into a group whose number is the child's own in its namespace.
+    ("join-group-of-number", |_, words| {
+        let group = words.number(1) as i32;
+        in_child(|| {
+            // SAFETY: takes a number.
+            if unsafe { libc::unshare(libc::CLONE_NEWPID) } < 0 {
+                return -1;
+            }
+            // A namespace of processes needs a first one.
+            let Ok(first) = pausing(&[]) else { return -1 };
+            let joined = match pausing(&[group]) {
+                // SAFETY: takes numbers.
+                Ok(child) => i64::from(unsafe { libc::setpgid(child, group) }),
+                Err(_) => -1,
+            };
+            let errno = errno();
+            // SAFETY: takes numbers; all others in the namespace end with its first process.
+            unsafe {
+                libc::kill(first, libc::SIGKILL);
+                *libc::__errno_location() = errno;
+            }
+            joined
+        })
+    }),
     ("join-group", |_, words| check(unsafe { libc::setpgid(0, words.number(1) as i32) })),
     // SAFETY: takes nothing.
     ("lead-session", |_, _| check(unsafe { libc::setsid() }).map(|_| 0)),
 ];
+
+/// A child that waits for its end, with this number in its own namespace.
+fn pausing(number: &[i32]) -> Result<i32, i32> {
+    // struct clone_args: the ninth word and the tenth are the numbers wanted, and how many.
+    let (mut arguments, numbers) = ([0_u64; 10], number.len());
+    arguments[4] = libc::SIGCHLD as u64;
+    arguments[8] = if numbers == 0 { 0 } else { number.as_ptr() as u64 };
+    arguments[9] = numbers as u64;
+    // SAFETY: the structure is as long as is said; the child does nothing but wait.
+    let child = unsafe { libc::syscall(libc::SYS_clone3, arguments.as_ptr(), size_of_val(&arguments)) };
+    if child == 0 {
+        loop {
+            // SAFETY: takes nothing.
+            unsafe { libc::pause() };
+        }
+    }
+    check(child).map(|child| child as i32)
+}

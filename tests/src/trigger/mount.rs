@@ -53,6 +53,22 @@ pub const STEPS: &[super::Row] = &[
         held.keep(words, 1, mount);
         Ok(0)
     }),
+    // What a file system is configured by, and its configuration.
+    ("hold-pick", |held, words| {
+        let path = words.path(2);
+        // SAFETY: the path ends with NUL.
+        let picked = call(unsafe { libc::syscall(libc::SYS_fspick, libc::AT_FDCWD, path.as_ptr(), 0) })?;
+        held.keep(words, 1, picked);
+        Ok(0)
+    }),
+    ("configure-held", |held, words| {
+        const FSCONFIG_CMD_RECONFIGURE: u32 = 7;
+        let none = null::<u8>();
+        // SAFETY: takes numbers; there is no text with this command.
+        check(unsafe {
+            libc::syscall(libc::SYS_fsconfig, held.get(words, 1)?, FSCONFIG_CMD_RECONFIGURE, none, none, 0)
+        })
+    }),
     ("place-mount", |held, words| {
         let (mount, path, from) = (held.get(words, 1)?, words.path(2), c"");
         let to = libc::AT_FDCWD;

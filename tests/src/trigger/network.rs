@@ -113,6 +113,68 @@ pub const STEPS: &[super::Row] = &[
         let (level, option) = if v6 { (libc::SOL_IPV6, IPV6_HDRINCL) } else { (libc::SOL_IP, libc::IP_HDRINCL) };
         set(&socket, level, option)
     }),
+    ("set-own-header-raw", |_, _| set(&of_protocol("raw6", true)?, libc::SOL_RAW, IPV6_HDRINCL)),
+    // To an address, over UDP, from another one: by `bind`, or by a message's own information (`by-message`).
+    ("sendto-from", |_, words| {
+        let v6 = is_v6(words, 1);
+        let socket = of_protocol("udp", v6)?;
+        let (name, length) = address(&words.text(2));
+        // SAFETY: the address is as long as is said.
+        check(unsafe { libc::bind(socket.as_raw_fd(), (&raw const name).cast(), length) })?;
+        let (name, length) = address(&words.text(1));
+        // SAFETY: one byte; the address is as long as is said.
+        check(unsafe { libc::sendto(socket.as_raw_fd(), b"x".as_ptr().cast(), 1, 0, (&raw const name).cast(), length) }
+            as i64)
+        .map(|_| 0)
+    }),
+    ("sendto-by-device", |_, words| {
+        let socket = of_protocol("udp", false)?;
+        // SAFETY: the name of the device is as long as is said.
+        check(unsafe {
+            let (level, option) = (libc::SOL_SOCKET, libc::SO_BINDTODEVICE);
+            libc::setsockopt(socket.as_raw_fd(), level, option, b"lo\0".as_ptr().cast(), 3)
+        })?;
+        let (name, length) = address(&words.text(1));
+        // SAFETY: one byte; the address is as long as is said.
+        check(unsafe { libc::sendto(socket.as_raw_fd(), b"x".as_ptr().cast(), 1, 0, (&raw const name).cast(), length) }
+            as i64)
+        .map(|_| 0)
+    }),
+    ("sendto-by-information", |_, words| {
+        let socket = of_protocol("udp", false)?;
+        let (mut name, length) = address(&words.text(1));
+        // struct in_pktinfo: index of the device, the address to send from, the address in the header.
+        let mut control = 28_usize.to_ne_bytes().to_vec();
+        control.extend(libc::SOL_IP.to_ne_bytes().into_iter().chain(libc::IP_PKTINFO.to_ne_bytes()));
+        control.extend([0, 0, 0, 0, 127, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0]);
+        let mut byte = *b"x";
+        let mut piece = libc::iovec { iov_base: byte.as_mut_ptr().cast(), iov_len: 1 };
+        // SAFETY: numbers and pointers, for which 0 is a value.
+        let mut message: libc::msghdr = unsafe { zeroed() };
+        message.msg_name = (&raw mut name).cast();
+        message.msg_namelen = length;
+        message.msg_iov = &raw mut piece;
+        message.msg_iovlen = 1;
+        message.msg_control = control.as_mut_ptr().cast();
+        message.msg_controllen = control.len();
+        // SAFETY: everything that the message points to lives during the call.
+        check(unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, 0) } as i64).map(|_| 0)
+    }),
+    // What has arrived, by an option (struct tcp_zerocopy_receive).
+    ("recv-by-option", |held, words| {
+        const TCP_ZEROCOPY_RECEIVE: i32 = 35;
+        let mut bytes = [0_u8; 4096];
+        let mut request = [0_u64; 7];
+        request[3] = bytes.as_mut_ptr() as u64;
+        request[4] = bytes.len() as u64;
+        let mut length = size_of_val(&request) as u32;
+        // SAFETY: the request is as long as is said, and so is the buffer that it names.
+        check(unsafe {
+            let at = request.as_mut_ptr().cast();
+            libc::getsockopt(held.get(words, 1)?, libc::SOL_TCP, TCP_ZEROCOPY_RECEIVE, at, &raw mut length)
+        })?;
+        Ok(bytes.iter().take_while(|byte| **byte != 0).count() as i64)
+    }),
     ("set-flow-label", |_, _| {
         // struct in6_flowlabel_req: destination, label, action (get), share (any), flags (create), times, padding.
         let mut request = [0_u8; 32];

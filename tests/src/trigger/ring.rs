@@ -68,6 +68,8 @@ pub const STEPS: &[super::Row] = &[
         let entry = Entry { operation: OP_OPENAT, ..at(path.as_ptr()) };
         descriptor(submit(entry, &words.text(2))? as i32).map(|_| 0)
     }),
+    // Opened by the caller itself, later, because the operation before has to wait; with other credentials than then.
+    ("ring-open-later", |_, words| later(words)),
     ("ring", |_, _| set_up(0)),
     ("ring-thread", |_, _| set_up(SETUP_SQPOLL)),
     // A command to the driver of a file; that of /dev/null takes all and does nothing.
@@ -156,10 +158,14 @@ fn set_up(flags: u32) -> Done {
 }
 
 fn ring(flags: u32) -> Result<(OwnedFd, Params), i32> {
+    ring_of(1, flags)
+}
+
+fn ring_of(entries: u32, flags: u32) -> Result<(OwnedFd, Params), i32> {
     let mut params = Params::default();
     params.head[2] = flags;
     // SAFETY: the structure has the size that the kernel knows.
-    let ring = descriptor(unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, &raw mut params) } as i32)?;
+    let ring = descriptor(unsafe { libc::syscall(libc::SYS_io_uring_setup, entries, &raw mut params) } as i32)?;
     Ok((ring, params))
 }
 
@@ -188,6 +194,56 @@ fn submit(mut entry: Entry, by: &str) -> Done {
         let result = at(params.completion[5]).add(2).cast::<i32>().read_volatile();
         if result < 0 { Err(-result) } else { Ok(result.into()) }
     }
+}
+
+/// Opens a file once a read from a pipe has ended, for which the caller has credentials of its own again.
+fn later(words: &Words) -> Done {
+    const OP_READ: u8 = 22;
+    const DRAIN: u8 = 1 << 1;
+    let path = words.path(1);
+    let (mut ends, mut byte) = ([0; 2], [0_u8; 1]);
+    // SAFETY: two descriptors fit.
+    check(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) })?;
+    let (from, to) = (descriptor(ends[0])?, descriptor(ends[1])?);
+    let read = Entry { length: 1, offset: u64::MAX, ..on(OP_READ, &from, byte.as_mut_ptr() as u64) };
+    let open = Entry { operation: OP_OPENAT, flags: DRAIN, user_data: 1, ..at(path.as_ptr()) };
+    let (ring, params) = ring_of(2, 0)?;
+    let (rings, entries) = (Mapping::new(&ring, OFFSETS[0])?, Mapping::new(&ring, OFFSETS[1])?);
+    let none = std::ptr::null::<libc::c_void>();
+    let enter = |submit: u32, wait: u32| {
+        // SAFETY: the entries and what they point to live until both have ended.
+        check(unsafe {
+            libc::syscall(libc::SYS_io_uring_enter, ring.as_raw_fd(), submit, wait, ENTER_GETEVENTS, none, 0)
+        })
+    };
+    // SAFETY: as in `submit`.
+    let at = |offset: u32| unsafe { rings.0.add(offset as usize).cast::<u32>() };
+    // SAFETY: as in `submit`.
+    unsafe {
+        entries.0.cast::<Entry>().write(read);
+        entries.0.cast::<Entry>().add(1).write(open);
+        at(params.submission[6]).write(0);
+        at(params.submission[6]).add(1).write(1);
+        AtomicU32::from_ptr(at(params.submission[1])).store(2, Ordering::Release);
+    }
+    enter(2, 0)?;
+    // SAFETY: takes numbers, and one byte.
+    unsafe {
+        check(libc::prctl(libc::PR_SET_KEEPCAPS, 0))?;
+        check(libc::write(to.as_raw_fd(), b"x".as_ptr().cast(), 1) as i64)?;
+    }
+    enter(0, 2)?;
+    for index in 0..2 {
+        // SAFETY: as in `submit`; an entry of the completion ring is 16 bytes long.
+        let (number, result) = unsafe {
+            let entry = at(params.completion[5]).add(4 * index);
+            (entry.cast::<u64>().read_volatile(), entry.add(2).cast::<i32>().read_volatile())
+        };
+        if number == 1 {
+            return if result < 0 { Err(-result) } else { descriptor(result).map(|_| 0) };
+        }
+    }
+    Err(libc::EIO)
 }
 
 /// A mapped part of a ring, which keeps the ring and its thread.

@@ -75,6 +75,21 @@ pub const STEPS: &[super::Row] = &[
         // SAFETY: takes numbers.
         check(unsafe { libc::fcntl(pipe.as_raw_fd(), libc::F_SETOWN, words.number(1) as i32) })
     }),
+    // A signal of one's choice, about a pipe that something is written into.
+    ("signal-by-file", |_, words| {
+        const F_SETSIG: i32 = 10;
+        let mut ends = [0; 2];
+        // SAFETY: two descriptors fit.
+        check(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) })?;
+        let (from, to) = (descriptor(ends[0])?, descriptor(ends[1])?);
+        // SAFETY: takes numbers, and one byte.
+        unsafe {
+            check(libc::fcntl(from.as_raw_fd(), libc::F_SETOWN, words.number(1) as i32))?;
+            check(libc::fcntl(from.as_raw_fd(), F_SETSIG, words.number(2) as i32))?;
+            check(libc::fcntl(from.as_raw_fd(), libc::F_SETFL, libc::O_ASYNC))?;
+            check(libc::write(to.as_raw_fd(), b"x".as_ptr().cast(), 1) as i64).map(|_| 0)
+        }
+    }),
     ("set-own-owner", |_, _| {
         let pipe = pipe()?;
         // SAFETY: takes numbers.

@@ -1,0 +1,68 @@
+//! Mounting and unmounting. Over the monitor's own files, the pins and cgroups nothing is mounted, and no file system of
+//! pins is unmounted, whatever the policy says.
+
+use super::{BPFFS_MAGIC, on_file_system, power};
+use crate::kernel::{self, Kernel, load};
+use crate::operation::guard;
+use crate::path::{place_at, walk};
+use crate::scratch::reload;
+use agent_monitor_common::class::{Builtin, Class, Reason, file};
+use agent_monitor_common::hook::HookId;
+use agent_monitor_common::name::Privilege;
+use aya_ebpf::macros::lsm;
+use aya_ebpf::programs::LsmContext;
+
+#[lsm(hook = "sb_mount")]
+fn sb_mount(ctx: LsmContext) -> i32 {
+    over(HookId::SbMount, ctx.arg(5), ctx.arg(1))
+}
+
+#[lsm(hook = "move_mount")]
+fn move_mount(ctx: LsmContext) -> i32 {
+    over(HookId::MoveMount, ctx.arg(2), ctx.arg(1))
+}
+
+#[lsm(hook = "sb_umount")]
+fn sb_umount(ctx: LsmContext) -> i32 {
+    guard(
+        HookId::SbUmount,
+        Class::Privilege,
+        ctx.arg(2),
+        #[inline(always)]
+        |operation| {
+            power::judge(operation, Privilege::Mount);
+            let mount: Kernel = ctx.arg(0);
+            let superblock: Kernel = load(mount, &kernel::VFSMOUNT_SB);
+            if load::<u64>(superblock, &kernel::SUPER_MAGIC) == BPFFS_MAGIC {
+                operation.becomes_builtin(Builtin::Monitor);
+            }
+            true
+        },
+    )
+}
+
+/// Judges a mount that gets its place at `path`, or changes there.
+#[inline(always)]
+fn over(hook: HookId, previous: i32, path: Kernel) -> i32 {
+    guard(
+        hook,
+        Class::Privilege,
+        previous,
+        #[inline(always)]
+        |operation| {
+            let found = walk(operation.scratch.object(), place_at(path as u64)).map(
+                #[inline(always)]
+                |object| operation.set_object(object),
+            );
+            operation.judge_found(Class::File, found, file::WRITE);
+            // Only whether it is the monitor's is asked: no rule on files is about what a mount hides.
+            if reload(&operation.scratch.header.reason) != Reason::Builtin as u8 {
+                operation.scratch.header.labels = [0; 3];
+                power::judge(operation, Privilege::Mount);
+                let dentry: Kernel = load(path, &kernel::PATH_DENTRY);
+                on_file_system(operation, load(dentry, &kernel::DENTRY_SB));
+            }
+            true
+        },
+    )
+}
