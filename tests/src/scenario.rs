@@ -21,6 +21,7 @@ mod mounts;
 mod names;
 mod no_lsm;
 mod node;
+mod overlay;
 mod powers;
 mod property;
 mod races;
@@ -55,6 +56,7 @@ pub const ALL: &[&[Scenario]] = &[
     rights::ALL,
     modes::ALL,
     aliases::ALL,
+    overlay::ALL,
     held::ALL,
     inherited::ALL,
     inode::ALL,

@@ -3,13 +3,19 @@
 
 use super::file_open::file_text;
 use super::mmap_file::{PROT_EXEC, PROT_WRITE, judge, memory};
-use crate::kernel::{self, Kernel, address, load, read};
+use crate::kernel::{self, Kernel, address, load, offset, read};
 use crate::operation::{earlier, guard};
+use crate::path::{place_at, walk};
 use agent_monitor_common::class::Class;
+use agent_monitor_common::field::MISSING;
 use agent_monitor_common::hook::HookId;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
 
+/// `include/linux/fs.h`: FMODE_NOACCOUNT, and FMODE_BACKING, which is the lower bit from 6.14 on (and in later 6.12) and the
+/// upper one before. The other says something about notifications, and no file that is not counted is mapped with it.
+const FMODE_NOACCOUNT: u32 = 1 << 29;
+const FMODE_BACKING: u32 = 1 << 24 | 1 << 25;
 /// `include/linux/mm.h`
 const VM_WRITE: u64 = 2;
 const VM_EXEC: u64 = 4;
@@ -37,6 +43,13 @@ fn file_mprotect(ctx: LsmContext) -> i32 {
             let written: u64 = read(address(area, &kernel::VMA_ANONYMOUS));
             let object = if mapped.is_null() || writable || written != 0 {
                 Ok(memory(operation))
+            } else if is_backing(mapped) {
+                // The file below an overlay's, which knows the path that it was mapped by.
+                let path = place_at(address(mapped, &kernel::BACKING_FILE_PATH));
+                walk(operation.scratch.object(), path).map(
+                    #[inline(always)]
+                    |object| operation.set_object(object),
+                )
             } else {
                 file_text(operation, mapped, load(mapped, &kernel::FILE_F_INODE))
             };
@@ -44,4 +57,11 @@ fn file_mprotect(ctx: LsmContext) -> i32 {
             true
         },
     )
+}
+
+/// Whether an open file is the one below an overlay's, and knows the path of that.
+#[inline(always)]
+fn is_backing(open: Kernel) -> bool {
+    let mode: u32 = load(open, &kernel::FILE_F_MODE);
+    offset(&kernel::BACKING_FILE_PATH) != MISSING as usize && mode & FMODE_NOACCOUNT != 0 && mode & FMODE_BACKING != 0
 }
