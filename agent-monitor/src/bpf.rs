@@ -275,6 +275,14 @@ impl Programs {
         self.maps.bind(cgroup, binding)
     }
 
+    /// Binds a cgroup that is bound to something else; one that is not bound (any more) is left as it is.
+    ///
+    /// # Errors
+    /// The kernel refused the write.
+    pub fn rebind(&mut self, cgroup: u64, binding: Binding) -> Result<(), MapError> {
+        self.maps.rebind(cgroup, binding)
+    }
+
     /// Removes the binding of a cgroup; one that has none is left as it is.
     ///
     /// # Errors

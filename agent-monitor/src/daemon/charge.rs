@@ -13,7 +13,7 @@ use super::notify::notify;
 use super::policies::Source;
 use super::serve::{Background, Daemon, UNBOUND};
 use super::{VERSION, requests};
-use crate::bind::{Cgroup, Origin};
+use crate::bind::{Cgroup, Origin, shown};
 use crate::control::api;
 
 impl Daemon {
@@ -36,7 +36,8 @@ impl Daemon {
         let (directory, compiler, known) = self.to_read();
         let read = tokio::task::spawn_blocking(move || catalogue::read(&directory, &compiler, &known)).await;
         self.apply(read.context("reading the policy directory panicked")?);
-        for child in self.node.directory.hierarchy.children(&root.path) {
+        let children = self.node.directory.hierarchy.children(&root);
+        for child in children.with_context(|| format!("cannot look for cgroups below the agents root {path}"))? {
             self.adopt(&child, EMPTY_SLOT);
         }
         for agent in self.config.agents.clone() {
@@ -80,7 +81,7 @@ impl Daemon {
             return;
         }
         if let Err(error) = self.node.bind(cgroup, wanted(slot, Origin::Below)) {
-            self.lasting.insert(format!("cgroup {} is not bound", cgroup.path));
+            self.lasting.insert(format!("cgroup {} is not bound", shown(&cgroup.path)));
             tracing::error!("{error:#}");
         }
     }
@@ -186,7 +187,7 @@ impl Daemon {
             None => {}
         }
         self.node.bind(&cgroup, wanted(slot, Origin::Directory))?;
-        for child in self.node.directory.hierarchy.children(&cgroup.path) {
+        for child in self.node.directory.hierarchy.children(&cgroup)? {
             self.adopt(&child, slot);
         }
         Ok(())

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use super::misses::Misses;
 use super::policies::{Candidate, Instance, Policies, Source};
 use super::restore::Roots;
 use super::state::{Numbers, State};
-use crate::bind::{Agent, Cgroup, Origin, Table};
+use crate::bind::{Agent, Cgroup, Origin, Table, shown};
 use crate::bpf::Programs;
 use crate::record::{AgentChange, AgentRef, Body, Counts, MonitorChange, PolicyChange, PolicyRef, Record, clock};
 use crate::sink::Stream;
@@ -231,7 +232,7 @@ impl Node {
         for number in numbers {
             let changed = self.directory.table_mut().change(number, slot, mode);
             if let Some(agent) = changed {
-                self.write_bindings(&agent)?;
+                self.rewrite_bindings(&agent)?;
             }
         }
         Ok(())
@@ -267,27 +268,26 @@ impl Node {
     fn bind_with(&mut self, table: &mut Table, cgroup: &Cgroup, wanted: Wanted) -> Result<Agent> {
         let policy = self.directory.policy(wanted.slot);
         let number = table.next_number();
-        let name = cgroup.path.rsplit('/').next().unwrap_or_default();
-        let id = wanted.id.unwrap_or_else(|| free_id(table, &policy.name, name, cgroup.id));
+        let id = wanted.id.unwrap_or_else(|| free_id(table, &policy.name, &shown(Path::new(cgroup.name())), cgroup.id));
         let instance_mode = self.policies.get(wanted.slot).map_or(Mode::Enforce, |one| one.mode());
         let identity = AgentRef {
             name: wanted.name.unwrap_or_else(|| id.clone()),
             id,
             cgroup_id: cgroup.id,
-            cgroup: Some(crate::record::escape::escape(cgroup.path.as_bytes())),
+            cgroup: Some(shown(&cgroup.path)),
             labels: wanted.labels,
         };
         let agent = Agent {
             number,
             identity: Arc::new(identity),
-            cgroup: cgroup.path.clone(),
+            cgroup: Some(cgroup.path.clone()),
             origin: wanted.origin,
             slot: wanted.slot,
             mode: wanted.mode.unwrap_or(instance_mode),
             mode_fixed: wanted.mode.is_some(),
             tally: Arc::default(),
         };
-        let failed = || format!("cannot bind the cgroup {}", cgroup.path);
+        let failed = || format!("cannot bind the cgroup {}", shown(&cgroup.path));
         if self.policies.get(agent.slot).is_some_and(Instance::watches_syscalls) {
             self.programs.watch_syscalls(true).with_context(failed)?;
         }
@@ -311,20 +311,21 @@ impl Node {
 
     fn write_new(&mut self, agent: &Agent) -> Result<()> {
         self.programs.add_agent(agent.number)?;
-        self.write_bindings(agent)
+        self.programs.bind(agent.identity.cgroup_id, binding(agent))?;
+        self.write_below(agent)
     }
 
-    /// Writes the binding of an agent's cgroup; for a whole agent also of all cgroups below it.
-    pub fn write_bindings(&mut self, agent: &Agent) -> Result<()> {
-        let directory = agent.origin == Origin::Directory;
-        let flags = if directory { flags::ANNOUNCE_CHILDREN } else { 0 };
-        let binding = Binding::new(agent.slot, agent.number, agent.mode as u32, flags);
-        self.programs.bind(agent.identity.cgroup_id, binding)?;
-        if !directory {
-            // After its parent: what is made from now on gets the new binding from the kernel.
-            for below in self.directory.hierarchy.descendants(&agent.cgroup) {
-                self.programs.bind(below.id, binding)?;
-            }
+    /// Writes the binding of an agent's cgroup anew, if it is still there; for a whole agent also of all cgroups below it.
+    pub fn rewrite_bindings(&mut self, agent: &Agent) -> Result<()> {
+        self.programs.rebind(agent.identity.cgroup_id, binding(agent))?;
+        self.write_below(agent)
+    }
+
+    /// After its own cgroup: what is made from now on gets the new binding from the kernel.
+    fn write_below(&mut self, agent: &Agent) -> Result<()> {
+        let Some(top) = agent.place().filter(|_| agent.origin != Origin::Directory) else { return Ok(()) };
+        for below in self.directory.hierarchy.descendants(&top)? {
+            self.programs.bind(below.id, binding(agent))?;
         }
         Ok(())
     }
@@ -347,7 +348,7 @@ impl Node {
             if let Some(state) = &mut self.state {
                 state.put_agent(&agent);
             }
-            self.write_bindings(&agent)?;
+            self.rewrite_bindings(&agent)?;
             self.tell_agent("bound", &agent, None);
             self.settle_watching();
         }
@@ -406,7 +407,11 @@ impl Node {
 
     /// Unbinds the cgroups of an agent.
     pub fn unbind(&mut self, agent: &Agent) {
-        let below = self.directory.hierarchy.descendants(&agent.cgroup);
+        let below = agent.place().map_or(Ok(Vec::new()), |top| self.directory.hierarchy.descendants(&top));
+        let below = below.unwrap_or_else(|error| {
+            tracing::warn!(%error, agent = agent.identity.id, "cannot find the cgroups to unbind");
+            Vec::new()
+        });
         let ids = below.iter().map(|cgroup| cgroup.id).chain([agent.identity.cgroup_id]);
         for id in ids {
             if let Err(error) = self.programs.unbind(id) {
@@ -459,7 +464,7 @@ impl Node {
     ///
     /// # Errors
     /// Something can't be killed.
-    pub fn empty(directory: &Directory, cgroup: &str, limit: Duration) -> io::Result<bool> {
+    pub fn empty(directory: &Directory, cgroup: &Path, limit: Duration) -> io::Result<bool> {
         let populated = directory.hierarchy.populated(cgroup)?;
         if populated {
             directory.hierarchy.kill(cgroup)?;
@@ -467,4 +472,10 @@ impl Node {
         }
         Ok(populated)
     }
+}
+
+/// What the cgroups of an agent are bound to.
+fn binding(agent: &Agent) -> Binding {
+    let flags = if agent.origin == Origin::Directory { flags::ANNOUNCE_CHILDREN } else { 0 };
+    Binding::new(agent.slot, agent.number, agent.mode as u32, flags)
 }

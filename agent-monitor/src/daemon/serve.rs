@@ -284,9 +284,9 @@ impl Daemon {
     fn settle(&mut self) {
         for (agent, counts) in self.node.settle() {
             if agent.origin == Origin::Made
-                && let Err(error) = self.node.directory.hierarchy.remove(&agent.cgroup)
+                && let Err(error) = agent.path().and_then(|path| self.node.directory.hierarchy.remove(path))
             {
-                tracing::warn!(%error, cgroup = agent.cgroup, "cannot remove the cgroup of an agent that is gone");
+                tracing::warn!(%error, cgroup = agent.shown(), "cannot remove the cgroup of an agent that is gone");
             }
             if let Some((Some(answer), killed)) = self.ending.remove(&agent.number) {
                 let shown = super::view::agent(self, &agent);
