@@ -192,7 +192,7 @@ impl Hierarchy {
 }
 
 /// Whether an error says that a cgroup does not exist any more.
-fn gone(error: &io::Error) -> bool {
+pub(super) fn gone(error: &io::Error) -> bool {
     error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error())
 }
 
@@ -302,6 +302,27 @@ mod tests {
         walked.expect("can be read");
         seen.sort();
         assert_eq!(seen, [top.clone(), top.join("late"), name]);
+        hierarchy.remove(&top).expect("can be removed");
+    }
+
+    #[test]
+    fn a_tree_is_gone_through_until_a_pass_changes_nothing() {
+        let Some((hierarchy, top)) = writable() else { return };
+        hierarchy.make(top.join("a/b")).expect("can be made");
+        let root = hierarchy.look_up(&top).expect("was made");
+        let mut done = Vec::new();
+        let settled = hierarchy.settle(&root, |cgroup| {
+            if cgroup.path.ends_with("b") && done.len() == 2 {
+                fs::create_dir(hierarchy.directory(top.join("late")))?;
+            }
+            let changed = !done.contains(&cgroup.path);
+            done.extend(changed.then(|| cgroup.path.clone()));
+            io::Result::Ok(changed)
+        });
+        settled.expect("ends");
+        assert_eq!(done, [top.clone(), top.join("a"), top.join("a/b"), top.join("late")]);
+        let endless = hierarchy.settle(&root, |_| io::Result::Ok(true));
+        assert!(endless.is_err_and(|error| error.kind() == ErrorKind::TimedOut));
         hierarchy.remove(&top).expect("can be removed");
     }
 

@@ -2,7 +2,8 @@
 //! descriptors, so that neither the bytes of a name nor the depth of a tree hide anything.
 
 use std::ffi::OsStr;
-use std::io;
+use std::fs;
+use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -11,11 +12,15 @@ use std::rc::Rc;
 use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, fstat, openat};
 use rustix::io::Errno;
 
-use super::cgroup::{Cgroup, Hierarchy, shown};
+use super::cgroup::{Cgroup, Hierarchy, gone, shown};
 
 /// Longest path that is opened from a descriptor; below it another descriptor is kept. The kernel takes 4096 bytes with a
 /// name of at most 255.
 const STRIDE: usize = 3072;
+
+/// Passes through a tree until somebody must be making cgroups in it without an end: all but the first find only what was
+/// being made at one moment.
+const PASSES: usize = 100;
 
 /// A cgroup that is still to be gone into, with the directory from which its path is opened.
 struct Next {
@@ -46,6 +51,42 @@ impl Hierarchy {
             waiting.extend(children.into_iter().map(below));
         }
         Ok(())
+    }
+
+    /// Goes through the tree until a whole pass changes nothing: until this has been done to every cgroup of it, also to
+    /// those that were made meanwhile. It must be such that the kernel does it to a cgroup that is made in one to which it
+    /// was done. What is done says whether it changed anything.
+    ///
+    /// # Errors
+    /// It could not be done, a directory can't be read, or there is no end of new cgroups.
+    pub fn settle<E: From<io::Error>>(
+        &self,
+        top: &Cgroup,
+        mut change: impl FnMut(&Cgroup) -> Result<bool, E>,
+    ) -> Result<(), E> {
+        for _ in 0..PASSES {
+            self.pass_new(top)?;
+            let mut changed = false;
+            self.walk(top, |cgroup| change(cgroup).map(|done| changed |= done))?;
+            if !changed {
+                return Ok(());
+            }
+        }
+        let message = format!("cgroups are made below {} all the time; stop what makes them", shown(&top.path));
+        Err(io::Error::new(ErrorKind::TimedOut, message).into())
+    }
+
+    /// Waits until every cgroup can be seen whose making has begun. The kernel makes one at a time, tells `cgroup_mkdir` of
+    /// it, and only then lets it be seen: one that was told of before a change could come to light after a pass. Switching no
+    /// controller takes the same lock, and does nothing.
+    fn pass_new(&self, top: &Cgroup) -> io::Result<()> {
+        match fs::write(self.directory(&top.path).join("cgroup.subtree_control"), "\n") {
+            Err(error) if !gone(&error) => {
+                let path = shown(&top.path);
+                Err(io::Error::new(error.kind(), format!("cannot write cgroup.subtree_control of {path}: {error}")))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// All cgroups below this one, parents before their children; none if it is gone.

@@ -140,6 +140,14 @@ impl Maps {
         self.bindings_lost.get(&0, 0).map_err(|error| MapError::new("BINDINGS_LOST", "read", chain(&error)))
     }
 
+    pub fn binding(&self, cgroup: u64) -> Result<Option<Binding>, MapError> {
+        match self.bindings.get(&cgroup, 0) {
+            Ok(numbers) => Ok(Some(Binding::new(numbers[0], numbers[1], numbers[2], numbers[3]))),
+            Err(aya::maps::MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(MapError::new("BINDINGS", "read", chain(&error))),
+        }
+    }
+
     pub fn bind(&mut self, cgroup: u64, binding: Binding) -> Result<(), MapError> {
         let value = binding_numbers(binding);
         self.bindings.insert(cgroup, value, 0).map_err(|error| MapError::new("BINDINGS", "write", chain(&error)))

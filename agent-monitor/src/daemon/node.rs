@@ -296,7 +296,7 @@ impl Node {
             state.put_agent(&agent);
         }
         if let Err(error) = self.write_new(&agent) {
-            let _ = self.programs.unbind(cgroup.id);
+            self.unbind(&agent);
             let _ = self.programs.remove_agent(number);
             if let Some(state) = &mut self.state {
                 state.drop_agent(number);
@@ -315,19 +315,27 @@ impl Node {
         self.write_below(agent)
     }
 
-    /// Writes the binding of an agent's cgroup anew, if it is still there; for a whole agent also of all cgroups below it.
+    /// Writes the binding of an agent's cgroup anew, if it is still bound; for a whole agent also of all cgroups below it.
     pub fn rewrite_bindings(&mut self, agent: &Agent) -> Result<()> {
-        self.programs.rebind(agent.identity.cgroup_id, binding(agent))?;
-        self.write_below(agent)
-    }
-
-    /// After its own cgroup: what is made from now on gets the new binding from the kernel.
-    fn write_below(&mut self, agent: &Agent) -> Result<()> {
-        let Some(top) = agent.place().filter(|_| agent.origin != Origin::Directory) else { return Ok(()) };
-        for below in self.directory.hierarchy.descendants(&top)? {
-            self.programs.bind(below.id, binding(agent))?;
+        let id = agent.identity.cgroup_id;
+        if self.programs.binding(id)?.is_some() {
+            self.programs.rebind(id, binding(agent))?;
+            self.write_below(agent)?;
         }
         Ok(())
+    }
+
+    /// After its own cgroup, and in each after the one above it: what is made from now on gets the binding from the kernel.
+    fn write_below(&mut self, agent: &Agent) -> Result<()> {
+        let Some(top) = agent.place().filter(|_| agent.origin != Origin::Directory) else { return Ok(()) };
+        let wanted = binding(agent);
+        self.directory.hierarchy.settle(&top, |cgroup| {
+            let differs = self.programs.binding(cgroup.id)? != Some(wanted);
+            if differs {
+                self.programs.bind(cgroup.id, wanted)?;
+            }
+            anyhow::Ok(differs)
+        })
     }
 
     /// Binds an agent's cgroup to another slot.
@@ -405,18 +413,18 @@ impl Node {
         }
     }
 
-    /// Unbinds the cgroups of an agent.
+    /// Unbinds the cgroups of an agent, each after the one above it, of which what is made in it would get its binding.
     pub fn unbind(&mut self, agent: &Agent) {
-        let below = agent.place().map_or(Ok(Vec::new()), |top| self.directory.hierarchy.descendants(&top));
-        let below = below.unwrap_or_else(|error| {
-            tracing::warn!(%error, agent = agent.identity.id, "cannot find the cgroups to unbind");
-            Vec::new()
+        let unbound = self.programs.unbind(agent.identity.cgroup_id).map_err(anyhow::Error::from);
+        let below = agent.place().map_or(Ok(()), |top| {
+            self.directory.hierarchy.settle(&top, |cgroup| {
+                let bound = self.programs.binding(cgroup.id)?.is_some();
+                self.programs.unbind(cgroup.id)?;
+                anyhow::Ok(bound)
+            })
         });
-        let ids = below.iter().map(|cgroup| cgroup.id).chain([agent.identity.cgroup_id]);
-        for id in ids {
-            if let Err(error) = self.programs.unbind(id) {
-                tracing::warn!(%error, agent = agent.identity.id, "cannot unbind a cgroup");
-            }
+        for error in [unbound, below].into_iter().filter_map(Result::err) {
+            tracing::warn!(agent = agent.identity.id, "cannot unbind a cgroup: {error:#}");
         }
     }
 

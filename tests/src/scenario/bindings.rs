@@ -1,15 +1,23 @@
 //! Which cgroups are bound, and which are not: one that lingers, one whose name is no text, those that are made while a
 //! tree is bound.
 
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
 use anyhow::ensure;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::cgroup::{self, Cgroup};
-use crate::harness::{EACCES, Outcome, Process, Scenario, Scene};
+use crate::harness::control::ask;
+use crate::harness::{EACCES, Outcome, Process, Scenario, Scene, policy};
 use crate::{scenarios, step};
 
 pub const ALL: &[Scenario] = scenarios![Node:
     a_restarted_daemon_binds_nothing_but_the_agents_cgroups_where_one_is_gone_and_lingers,
+    a_cgroup_made_while_its_tree_is_bound_is_bound,
+    a_cgroup_whose_name_is_no_text_is_bound_and_follows_its_policy,
 ];
 
 /// A cgroup that is removed stays bound until its last process is reaped. Nobody can find a path for it any more.
@@ -35,7 +43,7 @@ fn a_restarted_daemon_binds_nothing_but_the_agents_cgroups_where_one_is_gone_and
     }
     agent.works(&read, "with the next daemon")?;
     agent.expect(&write, EACCES, "with the next daemon")?;
-    let known = crate::harness::control::ask("GET", "/v1/agents", &serde_json::Value::Null)?;
+    let known = ask("GET", "/v1/agents", &Value::Null)?;
     let known = known.as_array().into_iter().flatten().find(|one| one["cgroup_id"] == id).cloned();
     let known = known.unwrap_or_default();
     ensure!(known["cgroup"].is_null() && known["origin"] == "below-root", "the one that is gone is {known}");
@@ -44,4 +52,113 @@ fn a_restarted_daemon_binds_nothing_but_the_agents_cgroups_where_one_is_gone_and
     let exited = json!({"type": "agent", "action": "exited", "agent": {"cgroup": null}});
     scene.records.wait(scene.start, &about, &exited)?;
     scene.unbind_after(1)
+}
+
+const NOTHING: &str = "files:\n  - {allow: [read], paths: [\"/none\"]}\n";
+
+/// A process goes from one new cgroup into the next, deeper and deeper, while the tree is bound. Beside it there are others,
+/// so that going through the tree takes some time.
+fn a_cgroup_made_while_its_tree_is_bound_is_bound(scene: &mut Scene<'_>) -> Outcome {
+    const ROUNDS: u32 = 5;
+    const BESIDE: u32 = 200;
+    let (file, stop) = (scene.file("file", "f"), scene.path("stop"));
+    let step = step!("open", file, "r");
+    for round in 0..ROUNDS {
+        let top = Cgroup::make(&format!("{}/base", scene.cgroup.path))?;
+        for number in 0..BESIDE {
+            fs::create_dir(scene.cgroup.directory().join(format!("c{number}")))?;
+        }
+        let mut process = Process::start_in(&top.directory())?;
+        process.works(&step, "before binding")?;
+        let descend = step!("descend", top.directory(), stop);
+        process.send(&descend)?;
+        scene.bind(NOTHING)?;
+        // Bound, it can't make another one; or else it goes on until it is told to stop.
+        fs::write(&stop, "")?;
+        let (errno, made) = process.answer(&descend)?;
+        ensure!(errno == EACCES, "round {round}: it made {made} cgroups and ended with errno {errno}, not denied");
+        process.expect(&step, EACCES, "below a bound cgroup")?;
+        scene.unbind()?;
+        process.works(&step, "after unbinding")?;
+        drop(process);
+        fs::remove_file(&stop)?;
+        cgroup::remove(&scene.cgroup.directory())?;
+        scene.cgroup = Cgroup::make(&scene.cgroup.path)?;
+    }
+    Ok(())
+}
+
+fn a_cgroup_whose_name_is_no_text_is_bound_and_follows_its_policy(scene: &mut Scene<'_>) -> Outcome {
+    let file = scene.file("file", "f");
+    let step = step!("open", file, "r");
+    let name = OsStr::from_bytes(b"n\xff");
+    let below = scene.cgroup.directory().join(name);
+    fs::create_dir(&below)?;
+    let mut process = Process::start_in(&below)?;
+    process.works(&step, "before binding")?;
+    // Bound where it is, and with its parent's binding when that changes.
+    let named = PolicyFile(Path::new("/etc/agent-monitor/policies/scenario-mode.yaml"));
+    named.write(scene, "enforce")?;
+    let id = scene.bind_named("scenario-mode", json!({}))?;
+    process.expect(&step, EACCES, "bound")?;
+    let own = cgroup::directory("/agents.slice/scenario-mode").join(name);
+    fs::create_dir(&own)?;
+    let own = Removed(own);
+    let mut agent = Process::start_in(&own.0)?;
+    agent.expect(&step, EACCES, "below the agents root")?;
+    let path = "/agents.slice/scenario-mode/n\\xff";
+    let started = json!({"type": "agent", "action": "started", "agent": {"cgroup": path, "name": "n\\xff"}});
+    scene.records.wait(scene.start, "\"started\"", &started)?;
+    let unbound = Cgroup::make("/scenarios-unbound/below")?;
+    let mut outsider = Process::start_in(&unbound.directory())?;
+    named.write(scene, "audit")?;
+    process.works(&step, "in audit mode")?;
+    agent.works(&step, "in audit mode, below the agents root")?;
+    outsider.works(&step!("open", file, "w"), "as an outsider")?;
+    named.write(scene, "enforce")?;
+    process.expect(&step, EACCES, "enforced again")?;
+    agent.expect(&step, EACCES, "enforced again, below the agents root")?;
+    outsider.works(&step!("open", file, "w"), "as an outsider")?;
+    // With the next daemon it is the same.
+    scene.daemon.kill();
+    scene.daemon.start_again(&[])?;
+    let known = ask("GET", "/v1/agents", &Value::Null)?;
+    let same = known.as_array().into_iter().flatten().filter(|one| one["cgroup"] == path || one["id"] == id).count();
+    ensure!(same == 2, "of the two agents are known: {known}");
+    process.expect(&step, EACCES, "with the next daemon")?;
+    agent.expect(&step, EACCES, "with the next daemon, below the agents root")?;
+    outsider.works(&step!("open", file, "w"), "as an outsider, with the next daemon")?;
+    let counts = scene.unbind()?;
+    ensure!(counts["denied"] == 3 && counts["audited"] == 1, "counted are {counts}");
+    process.works(&step, "after unbinding").map(drop)
+}
+
+/// A policy of the directory that allows to read nothing, gone at the end.
+struct PolicyFile(&'static Path);
+
+impl PolicyFile {
+    /// Puts it in force with this mode, and comes back when it is.
+    fn write(&self, scene: &mut Scene<'_>, mode: &str) -> Outcome {
+        let start = scene.records.lines.len();
+        let new = self.0.with_extension("new");
+        fs::write(&new, policy::document("scenario-mode", &format!("mode: {mode}\n{NOTHING}"), Path::new("/")))?;
+        fs::rename(&new, self.0)?;
+        let known = json!({"type": "policy", "policy": {"name": "scenario-mode"}});
+        scene.records.wait(start, "\"policy\"", &known).map(drop)
+    }
+}
+
+impl Drop for PolicyFile {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(self.0);
+    }
+}
+
+/// The directory of a cgroup, removed at the end.
+struct Removed(std::path::PathBuf);
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        let _ = cgroup::remove(&self.0);
+    }
 }
