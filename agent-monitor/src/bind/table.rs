@@ -51,7 +51,7 @@ pub struct Agent {
     pub number: u32,
     /// Who it is, for records.
     pub identity: Arc<AgentRef>,
-    /// Path of its cgroup; none where it was gone before we looked. It may be gone now, and its path be another's.
+    /// Path of its cgroup; none where it is known to be gone. It may be gone now, and its path be another's.
     pub cgroup: Option<PathBuf>,
     /// How it became one.
     pub origin: Origin,
@@ -74,7 +74,7 @@ impl Agent {
     /// Path of its cgroup.
     ///
     /// # Errors
-    /// The cgroup was gone before it was looked up.
+    /// The cgroup is gone.
     pub fn path(&self) -> io::Result<&Path> {
         let gone = || io::Error::new(ErrorKind::NotFound, format!("the cgroup of agent {} is gone", self.identity.id));
         self.cgroup.as_deref().ok_or_else(gone)
@@ -155,6 +155,13 @@ impl Table {
             let identity = Arc::make_mut(&mut agent.identity);
             identity.name = name.unwrap_or_else(|| identity.id.clone());
             identity.labels = labels;
+        }
+    }
+
+    /// Takes the path from an agent whose cgroup is not there any more.
+    pub fn lose_path(&mut self, number: u32) {
+        if let Some(agent) = self.agents.get_mut(&number) {
+            agent.cgroup = None;
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -74,7 +75,7 @@ fn start_following(daemon: &Daemon, filter: api::Follow, answer: Answer<mpsc::Re
 }
 
 /// What is known of the policy that a request names or brings.
-enum Found {
+pub enum Found {
     /// It is in this slot.
     Loaded(u32),
     /// It must be compiled.
@@ -170,7 +171,11 @@ fn slot(daemon: &mut Daemon, policy: Compiled) -> Result<(u32, String), Refusal>
     name.map(|name| (slot, name)).ok_or_else(|| Refusal::NotFound("the policy was removed meanwhile".to_owned()))
 }
 
-fn create(daemon: &mut Daemon, request: CreateAgent, policy: Compiled) -> Result<Agent, Refusal> {
+/// Makes an agent, or binds a cgroup, whose policy is there.
+///
+/// # Errors
+/// What stands against it.
+pub fn create(daemon: &mut Daemon, request: CreateAgent, policy: Compiled) -> Result<Agent, Refusal> {
     let mode = request.mode.as_deref().map(mode).transpose()?;
     check_texts(&request)?;
     let cgroup = request.cgroup.as_deref().map(|path| bindable(daemon, path)).transpose()?;
@@ -199,7 +204,11 @@ fn create(daemon: &mut Daemon, request: CreateAgent, policy: Compiled) -> Result
     })
 }
 
-fn find(daemon: &Daemon, request: &CreateAgent) -> Result<Found, Refusal> {
+/// The policy that a request names or brings.
+///
+/// # Errors
+/// There is none, or it needs more than is given.
+pub fn find(daemon: &Daemon, request: &CreateAgent) -> Result<Found, Refusal> {
     match (&request.policy, request.documents.first()) {
         (Some(_), Some(_)) => Err(Refusal::Invalid("give either policy or documents, not both".to_owned())),
         (None, None) => Err(Refusal::Invalid("policy is missing: give the name of one that is loaded".to_owned())),
@@ -223,7 +232,11 @@ fn find(daemon: &Daemon, request: &CreateAgent) -> Result<Found, Refusal> {
     }
 }
 
-async fn compile(compiler: Compiler, document: Document, request: &CreateAgent) -> Result<Arc<Candidate>, Refusal> {
+/// Compiles the policy of a request.
+///
+/// # Errors
+/// It is refused.
+pub async fn compile(compiler: Compiler, document: Document, request: &CreateAgent) -> Result<Arc<Candidate>, Refusal> {
     let (documents, variables) = (request.documents.clone(), request.variables.clone());
     let compiled = tokio::task::spawn_blocking(move || {
         let library = Sent { documents: &documents, files: compiler.files.clone() };
@@ -253,10 +266,15 @@ fn bindable(daemon: &Daemon, path: &str) -> Result<Cgroup, Refusal> {
         return Err(Refusal::Conflict(format!("cgroup {path} holds the daemon itself, which would be bound too")));
     }
     let table = daemon.node.directory.table();
-    // One whose cgroup was gone before it was looked up has no path.
+    // By the id: where an agent's cgroup was, another one may be now.
     let overlaps = |agent: &&Agent| {
-        let other = agent.cgroup.as_deref();
-        other.is_some_and(|other| cgroup.path.starts_with(other) || other.starts_with(&cgroup.path))
+        agent.place().is_some_and(|other| {
+            (cgroup.path.starts_with(&other.path) || other.path.starts_with(&cgroup.path))
+                && match hierarchy.look_up(&other.path) {
+                    Ok(now) => now.id == other.id,
+                    Err(error) => error.kind() != ErrorKind::NotFound,
+                }
+        })
     };
     if let Some(agent) = table.iter().find(overlaps) {
         let (id, bound) = (&agent.identity.id, agent.shown());
@@ -297,7 +315,11 @@ fn end(daemon: &mut Daemon, id: &str, answer: Option<Answer<api::Agent>>) {
     let (directory, background) = (daemon.node.directory.clone(), daemon.background.clone());
     tokio::spawn(async move {
         let number = agent.number;
-        let emptied = tokio::task::spawn_blocking(move || Node::empty(&directory, agent.path()?, KILL_LIMIT)).await;
+        let emptied = tokio::task::spawn_blocking(move || match agent.cgroup {
+            Some(path) => Node::empty(&directory, &path, KILL_LIMIT),
+            None => Ok(false),
+        })
+        .await;
         let killed = match emptied {
             Ok(emptied) => emptied.map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),

@@ -217,14 +217,17 @@ impl Node {
 
     fn take(&mut self, state: &AgentState, binding: Binding, path: Option<&PathBuf>) {
         let mode = state.mode().or_else(|| Mode::from_byte(binding.mode as u8)).unwrap_or(Mode::Enforce);
-        let agent = agent(state, path.cloned().or_else(|| written(state)), binding.slot, mode);
+        let mut agent = Agent { cgroup: path.cloned(), ..agent(state, binding.slot, mode) };
+        if let Some(path) = path {
+            Arc::make_mut(&mut agent.identity).cgroup = Some(shown(path));
+        }
         self.directory.table_mut().add(agent);
     }
 
     /// One that went while nobody looked: it is told with what was counted for it.
     fn take_leave(&mut self, state: &AgentState) {
         let mode = state.mode().unwrap_or(Mode::Enforce);
-        self.directory.table_mut().add(agent(state, written(state), state.slot, mode));
+        self.directory.table_mut().add(agent(state, state.slot, mode));
         let there = self.directory.hierarchy.look_up(&state.cgroup).is_ok_and(|cgroup| cgroup.id == state.cgroup_id);
         self.leave(state.number, if there && state.origin() == Origin::Bound { "unbound" } else { "exited" });
     }
@@ -288,12 +291,9 @@ impl Found<'_> {
     }
 }
 
-/// The path that was written down: where the cgroup lay, if it is gone now.
-fn written(state: &AgentState) -> Option<PathBuf> {
-    (!state.cgroup.is_empty()).then(|| PathBuf::from(&state.cgroup))
-}
-
-fn agent(state: &AgentState, path: Option<PathBuf>, slot: u32, mode: Mode) -> Agent {
+/// An agent as it was written down: its cgroup may be gone.
+fn agent(state: &AgentState, slot: u32, mode: Mode) -> Agent {
+    let path = (!state.cgroup.is_empty()).then(|| PathBuf::from(&state.cgroup));
     let identity = AgentRef {
         id: state.id.clone(),
         name: state.name.clone(),

@@ -6,11 +6,12 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
 use crate::harness::cgroup::{self, Cgroup};
-use crate::harness::control::ask;
+use crate::harness::control::{ask, metrics};
+use crate::harness::daemon::PLACE;
 use crate::harness::{EACCES, Outcome, Process, Scenario, Scene, policy};
 use crate::{scenarios, step};
 
@@ -18,6 +19,8 @@ pub const ALL: &[Scenario] = scenarios![Node:
     a_restarted_daemon_binds_nothing_but_the_agents_cgroups_where_one_is_gone_and_lingers,
     a_cgroup_made_while_its_tree_is_bound_is_bound,
     a_cgroup_whose_name_is_no_text_is_bound_and_follows_its_policy,
+    a_cgroup_made_anew_is_bound_while_the_one_before_it_lingers,
+    a_cgroup_of_the_configuration_that_is_made_anew_is_told_of_and_bound_again,
 ];
 
 /// A cgroup that is removed stays bound until its last process is reaped. Nobody can find a path for it any more.
@@ -161,4 +164,98 @@ impl Drop for Removed {
     fn drop(&mut self) {
         let _ = cgroup::remove(&self.0);
     }
+}
+
+fn a_cgroup_made_anew_is_bound_while_the_one_before_it_lingers(scene: &mut Scene<'_>) -> Outcome {
+    let file = scene.file("file", "f");
+    let step = step!("open", file, "r");
+    let zombie = scene.process()?;
+    let first = scene.bind(NOTHING)?;
+    cgroup::remove(&scene.cgroup.directory())?;
+    let again = Cgroup::make(&scene.cgroup.path)?;
+    let mut process = Process::start_in(&again.directory())?;
+    process.works(&step, "before binding")?;
+    let second = scene.bind(NOTHING)?;
+    ensure!(first != second, "the agent of another cgroup is {first} too");
+    process.expect(&step, EACCES, "bound")?;
+    scene.unbind_after(1)?;
+    process.works(&step, "after unbinding")?;
+    drop(zombie);
+    let exited = json!({"type": "agent", "action": "exited", "agent": {"id": first}});
+    scene.records.wait(scene.start, &first, &exited).map(drop)
+}
+
+/// As a service manager does it at each restart.
+fn a_cgroup_of_the_configuration_that_is_made_anew_is_told_of_and_bound_again(scene: &mut Scene<'_>) -> Outcome {
+    let file = scene.file("file", "f");
+    let (read, write) = (step!("open", "/dev/null", "r"), step!("open", file, "w"));
+    let path = format!("{}/service", scene.cgroup.path);
+    let config = Path::new(PLACE).join("configured.toml");
+    fs::write(&config, format!("[[agents]]\ncgroup = \"{path}\"\npolicy = \"locked\"\n"))?;
+    let service = Cgroup::make(&path)?;
+    let mut process = Process::start_in(&service.directory())?;
+    process.works(&write, "before binding")?;
+    scene.daemon.end()?;
+    scene.daemon.start_again(&["--config", &config.to_string_lossy()])?;
+    process.expect(&write, EACCES, "bound by configuration")?;
+    ensure!(metrics("/readyz")?.0 == 200, "not ready");
+    // Gone, while its last process is not reaped yet.
+    let (zombie, first) = (process, cgroup::id(&service.directory())?);
+    let mut start = scene.records.lines.len();
+    cgroup::remove(&service.directory())?;
+    told(scene, &mut start, &path, "degraded", "is gone")?;
+    let (status, body) = metrics("/readyz")?;
+    ensure!(status == 503 && body.contains(&path), "with the cgroup gone /readyz gave {status}: {body}");
+    // Made again: the first moments are not guarded, and that is told.
+    let mut process = bound_again(scene, &mut start, &path)?;
+    process.works(&read, "bound again")?;
+    process.expect(&write, EACCES, "bound again")?;
+    let known = ask("GET", "/v1/agents", &Value::Null)?;
+    let old = known.as_array().into_iter().flatten().find(|one| one["cgroup_id"] == first).cloned().unwrap_or_default();
+    ensure!(old["origin"] == "bound" && old["cgroup"].is_null(), "the one that lingers is {old}");
+    drop(zombie);
+    // Gone and made again, and no time between.
+    cgroup::remove(&service.directory())?;
+    drop(process);
+    let mut process = bound_again(scene, &mut start, &path)?;
+    process.expect(&write, EACCES, "bound a third time")?;
+    // The next daemon starts while there is none.
+    scene.daemon.end()?;
+    cgroup::remove(&service.directory())?;
+    drop(process);
+    scene.daemon.start_again(&["--config", &config.to_string_lossy()])?;
+    told(scene, &mut start, &path, "degraded", "is not there")?;
+    let mut process = bound_again(scene, &mut start, &path)?;
+    process.expect(&write, EACCES, "bound by the next daemon")?;
+    let id = cgroup::id(&service.directory())?;
+    scene.daemon.end()?;
+    scene.daemon.start_again(&[])?;
+    let known = ask("GET", "/v1/agents", &Value::Null)?;
+    let agent = known.as_array().into_iter().flatten().find(|one| one["cgroup_id"] == id).cloned().unwrap_or_default();
+    scene.agent = agent["id"].as_str().map(str::to_owned);
+    scene.unbind()?;
+    process.works(&write, "after unbinding").map(drop)
+}
+
+/// Makes the cgroup again with a process in it, and waits until it is bound and the daemon ready; what was before is told.
+fn bound_again(scene: &mut Scene<'_>, start: &mut usize, path: &str) -> anyhow::Result<Process> {
+    let directory = cgroup::directory(path);
+    fs::create_dir(&directory)?;
+    let process = Process::start_in(&directory)?;
+    told(scene, start, path, "degraded", "is not guarded until it is bound")?;
+    let bound = json!({"type": "agent", "action": "bound", "agent": {"cgroup_id": cgroup::id(&directory)?}});
+    scene.records.wait(*start, path, &bound)?;
+    scene.records.wait(*start, "\"ready\"", &json!({"type": "monitor", "action": "ready"}))?;
+    let (status, body) = metrics("/readyz")?;
+    ensure!(status == 200, "bound again, /readyz gave {status}: {body}");
+    Ok(process)
+}
+
+/// Waits for a record of the monitor with these words in a message about the path; from the next one on is looked later.
+fn told(scene: &mut Scene<'_>, start: &mut usize, path: &str, action: &str, words: &str) -> Outcome {
+    scene.records.wait(*start, words, &json!({"type": "monitor", "action": action}))?;
+    let found = |line: &String| line.contains(words) && line.contains(path);
+    let at = scene.records.lines.iter().skip(*start).position(found);
+    *start += at.with_context(|| format!("{path} is not named with {words}"))? + 1;
+    Ok(())
 }
