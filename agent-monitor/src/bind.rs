@@ -3,6 +3,7 @@
 
 pub mod cgroup;
 pub mod table;
+mod walk;
 
-pub use cgroup::{Cgroup, Hierarchy};
+pub use cgroup::{Cgroup, Hierarchy, shown};
 pub use table::{Agent, Origin, Table};

@@ -275,6 +275,22 @@ impl Programs {
         self.maps.bind(cgroup, binding)
     }
 
+    /// Binds a cgroup that is bound already to something else; one that is not bound (any more) is left as it is.
+    ///
+    /// # Errors
+    /// The kernel refused the write.
+    pub fn rebind(&mut self, cgroup: u64, binding: Binding) -> Result<(), MapError> {
+        self.maps.rebind(cgroup, binding)
+    }
+
+    /// What a cgroup is bound to.
+    ///
+    /// # Errors
+    /// The kernel refused the read.
+    pub fn binding(&self, cgroup: u64) -> Result<Option<Binding>, MapError> {
+        self.maps.binding(cgroup)
+    }
+
     /// Removes the binding of a cgroup; one that has none is left as it is.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 mod accounts;
 mod catalogue;
 mod charge;
+mod configured;
 pub mod directory;
 mod leave;
 pub mod library;

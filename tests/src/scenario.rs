@@ -2,6 +2,7 @@
 
 mod aliases;
 mod attributes;
+mod bindings;
 mod capable;
 mod cgroups;
 mod exec;
@@ -77,6 +78,7 @@ pub const ALL: &[&[Scenario]] = &[
     ring::ALL,
     leaving::ALL,
     cgroups::ALL,
+    bindings::ALL,
     monitor::ALL,
     shipped::ALL,
     node::ALL,

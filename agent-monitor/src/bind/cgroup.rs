@@ -1,13 +1,18 @@
 //! The unified cgroup hierarchy: making, finding, emptying and removing cgroups. A cgroup is named by its path from the
-//! root of the hierarchy, `/agents.slice/coding-agent/3f2a`, and known to the kernel by its id, the directory's inode.
+//! root of the hierarchy, `/agents.slice/coding-agent/3f2a`, and known to the kernel by its id, the directory's inode. A
+//! path may be any bytes, and after some time lead to another cgroup; an id is never used again.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{DirEntryExt, MetadataExt};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::record::escape::escape;
 
 /// File system magic of cgroup2 (`include/uapi/linux/magic.h`).
 const CGROUP2_MAGIC: u64 = 0x6367_7270;
@@ -22,17 +27,21 @@ pub struct Hierarchy {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cgroup {
     /// Path from the root of the hierarchy, with a slash at its start and none at its end; the root is `/`.
-    pub path: String,
+    pub path: PathBuf,
     /// Id of the cgroup in the kernel.
     pub id: u64,
 }
 
 impl Cgroup {
-    /// How deep it lies: the root is 0.
-    pub fn level(&self) -> u32 {
-        let names = self.path.split('/').filter(|name| !name.is_empty()).count();
-        u32::try_from(names).unwrap_or(u32::MAX)
+    /// Its own name; empty for the root.
+    pub fn name(&self) -> &OsStr {
+        self.path.file_name().unwrap_or_default()
     }
+}
+
+/// A path of a cgroup as text that no bytes in it can forge.
+pub fn shown(path: &Path) -> String {
+    escape(path.as_os_str().as_bytes())
 }
 
 impl Hierarchy {
@@ -56,16 +65,17 @@ impl Hierarchy {
     }
 
     /// The directory of a cgroup.
-    pub fn directory(&self, path: &str) -> PathBuf {
-        self.mount.join(path.trim_start_matches('/'))
+    pub fn directory(&self, path: impl AsRef<Path>) -> PathBuf {
+        let path = path.as_ref();
+        self.mount.join(path.strip_prefix("/").unwrap_or(path))
     }
 
     /// The cgroup with this path.
     ///
     /// # Errors
     /// The path is not one of a cgroup, or no such cgroup exists.
-    pub fn look_up(&self, path: &str) -> io::Result<Cgroup> {
-        let path = normal(path)?;
+    pub fn look_up(&self, path: impl AsRef<Path>) -> io::Result<Cgroup> {
+        let path = normal(path.as_ref())?;
         let metadata = fs::symlink_metadata(self.directory(&path))?;
         if metadata.is_dir() { Ok(Cgroup { path, id: metadata.ino() }) } else { Err(ErrorKind::NotADirectory.into()) }
     }
@@ -74,8 +84,8 @@ impl Hierarchy {
     ///
     /// # Errors
     /// It exists already, or the kernel refuses.
-    pub fn make(&self, path: &str) -> io::Result<Cgroup> {
-        let path = normal(path)?;
+    pub fn make(&self, path: impl AsRef<Path>) -> io::Result<Cgroup> {
+        let path = normal(path.as_ref())?;
         let directory = self.directory(&path);
         if let Some(parent) = directory.parent() {
             fs::create_dir_all(parent)?;
@@ -88,39 +98,19 @@ impl Hierarchy {
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn make_or_look_up(&self, path: &str) -> io::Result<Cgroup> {
+    pub fn make_or_look_up(&self, path: impl AsRef<Path>) -> io::Result<Cgroup> {
+        let path = path.as_ref();
         match self.make(path) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => self.look_up(path),
             other => other,
         }
     }
 
-    /// The cgroups directly below this one; none if it is gone.
-    pub fn children(&self, path: &str) -> Vec<Cgroup> {
-        let Ok(entries) = fs::read_dir(self.directory(path)) else { return Vec::new() };
-        let directories = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-        // A name that is not UTF-8 can't be written as a path here; its cgroup keeps what the kernel gave it.
-        let named = directories.filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.ino())));
-        named.map(|(name, id)| Cgroup { path: format!("{}/{name}", path.trim_end_matches('/')), id }).collect()
-    }
-
-    /// All cgroups below this one, parents before their children.
-    pub fn descendants(&self, path: &str) -> Vec<Cgroup> {
-        let mut found = self.children(path);
-        let mut next = 0;
-        while let Some(cgroup) = found.get(next) {
-            let below = self.children(&cgroup.path);
-            found.extend(below);
-            next += 1;
-        }
-        found
-    }
-
     /// Whether any process is in the cgroup or below it. A cgroup that is gone has none.
     ///
     /// # Errors
     /// `cgroup.events` can't be read.
-    pub fn populated(&self, path: &str) -> io::Result<bool> {
+    pub fn populated(&self, path: &Path) -> io::Result<bool> {
         match fs::read_to_string(self.directory(path).join("cgroup.events")) {
             Ok(text) => Ok(text.lines().any(|line| line == "populated 1")),
             Err(error) if gone(&error) => Ok(false),
@@ -132,7 +122,7 @@ impl Hierarchy {
     ///
     /// # Errors
     /// The kernel refuses; a cgroup that is gone is no error.
-    pub fn kill(&self, path: &str) -> io::Result<()> {
+    pub fn kill(&self, path: &Path) -> io::Result<()> {
         match fs::write(self.directory(path).join("cgroup.kill"), "1") {
             Err(error) if !gone(&error) => Err(error),
             _ => Ok(()),
@@ -143,7 +133,7 @@ impl Hierarchy {
     ///
     /// # Errors
     /// Some are left after `limit`, or `cgroup.events` can't be read.
-    pub fn wait_empty(&self, path: &str, limit: Duration) -> io::Result<()> {
+    pub fn wait_empty(&self, path: &Path, limit: Duration) -> io::Result<()> {
         let events = match fs::File::open(self.directory(path).join("cgroup.events")) {
             Err(error) if gone(&error) => return Ok(()),
             other => other?,
@@ -153,7 +143,10 @@ impl Hierarchy {
         while self.populated_again(&events)? {
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(io::Error::new(ErrorKind::TimedOut, format!("processes are left in cgroup {path}")));
+                return Err(io::Error::new(
+                    ErrorKind::TimedOut,
+                    format!("processes are left in cgroup {}", shown(path)),
+                ));
             }
             let timeout = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
             let mut descriptors = [PollFd::new(&events, PollFlags::PRI)];
@@ -181,9 +174,13 @@ impl Hierarchy {
     ///
     /// # Errors
     /// The kernel refuses; a cgroup that is gone is no error.
-    pub fn remove(&self, path: &str) -> io::Result<()> {
-        let below = self.descendants(path);
-        let paths = below.iter().rev().map(|cgroup| cgroup.path.as_str()).chain([path]);
+    pub fn remove(&self, path: &Path) -> io::Result<()> {
+        let top = match self.look_up(path) {
+            Err(error) if gone(&error) => return Ok(()),
+            other => other?,
+        };
+        let below = self.descendants(&top)?;
+        let paths = below.iter().rev().chain([&top]).map(|cgroup| &cgroup.path);
         for path in paths {
             match fs::remove_dir(self.directory(path)) {
                 Err(error) if !gone(&error) => return Err(error),
@@ -195,18 +192,21 @@ impl Hierarchy {
 }
 
 /// Whether an error says that a cgroup does not exist any more.
-fn gone(error: &io::Error) -> bool {
+pub(super) fn gone(error: &io::Error) -> bool {
     error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error())
 }
 
 /// The path with a slash at its start, none at its end and none doubled.
-fn normal(path: &str) -> io::Result<String> {
-    let names: Vec<_> = path.split('/').filter(|name| !name.is_empty()).collect();
-    if names.iter().any(|name| matches!(*name, "." | "..") || name.contains('\0')) {
-        let message = format!("{path:?} is no path of a cgroup; write it like /agents.slice/name");
-        return Err(io::Error::new(ErrorKind::InvalidInput, message));
+fn normal(path: &Path) -> io::Result<PathBuf> {
+    let mut normal = PathBuf::from("/");
+    for name in path.as_os_str().as_bytes().split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
+        if matches!(name, b"." | b"..") || name.contains(&0) {
+            let message = format!("{} is no path of a cgroup; write it like /agents.slice/name", shown(path));
+            return Err(io::Error::new(ErrorKind::InvalidInput, message));
+        }
+        normal.push(OsStr::from_bytes(name));
     }
-    Ok(format!("/{}", names.join("/")))
+    Ok(normal)
 }
 
 fn find(proc: &Path) -> io::Result<PathBuf> {
@@ -223,19 +223,14 @@ fn find(proc: &Path) -> io::Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::fs::Mode;
 
     #[test]
     fn paths_are_made_normal_and_can_not_leave_the_hierarchy() {
-        assert_eq!(normal("agents.slice//a/").ok().as_deref(), Some("/agents.slice/a"));
-        assert_eq!(normal("/").ok().as_deref(), Some("/"));
-        assert!(normal("/a/../b").is_err());
-        assert!(normal("./a").is_err());
-    }
-
-    #[test]
-    fn level_counts_names() {
-        let level = |path: &str| Cgroup { path: path.to_owned(), id: 1 }.level();
-        assert_eq!((level("/"), level("/a"), level("/a/b")), (0, 1, 2));
+        let normal = |path: &str| normal(Path::new(path)).ok().map(PathBuf::into_os_string);
+        assert_eq!(normal("agents.slice//a/").as_deref(), Some(OsStr::new("/agents.slice/a")));
+        assert_eq!(normal("/").as_deref(), Some(OsStr::new("/")));
+        assert_eq!((normal("/a/../b"), normal("./a")), (None, None));
     }
 
     #[test]
@@ -250,34 +245,122 @@ mod tests {
         assert!(Hierarchy::open(Path::new("/tmp"), &proc).is_err());
     }
 
-    #[test]
-    fn a_cgroup_is_made_emptied_and_removed() {
+    /// Where cgroups can be made.
+    fn writable() -> Option<(Hierarchy, PathBuf)> {
+        static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let Ok(hierarchy) = Hierarchy::open(Path::new(""), Path::new("/proc")) else {
             eprintln!("skipped: no cgroup2 file system is mounted");
-            return;
+            return None;
         };
-        let path = format!("/agent-monitor-test-{}/a", std::process::id());
-        let Ok(made) = hierarchy.make(&path) else {
+        let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let top = PathBuf::from(format!("/agent-monitor-test-{}-{number}", std::process::id()));
+        if hierarchy.make(&top).is_err() {
             eprintln!("skipped: cgroups can't be made here");
-            return;
-        };
-        assert_eq!(hierarchy.look_up(&path).ok(), Some(made));
+            return None;
+        }
+        Some((hierarchy, top))
+    }
+
+    #[test]
+    fn a_cgroup_is_made_emptied_and_removed() {
+        let Some((hierarchy, top)) = writable() else { return };
+        let path = top.join("a");
+        let made = hierarchy.make(&path).expect("can be made");
+        assert_eq!(hierarchy.look_up(&path).ok().as_ref(), Some(&made));
         assert!(hierarchy.make(&path).is_err_and(|error| error.kind() == ErrorKind::AlreadyExists));
         let mut child = std::process::Command::new("sleep").arg("1000").spawn().expect("sleep starts");
         let moved = fs::write(hierarchy.directory(&path).join("cgroup.procs"), child.id().to_string());
         if moved.is_ok() {
-            let parent = path.trim_end_matches("/a");
-            assert!(hierarchy.populated(parent).expect("is readable"));
-            let early = hierarchy.wait_empty(parent, Duration::from_millis(1));
+            assert!(hierarchy.populated(&top).expect("is readable"));
+            let early = hierarchy.wait_empty(&top, Duration::from_millis(1));
             assert!(early.is_err_and(|error| error.kind() == ErrorKind::TimedOut));
-            hierarchy.kill(parent).expect("can be killed");
-            hierarchy.wait_empty(parent, Duration::from_secs(60)).expect("gets empty");
+            hierarchy.kill(&top).expect("can be killed");
+            hierarchy.wait_empty(&top, Duration::from_secs(60)).expect("gets empty");
         } else {
             child.kill().expect("can be killed");
         }
         child.wait().expect("was killed");
-        hierarchy.remove(path.trim_end_matches("/a")).expect("can be removed");
+        hierarchy.remove(&top).expect("can be removed");
         assert!(!hierarchy.populated(&path).expect("gone is empty"));
-        assert!(hierarchy.children(&path).is_empty());
+        assert!(hierarchy.children(&made).expect("gone has none").is_empty());
+    }
+
+    #[test]
+    fn every_cgroup_of_a_tree_is_visited_before_its_children_are_looked_for() {
+        let Some((hierarchy, top)) = writable() else { return };
+        let name = top.join(OsStr::from_bytes(b"\xff"));
+        hierarchy.make(&name).expect("any bytes are a name");
+        let root = hierarchy.look_up(&top).expect("was made");
+        let mut seen = Vec::new();
+        let walked = hierarchy.walk(&root, |cgroup| {
+            if seen.is_empty() {
+                fs::create_dir(hierarchy.directory(top.join("late")))?;
+            }
+            seen.push(cgroup.path.clone());
+            io::Result::Ok(())
+        });
+        walked.expect("can be read");
+        seen.sort();
+        assert_eq!(seen, [top.clone(), top.join("late"), name]);
+        hierarchy.remove(&top).expect("can be removed");
+    }
+
+    #[test]
+    fn a_tree_is_gone_through_until_a_pass_changes_nothing() {
+        let Some((hierarchy, top)) = writable() else { return };
+        hierarchy.make(top.join("a/b")).expect("can be made");
+        let root = hierarchy.look_up(&top).expect("was made");
+        let mut done = Vec::new();
+        let settled = hierarchy.settle(&root, |cgroup| {
+            if cgroup.path.ends_with("b") && done.len() == 2 {
+                fs::create_dir(hierarchy.directory(top.join("late")))?;
+            }
+            let changed = !done.contains(&cgroup.path);
+            done.extend(changed.then(|| cgroup.path.clone()));
+            io::Result::Ok(changed)
+        });
+        settled.expect("ends");
+        assert_eq!(done, [top.clone(), top.join("a"), top.join("a/b"), top.join("late")]);
+        let endless = hierarchy.settle(&root, |_| io::Result::Ok(true));
+        assert!(endless.is_err_and(|error| error.kind() == ErrorKind::TimedOut));
+        hierarchy.remove(&top).expect("can be removed");
+    }
+
+    #[test]
+    fn another_cgroup_at_the_same_path_is_not_taken_for_the_one_that_is_gone() {
+        let Some((hierarchy, top)) = writable() else { return };
+        let first = hierarchy.make(top.join("a")).expect("can be made");
+        hierarchy.remove(&first.path).expect("can be removed");
+        let second = hierarchy.make(top.join("a/b")).expect("can be made");
+        assert_ne!(hierarchy.look_up(&first.path).expect("is there").id, first.id);
+        assert!(hierarchy.descendants(&first).expect("can be read").is_empty());
+        let top = hierarchy.look_up(&top).expect("is there");
+        assert!(hierarchy.descendants(&top).expect("can be read").contains(&second));
+        hierarchy.remove(&top.path).expect("can be removed");
+    }
+
+    #[test]
+    fn no_depth_hides_a_cgroup() {
+        let Some((hierarchy, top)) = writable() else { return };
+        let mut path = top.clone();
+        let flags = rustix::fs::OFlags::PATH;
+        let mut open = vec![rustix::fs::open(hierarchy.directory(&top), flags, Mode::empty()).expect("is there")];
+        let name = "n".repeat(200);
+        // The kernel refuses such a path as a whole, so it is made level by level.
+        for _ in 0..40 {
+            let above = open.last().expect("there is one");
+            rustix::fs::mkdirat(above, &name, Mode::from_raw_mode(0o755)).expect("can be made");
+            open.push(rustix::fs::openat(above, &name, flags, Mode::empty()).expect("is there"));
+            path.push(&name);
+        }
+        let top = hierarchy.look_up(&top).expect("was made");
+        let found = hierarchy.descendants(&top).expect("can be read");
+        assert_eq!(found.len(), 40);
+        assert_eq!(found.last().map(|cgroup| &cgroup.path), Some(&path));
+        open.pop();
+        for above in open.iter().rev() {
+            rustix::fs::unlinkat(above, &name, rustix::fs::AtFlags::REMOVEDIR).expect("can be removed");
+        }
+        hierarchy.remove(&top.path).expect("can be removed");
     }
 }

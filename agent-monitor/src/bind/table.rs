@@ -1,11 +1,14 @@
 //! The agents of this node, by number, id and cgroup.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use agent_monitor_common::binding::FIRST_KERNEL_AGENT;
 use agent_monitor_common::class::Mode;
 
+use super::cgroup::{Cgroup, shown};
 use crate::record::{AgentRef, Tally};
 
 /// How a cgroup became an agent's.
@@ -48,8 +51,8 @@ pub struct Agent {
     pub number: u32,
     /// Who it is, for records.
     pub identity: Arc<AgentRef>,
-    /// Path of its cgroup; empty where it was gone before we looked.
-    pub cgroup: String,
+    /// Path of its cgroup; none where it is known to be gone. It may be gone now, and its path be another's.
+    pub cgroup: Option<PathBuf>,
     /// How it became one.
     pub origin: Origin,
     /// Slot of its policy's image.
@@ -60,6 +63,27 @@ pub struct Agent {
     pub mode_fixed: bool,
     /// How far its operations have come.
     pub tally: Arc<Tally>,
+}
+
+impl Agent {
+    /// Its cgroup, where it has a path.
+    pub fn place(&self) -> Option<Cgroup> {
+        self.cgroup.clone().map(|path| Cgroup { path, id: self.identity.cgroup_id })
+    }
+
+    /// Path of its cgroup.
+    ///
+    /// # Errors
+    /// The cgroup is gone.
+    pub fn path(&self) -> io::Result<&Path> {
+        let gone = || io::Error::new(ErrorKind::NotFound, format!("the cgroup of agent {} is gone", self.identity.id));
+        self.cgroup.as_deref().ok_or_else(gone)
+    }
+
+    /// Its cgroup, for messages.
+    pub fn shown(&self) -> String {
+        self.cgroup.as_deref().map_or_else(|| format!("with the id {}", self.identity.cgroup_id), shown)
+    }
 }
 
 /// All agents.
@@ -134,6 +158,13 @@ impl Table {
         }
     }
 
+    /// Takes the path from an agent whose cgroup is not there any more.
+    pub fn lose_path(&mut self, number: u32) {
+        if let Some(agent) = self.agents.get_mut(&number) {
+            agent.cgroup = None;
+        }
+    }
+
     fn uncount(&mut self, slot: u32) {
         if let Some(count) = self.slots.get_mut(&slot) {
             *count -= 1;
@@ -173,7 +204,7 @@ mod tests {
         Agent {
             number,
             identity: Arc::new(identity),
-            cgroup: format!("/{id}"),
+            cgroup: Some(format!("/{id}").into()),
             origin: Origin::Made,
             slot: 1,
             mode: Mode::Enforce,

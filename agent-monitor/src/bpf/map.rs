@@ -140,10 +140,23 @@ impl Maps {
         self.bindings_lost.get(&0, 0).map_err(|error| MapError::new("BINDINGS_LOST", "read", chain(&error)))
     }
 
+    pub fn binding(&self, cgroup: u64) -> Result<Option<Binding>, MapError> {
+        match self.bindings.get(&cgroup, 0) {
+            Ok(numbers) => Ok(Some(Binding::new(numbers[0], numbers[1], numbers[2], numbers[3]))),
+            Err(aya::maps::MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(MapError::new("BINDINGS", "read", chain(&error))),
+        }
+    }
+
     pub fn bind(&mut self, cgroup: u64, binding: Binding) -> Result<(), MapError> {
-        let mut value = BindingNumbers::default();
-        value[..4].copy_from_slice(&[binding.slot, binding.agent, binding.mode, binding.flags]);
+        let value = binding_numbers(binding);
         self.bindings.insert(cgroup, value, 0).map_err(|error| MapError::new("BINDINGS", "write", chain(&error)))
+    }
+
+    pub fn rebind(&mut self, cgroup: u64, binding: Binding) -> Result<(), MapError> {
+        /// `BPF_EXIST` (`include/uapi/linux/bpf.h`).
+        const EXIST: u64 = 2;
+        gone_is_fine(self.bindings.insert(cgroup, binding_numbers(binding), EXIST), "BINDINGS")
     }
 
     pub fn unbind(&mut self, cgroup: u64) -> Result<(), MapError> {
@@ -276,6 +289,12 @@ where
     T::Error: std::fmt::Display,
 {
     T::try_from(map).map_err(|error| MapError::new(name, "open", error))
+}
+
+fn binding_numbers(binding: Binding) -> BindingNumbers {
+    let mut numbers = BindingNumbers::default();
+    numbers[..4].copy_from_slice(&[binding.slot, binding.agent, binding.mode, binding.flags]);
+    numbers
 }
 
 fn gone_is_fine(result: Result<(), aya::maps::MapError>, map: &'static str) -> Result<(), MapError> {

@@ -6,15 +6,14 @@ use std::path::{Path, PathBuf};
 use agent_monitor_common::binding::EMPTY_SLOT;
 use anyhow::{Context, Result};
 
+use super::VERSION;
 use super::catalogue::{self, Known, Read};
 use super::library::Compiler;
 use super::node::Wanted;
 use super::notify::notify;
 use super::policies::Source;
 use super::serve::{Background, Daemon, UNBOUND};
-use super::{VERSION, requests};
-use crate::bind::{Cgroup, Origin};
-use crate::control::api;
+use crate::bind::{Cgroup, Origin, shown};
 
 impl Daemon {
     /// Binds everything that must be bound before the daemon is ready.
@@ -36,30 +35,11 @@ impl Daemon {
         let (directory, compiler, known) = self.to_read();
         let read = tokio::task::spawn_blocking(move || catalogue::read(&directory, &compiler, &known)).await;
         self.apply(read.context("reading the policy directory panicked")?);
-        for child in self.node.directory.hierarchy.children(&root.path) {
+        let children = self.node.directory.hierarchy.children(&root);
+        for child in children.with_context(|| format!("cannot look for cgroups below the agents root {path}"))? {
             self.adopt(&child, EMPTY_SLOT);
         }
-        for agent in self.config.agents.clone() {
-            let cgroup = agent.cgroup.clone();
-            let request = api::CreateAgent {
-                name: agent.name,
-                policy: Some(agent.policy),
-                variables: agent.variables,
-                labels: agent.labels,
-                mode: agent.mode,
-                cgroup: Some(agent.cgroup),
-                ..api::CreateAgent::default()
-            };
-            let id = self.node.directory.hierarchy.look_up(&cgroup).map(|cgroup| cgroup.id).ok();
-            let known = id.and_then(|id| self.node.directory.table().by_cgroup(id).cloned());
-            let bound = match known.filter(|agent| agent.origin == Origin::Bound) {
-                Some(agent) => requests::renew_now(self, agent.number, request).await,
-                None => requests::create_now(self, request).await.map(drop),
-            };
-            bound.map_err(|refusal| {
-                anyhow::anyhow!("cannot bind the cgroup {cgroup} of the configuration: {refusal}")
-            })?;
-        }
+        self.bind_configured().await?;
         if self.node.programs.bindings_lost().context("cannot read what could not be bound")? > 0 {
             self.lasting.insert(UNBOUND.to_owned());
         }
@@ -80,7 +60,7 @@ impl Daemon {
             return;
         }
         if let Err(error) = self.node.bind(cgroup, wanted(slot, Origin::Below)) {
-            self.lasting.insert(format!("cgroup {} is not bound", cgroup.path));
+            self.lasting.insert(format!("cgroup {} is not bound", shown(&cgroup.path)));
             tracing::error!("{error:#}");
         }
     }
@@ -186,7 +166,7 @@ impl Daemon {
             None => {}
         }
         self.node.bind(&cgroup, wanted(slot, Origin::Directory))?;
-        for child in self.node.directory.hierarchy.children(&cgroup.path) {
+        for child in self.node.directory.hierarchy.children(&cgroup)? {
             self.adopt(&child, slot);
         }
         Ok(())

@@ -1,13 +1,16 @@
 //! What everybody in the daemon looks up: agents by number, images by slot and generation. Written by the node, and by the
 //! pump for agents that the kernel announces; read for each event.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use agent_monitor_common::class::{Class, Reason};
 use agent_monitor_policy::ImageView;
 
-use crate::bind::{Agent, Hierarchy, Origin, Table};
+use crate::bind::{Agent, Hierarchy, Origin, Table, shown};
 use crate::event::Observed;
 use crate::record::escape::escape;
 use crate::record::{AgentRef, PolicyRef};
@@ -166,24 +169,19 @@ impl Directory {
             };
         }
         let Some(parent) = table.by_cgroup(parent) else { return Announced::Superfluous };
-        let path = match std::str::from_utf8(&event.object) {
+        let path = match &event.object[..] {
             // The kernel gives the name where it can; to look for it costs a walk over all children of the parent.
-            Ok(name) if !name.is_empty() => format!("{}/{name}", parent.cgroup),
-            _ => {
-                let mut children = self.hierarchy.children(&parent.cgroup).into_iter();
-                children.find(|child| child.id == cgroup).map(|child| child.path).unwrap_or_default()
-            }
+            [] => parent.place().and_then(|parent| {
+                let children = self.hierarchy.children(&parent).unwrap_or_else(|error| {
+                    tracing::warn!(%error, "cannot find the path of a new cgroup");
+                    Vec::new()
+                });
+                children.into_iter().find(|child| child.id == cgroup).map(|child| child.path)
+            }),
+            name => parent.cgroup.as_deref().map(|parent| parent.join(OsStr::from_bytes(name))),
         };
-        let name = path.rsplit('/').next().filter(|name| !name.is_empty()).map(str::to_owned);
-        let name = name.unwrap_or_else(|| format!("cgroup-{cgroup}"));
         let policy = self.policy(event.header.slot).name;
-        let identity = AgentRef {
-            id: free_id(&table, &policy, &name, cgroup),
-            name: escape(name.as_bytes()),
-            cgroup_id: cgroup,
-            cgroup: (!path.is_empty()).then(|| escape(path.as_bytes())),
-            ..AgentRef::default()
-        };
+        let identity = derived_identity(&table, &policy, path.as_deref(), cgroup);
         let agent = Agent {
             number: event.header.agent,
             identity: Arc::new(identity),
@@ -199,9 +197,22 @@ impl Directory {
     }
 }
 
-/// The id of an agent: its policy and the name of its cgroup, made different from all others by the cgroup's id.
+/// What is known of an agent by its cgroup alone.
+pub fn derived_identity(table: &Table, policy: &str, path: Option<&Path>, cgroup: u64) -> AgentRef {
+    let name = path.and_then(Path::file_name).map(|name| escape(name.as_bytes()));
+    let name = name.unwrap_or_else(|| format!("cgroup-{cgroup}"));
+    AgentRef {
+        id: free_id(table, policy, &name, cgroup),
+        name,
+        cgroup_id: cgroup,
+        cgroup: path.map(shown),
+        labels: BTreeMap::new(),
+    }
+}
+
+/// The id of an agent: its policy and the name of its cgroup, as it is shown, made different from all others by the
+/// cgroup's id.
 pub fn free_id(table: &Table, policy: &str, name: &str, cgroup: u64) -> String {
-    let name = escape(name.as_bytes());
-    let id = if policy.is_empty() || policy == name { name } else { format!("{policy}-{name}") };
+    let id = if policy.is_empty() || policy == name { name.to_owned() } else { format!("{policy}-{name}") };
     if table.by_id(&id).is_none() { id } else { format!("{id}-{cgroup}") }
 }

@@ -121,7 +121,7 @@ mod tests {
         let agent = Agent {
             number: 1,
             identity: Arc::default(),
-            cgroup: String::new(),
+            cgroup: None,
             origin: Origin::Made,
             slot: 1,
             mode: Mode::Enforce,

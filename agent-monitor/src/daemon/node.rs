@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use super::misses::Misses;
 use super::policies::{Candidate, Instance, Policies, Source};
 use super::restore::Roots;
 use super::state::{Numbers, State};
-use crate::bind::{Agent, Cgroup, Origin, Table};
+use crate::bind::{Agent, Cgroup, Origin, Table, shown};
 use crate::bpf::Programs;
 use crate::record::{AgentChange, AgentRef, Body, Counts, MonitorChange, PolicyChange, PolicyRef, Record, clock};
 use crate::sink::Stream;
@@ -231,7 +232,7 @@ impl Node {
         for number in numbers {
             let changed = self.directory.table_mut().change(number, slot, mode);
             if let Some(agent) = changed {
-                self.write_bindings(&agent)?;
+                self.rewrite_bindings(&agent)?;
             }
         }
         Ok(())
@@ -267,27 +268,26 @@ impl Node {
     fn bind_with(&mut self, table: &mut Table, cgroup: &Cgroup, wanted: Wanted) -> Result<Agent> {
         let policy = self.directory.policy(wanted.slot);
         let number = table.next_number();
-        let name = cgroup.path.rsplit('/').next().unwrap_or_default();
-        let id = wanted.id.unwrap_or_else(|| free_id(table, &policy.name, name, cgroup.id));
+        let id = wanted.id.unwrap_or_else(|| free_id(table, &policy.name, &shown(Path::new(cgroup.name())), cgroup.id));
         let instance_mode = self.policies.get(wanted.slot).map_or(Mode::Enforce, |one| one.mode());
         let identity = AgentRef {
             name: wanted.name.unwrap_or_else(|| id.clone()),
             id,
             cgroup_id: cgroup.id,
-            cgroup: Some(crate::record::escape::escape(cgroup.path.as_bytes())),
+            cgroup: Some(shown(&cgroup.path)),
             labels: wanted.labels,
         };
         let agent = Agent {
             number,
             identity: Arc::new(identity),
-            cgroup: cgroup.path.clone(),
+            cgroup: Some(cgroup.path.clone()),
             origin: wanted.origin,
             slot: wanted.slot,
             mode: wanted.mode.unwrap_or(instance_mode),
             mode_fixed: wanted.mode.is_some(),
             tally: Arc::default(),
         };
-        let failed = || format!("cannot bind the cgroup {}", cgroup.path);
+        let failed = || format!("cannot bind the cgroup {}", shown(&cgroup.path));
         if self.policies.get(agent.slot).is_some_and(Instance::watches_syscalls) {
             self.programs.watch_syscalls(true).with_context(failed)?;
         }
@@ -296,7 +296,7 @@ impl Node {
             state.put_agent(&agent);
         }
         if let Err(error) = self.write_new(&agent) {
-            let _ = self.programs.unbind(cgroup.id);
+            self.unbind(&agent);
             let _ = self.programs.remove_agent(number);
             if let Some(state) = &mut self.state {
                 state.drop_agent(number);
@@ -311,22 +311,31 @@ impl Node {
 
     fn write_new(&mut self, agent: &Agent) -> Result<()> {
         self.programs.add_agent(agent.number)?;
-        self.write_bindings(agent)
+        self.programs.bind(agent.identity.cgroup_id, binding(agent))?;
+        self.write_below(agent)
     }
 
-    /// Writes the binding of an agent's cgroup; for a whole agent also of all cgroups below it.
-    pub fn write_bindings(&mut self, agent: &Agent) -> Result<()> {
-        let directory = agent.origin == Origin::Directory;
-        let flags = if directory { flags::ANNOUNCE_CHILDREN } else { 0 };
-        let binding = Binding::new(agent.slot, agent.number, agent.mode as u32, flags);
-        self.programs.bind(agent.identity.cgroup_id, binding)?;
-        if !directory {
-            // After its parent: what is made from now on gets the new binding from the kernel.
-            for below in self.directory.hierarchy.descendants(&agent.cgroup) {
-                self.programs.bind(below.id, binding)?;
-            }
+    /// Writes the binding of an agent's cgroup anew, if it is still bound; for a whole agent also of all cgroups below it.
+    pub fn rewrite_bindings(&mut self, agent: &Agent) -> Result<()> {
+        let id = agent.identity.cgroup_id;
+        if self.programs.binding(id)?.is_some() {
+            self.programs.rebind(id, binding(agent))?;
+            self.write_below(agent)?;
         }
         Ok(())
+    }
+
+    /// After its own cgroup, and in each after the one above it: what is made from now on gets the binding from the kernel.
+    fn write_below(&mut self, agent: &Agent) -> Result<()> {
+        let Some(top) = agent.place().filter(|_| agent.origin != Origin::Directory) else { return Ok(()) };
+        let wanted = binding(agent);
+        self.directory.hierarchy.settle(&top, |cgroup| {
+            let differs = self.programs.binding(cgroup.id)? != Some(wanted);
+            if differs {
+                self.programs.bind(cgroup.id, wanted)?;
+            }
+            anyhow::Ok(differs)
+        })
     }
 
     /// Binds an agent's cgroup to another slot.
@@ -347,7 +356,7 @@ impl Node {
             if let Some(state) = &mut self.state {
                 state.put_agent(&agent);
             }
-            self.write_bindings(&agent)?;
+            self.rewrite_bindings(&agent)?;
             self.tell_agent("bound", &agent, None);
             self.settle_watching();
         }
@@ -404,14 +413,18 @@ impl Node {
         }
     }
 
-    /// Unbinds the cgroups of an agent.
+    /// Unbinds the cgroups of an agent, each after the one above it, of which what is made in it would get its binding.
     pub fn unbind(&mut self, agent: &Agent) {
-        let below = self.directory.hierarchy.descendants(&agent.cgroup);
-        let ids = below.iter().map(|cgroup| cgroup.id).chain([agent.identity.cgroup_id]);
-        for id in ids {
-            if let Err(error) = self.programs.unbind(id) {
-                tracing::warn!(%error, agent = agent.identity.id, "cannot unbind a cgroup");
-            }
+        let unbound = self.programs.unbind(agent.identity.cgroup_id).map_err(anyhow::Error::from);
+        let below = agent.place().map_or(Ok(()), |top| {
+            self.directory.hierarchy.settle(&top, |cgroup| {
+                let bound = self.programs.binding(cgroup.id)?.is_some();
+                self.programs.unbind(cgroup.id)?;
+                anyhow::Ok(bound)
+            })
+        });
+        for error in [unbound, below].into_iter().filter_map(Result::err) {
+            tracing::warn!(agent = agent.identity.id, "cannot unbind a cgroup: {error:#}");
         }
     }
 
@@ -459,7 +472,7 @@ impl Node {
     ///
     /// # Errors
     /// Something can't be killed.
-    pub fn empty(directory: &Directory, cgroup: &str, limit: Duration) -> io::Result<bool> {
+    pub fn empty(directory: &Directory, cgroup: &Path, limit: Duration) -> io::Result<bool> {
         let populated = directory.hierarchy.populated(cgroup)?;
         if populated {
             directory.hierarchy.kill(cgroup)?;
@@ -467,4 +480,10 @@ impl Node {
         }
         Ok(populated)
     }
+}
+
+/// What the cgroups of an agent are bound to.
+fn binding(agent: &Agent) -> Binding {
+    let flags = if agent.origin == Origin::Directory { flags::ANNOUNCE_CHILDREN } else { 0 };
+    Binding::new(agent.slot, agent.number, agent.mode as u32, flags)
 }

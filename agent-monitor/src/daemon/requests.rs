@@ -1,6 +1,10 @@
 //! Answers to the requests of the control socket.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +17,7 @@ use super::node::{Node, Wanted};
 use super::policies::{Candidate, Source};
 use super::serve::{Background, Daemon, can_end};
 use super::{random_name, view};
-use crate::bind::{Agent, Cgroup, Origin};
+use crate::bind::{Agent, Cgroup, Origin, shown};
 use crate::control::api::{self, CreateAgent, Refusal};
 use crate::control::{Answer, Request};
 use crate::seccomp;
@@ -71,7 +75,7 @@ fn start_following(daemon: &Daemon, filter: api::Follow, answer: Answer<mpsc::Re
 }
 
 /// What is known of the policy that a request names or brings.
-enum Found {
+pub enum Found {
     /// It is in this slot.
     Loaded(u32),
     /// It must be compiled.
@@ -167,7 +171,11 @@ fn slot(daemon: &mut Daemon, policy: Compiled) -> Result<(u32, String), Refusal>
     name.map(|name| (slot, name)).ok_or_else(|| Refusal::NotFound("the policy was removed meanwhile".to_owned()))
 }
 
-fn create(daemon: &mut Daemon, request: CreateAgent, policy: Compiled) -> Result<Agent, Refusal> {
+/// Makes an agent, or binds a cgroup, whose policy is there.
+///
+/// # Errors
+/// What stands against it.
+pub fn create(daemon: &mut Daemon, request: CreateAgent, policy: Compiled) -> Result<Agent, Refusal> {
     let mode = request.mode.as_deref().map(mode).transpose()?;
     check_texts(&request)?;
     let cgroup = request.cgroup.as_deref().map(|path| bindable(daemon, path)).transpose()?;
@@ -196,7 +204,11 @@ fn create(daemon: &mut Daemon, request: CreateAgent, policy: Compiled) -> Result
     })
 }
 
-fn find(daemon: &Daemon, request: &CreateAgent) -> Result<Found, Refusal> {
+/// The policy that a request names or brings.
+///
+/// # Errors
+/// There is none, or it needs more than is given.
+pub fn find(daemon: &Daemon, request: &CreateAgent) -> Result<Found, Refusal> {
     match (&request.policy, request.documents.first()) {
         (Some(_), Some(_)) => Err(Refusal::Invalid("give either policy or documents, not both".to_owned())),
         (None, None) => Err(Refusal::Invalid("policy is missing: give the name of one that is loaded".to_owned())),
@@ -220,7 +232,11 @@ fn find(daemon: &Daemon, request: &CreateAgent) -> Result<Found, Refusal> {
     }
 }
 
-async fn compile(compiler: Compiler, document: Document, request: &CreateAgent) -> Result<Arc<Candidate>, Refusal> {
+/// Compiles the policy of a request.
+///
+/// # Errors
+/// It is refused.
+pub async fn compile(compiler: Compiler, document: Document, request: &CreateAgent) -> Result<Arc<Candidate>, Refusal> {
     let (documents, variables) = (request.documents.clone(), request.variables.clone());
     let compiled = tokio::task::spawn_blocking(move || {
         let library = Sent { documents: &documents, files: compiler.files.clone() };
@@ -239,38 +255,39 @@ fn bindable(daemon: &Daemon, path: &str) -> Result<Cgroup, Refusal> {
     let hierarchy = &daemon.node.directory.hierarchy;
     let found = hierarchy.look_up(path);
     let cgroup = found.map_err(|error| Refusal::NotFound(format!("cannot find the cgroup {path}: {error}")))?;
-    let within = |inner: &str, outer: &str| {
-        let (inner, outer) = (inner.trim_matches('/'), outer.trim_matches('/'));
-        outer.is_empty() || inner == outer || inner.strip_prefix(outer).is_some_and(|rest| rest.starts_with('/'))
-    };
-    let root = &daemon.config.agents_root;
-    if within(&cgroup.path, root) || within(root, &cgroup.path) {
+    let path = shown(&cgroup.path);
+    let root = Path::new("/").join(daemon.config.agents_root.trim_matches('/'));
+    if cgroup.path.starts_with(&root) || root.starts_with(&cgroup.path) {
         return Err(Refusal::Conflict(format!(
-            "cgroup {} is, holds or lies below the agents root: the kernel binds what is made there",
-            cgroup.path
+            "cgroup {path} is, holds or lies below the agents root: the kernel binds what is made there"
         )));
     }
-    let own = own_cgroup(&daemon.config.roots.proc).unwrap_or_default();
-    if within(&own, &cgroup.path) {
-        return Err(Refusal::Conflict(format!(
-            "cgroup {} holds the daemon itself, which would be bound too",
-            cgroup.path
-        )));
+    if own_cgroup(&daemon.config.roots.proc).is_some_and(|own| own.starts_with(&cgroup.path)) {
+        return Err(Refusal::Conflict(format!("cgroup {path} holds the daemon itself, which would be bound too")));
     }
     let table = daemon.node.directory.table();
-    let overlaps = |agent: &&Agent| within(&cgroup.path, &agent.cgroup) || within(&agent.cgroup, &cgroup.path);
-    // One whose cgroup was gone before it was looked up has no path.
-    if let Some(agent) = table.iter().filter(|agent| !agent.cgroup.is_empty()).find(overlaps) {
-        let (id, bound) = (&agent.identity.id, &agent.cgroup);
-        return Err(Refusal::Conflict(format!("cgroup {} is already bound: agent {id} has {bound}", cgroup.path)));
+    // By the id: where an agent's cgroup was, another one may be now.
+    let overlaps = |agent: &&Agent| {
+        agent.place().is_some_and(|other| {
+            (cgroup.path.starts_with(&other.path) || other.path.starts_with(&cgroup.path))
+                && match hierarchy.look_up(&other.path) {
+                    Ok(now) => now.id == other.id,
+                    Err(error) => error.kind() != ErrorKind::NotFound,
+                }
+        })
+    };
+    if let Some(agent) = table.iter().find(overlaps) {
+        let (id, bound) = (&agent.identity.id, agent.shown());
+        return Err(Refusal::Conflict(format!("cgroup {path} is already bound: agent {id} has {bound}")));
     }
     drop(table);
     Ok(cgroup)
 }
 
-fn own_cgroup(proc: &std::path::Path) -> Option<String> {
-    let text = std::fs::read_to_string(proc.join("self/cgroup")).ok()?;
-    text.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
+fn own_cgroup(proc: &Path) -> Option<PathBuf> {
+    let text = std::fs::read(proc.join("self/cgroup")).ok()?;
+    let path = text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"0::"));
+    path.map(|path| PathBuf::from(OsStr::from_bytes(path)))
 }
 
 /// Ends an agent; the answer comes when its last record is written.
@@ -284,7 +301,7 @@ fn end(daemon: &mut Daemon, id: &str, answer: Option<Answer<api::Agent>>) {
     let Some(agent) = found else { return refuse(answer, no_agent(id)) };
     if !can_end(&agent) {
         let message =
-            format!("agent {id} was not made by request: it ends when its cgroup {} is removed", agent.cgroup);
+            format!("agent {id} was not made by request: it ends when its cgroup {} is removed", agent.shown());
         return refuse(answer, Refusal::Conflict(message));
     }
     if daemon.ending.contains_key(&agent.number) || daemon.node.is_leaving(agent.number) {
@@ -297,13 +314,17 @@ fn end(daemon: &mut Daemon, id: &str, answer: Option<Answer<api::Agent>>) {
     }
     let (directory, background) = (daemon.node.directory.clone(), daemon.background.clone());
     tokio::spawn(async move {
-        let cgroup = agent.cgroup.clone();
-        let emptied = tokio::task::spawn_blocking(move || Node::empty(&directory, &cgroup, KILL_LIMIT)).await;
+        let number = agent.number;
+        let emptied = tokio::task::spawn_blocking(move || match agent.cgroup {
+            Some(path) => Node::empty(&directory, &path, KILL_LIMIT),
+            None => Ok(false),
+        })
+        .await;
         let killed = match emptied {
             Ok(emptied) => emptied.map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
         };
-        let _ = background.send(Background::Emptied(agent.number, killed)).await;
+        let _ = background.send(Background::Emptied(number, killed)).await;
     });
 }
 

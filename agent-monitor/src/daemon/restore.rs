@@ -2,7 +2,7 @@
 //! knowledge again. Where the two differ the kernel is right. Nothing here takes a binding away from a cgroup that lives.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use agent_monitor_common::binding::{Binding, EMPTY_SLOT, FIRST_KERNEL_AGENT, flags};
@@ -11,15 +11,14 @@ use agent_monitor_policy::ImageView;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::directory::{Loaded, free_id};
+use super::directory::{Loaded, derived_identity};
 use super::node::Node;
 use super::policies::{Candidate, Instance, Source};
 use super::selftest;
 use super::state::{self, AgentState};
-use crate::bind::{Agent, Cgroup, Origin};
+use crate::bind::{Agent, Cgroup, Origin, shown};
 use crate::bpf::Counted;
 use crate::record::AgentRef;
-use crate::record::escape::escape;
 
 /// What was counted for agents in maps that are not there any more.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -177,22 +176,24 @@ impl Node {
         let counted: HashSet<u32> =
             self.programs.agent_numbers().context("cannot read the agents' counters")?.into_iter().collect();
         let by_cgroup: HashMap<u64, Binding> = bindings.iter().copied().collect();
+        let hierarchy = &self.directory.hierarchy;
+        let below = hierarchy.look_up("/").and_then(|root| hierarchy.descendants(&root));
+        let below = below.context("cannot look for the paths of bound cgroups")?;
+        let paths: HashMap<u64, PathBuf> = below.into_iter().map(|cgroup| (cgroup.id, cgroup.path)).collect();
         for state in self.state.as_ref().map(|state| state.agents()).unwrap_or_default() {
             match by_cgroup.get(&state.cgroup_id).filter(|binding| binding.agent == state.number) {
-                Some(binding) => self.take(&state, *binding),
+                Some(binding) => self.take(&state, *binding, paths.get(&state.cgroup_id)),
                 None if counted.contains(&state.number) => self.take_leave(&state),
                 // It was written down, and then never bound.
                 None => self.forget_state(state.number),
             }
         }
-        let below = self.directory.hierarchy.descendants("/");
-        let paths: HashMap<u64, String> = below.into_iter().map(|cgroup| (cgroup.id, cgroup.path)).collect();
-        for (number, cgroup, binding) in self.unknown(&bindings, &paths) {
-            if selftest::is_own(&cgroup.path, roots.run) {
-                selftest::remove_left(self, &cgroup, number);
+        for (number, Found { id, path, binding }) in self.unknown(&bindings, &paths) {
+            if let Some(path) = path.filter(|path| selftest::is_own(path, roots.run)) {
+                selftest::remove_left(self, &Cgroup { path: path.clone(), id }, number);
                 continue;
             }
-            let agent = self.derived(number, &cgroup, binding, roots);
+            let agent = self.derived(number, id, path, binding, roots);
             if number >= FIRST_KERNEL_AGENT {
                 self.directory.found(number);
             }
@@ -207,22 +208,26 @@ impl Node {
             let mode = self.policies.get(agent.slot).map(|one| one.mode()).filter(|_| !agent.mode_fixed);
             let agent = self.directory.table_mut().change(agent.number, agent.slot, mode.unwrap_or(agent.mode));
             if let Some(agent) = agent {
-                self.write_bindings(&agent)
-                    .with_context(|| format!("cannot bind the cgroup {} again", agent.cgroup))?;
+                self.rewrite_bindings(&agent)
+                    .with_context(|| format!("cannot bind the cgroup {} again", agent.shown()))?;
             }
         }
         Ok(())
     }
 
-    fn take(&mut self, state: &AgentState, binding: Binding) {
+    fn take(&mut self, state: &AgentState, binding: Binding, path: Option<&PathBuf>) {
         let mode = state.mode().or_else(|| Mode::from_byte(binding.mode as u8)).unwrap_or(Mode::Enforce);
-        let agent = agent(state, binding.slot, mode);
+        let mut agent = Agent { cgroup: path.cloned(), ..agent(state, binding.slot, mode) };
+        if let Some(path) = path {
+            Arc::make_mut(&mut agent.identity).cgroup = Some(shown(path));
+        }
         self.directory.table_mut().add(agent);
     }
 
     /// One that went while nobody looked: it is told with what was counted for it.
     fn take_leave(&mut self, state: &AgentState) {
-        self.directory.table_mut().add(agent(state, state.slot, state.mode().unwrap_or(Mode::Enforce)));
+        let mode = state.mode().unwrap_or(Mode::Enforce);
+        self.directory.table_mut().add(agent(state, state.slot, mode));
         let there = self.directory.hierarchy.look_up(&state.cgroup).is_ok_and(|cgroup| cgroup.id == state.cgroup_id);
         self.leave(state.number, if there && state.origin() == Origin::Bound { "unbound" } else { "exited" });
     }
@@ -234,42 +239,35 @@ impl Node {
     }
 
     /// Agents that the kernel knows and the state does not: those that the kernel made, each with the uppermost of its
-    /// cgroups.
-    fn unknown(&self, bindings: &[(u64, Binding)], paths: &HashMap<u64, String>) -> Vec<(u32, Cgroup, Binding)> {
-        let mut found: BTreeMap<u32, (Cgroup, Binding)> = BTreeMap::new();
+    /// cgroups. Only of one that has no other a cgroup is taken that is gone, and stays bound until nothing holds it.
+    fn unknown<'a>(&self, bindings: &[(u64, Binding)], paths: &'a HashMap<u64, PathBuf>) -> BTreeMap<u32, Found<'a>> {
+        let mut all: BTreeMap<u32, Found<'a>> = BTreeMap::new();
         let table = self.directory.table();
         for (id, binding) in bindings.iter().filter(|(_, binding)| table.get(binding.agent).is_none()) {
-            let cgroup = Cgroup { path: paths.get(id).cloned().unwrap_or_default(), id: *id };
-            let upper = |known: &Cgroup| !cgroup.path.is_empty() && cgroup.level() < known.level();
-            match found.get(&binding.agent) {
-                Some((known, _)) if !known.path.is_empty() && !upper(known) => {}
-                _ => drop(found.insert(binding.agent, (cgroup, *binding))),
+            let found = Found { id: *id, path: paths.get(id), binding: *binding };
+            match all.get(&binding.agent) {
+                Some(known) if known.level() <= found.level() => {}
+                _ => drop(all.insert(binding.agent, found)),
             }
         }
-        found.into_iter().map(|(number, (cgroup, binding))| (number, cgroup, binding)).collect()
+        all
     }
 
-    fn derived(&self, number: u32, cgroup: &Cgroup, binding: Binding, roots: &Roots<'_>) -> Agent {
-        let below = cgroup.path.trim_matches('/').starts_with(roots.agents.trim_matches('/'));
+    fn derived(&self, number: u32, id: u64, path: Option<&PathBuf>, binding: Binding, roots: &Roots<'_>) -> Agent {
+        let root = Path::new("/").join(roots.agents.trim_matches('/'));
+        let elsewhere = path.is_some_and(|path| !path.starts_with(root));
         let origin = match () {
             () if binding.flags & flags::ANNOUNCE_CHILDREN != 0 => Origin::Directory,
-            () if number >= FIRST_KERNEL_AGENT || below => Origin::Below,
+            // One that is gone can't be unbound: it ends as those below the root do.
+            () if number >= FIRST_KERNEL_AGENT || !elsewhere => Origin::Below,
             () => Origin::Bound,
         };
-        let name = cgroup.path.rsplit('/').next().filter(|name| !name.is_empty()).map(str::to_owned);
-        let name = name.unwrap_or_else(|| format!("cgroup-{}", cgroup.id));
         let policy = self.directory.policy(binding.slot).name;
-        let identity = AgentRef {
-            id: free_id(&self.directory.table(), &policy, &name, cgroup.id),
-            name: escape(name.as_bytes()),
-            cgroup_id: cgroup.id,
-            cgroup: (!cgroup.path.is_empty()).then(|| escape(cgroup.path.as_bytes())),
-            labels: BTreeMap::new(),
-        };
+        let identity = derived_identity(&self.directory.table(), &policy, path.map(PathBuf::as_path), id);
         Agent {
             number,
             identity: Arc::new(identity),
-            cgroup: cgroup.path.clone(),
+            cgroup: path.cloned(),
             origin,
             slot: binding.slot,
             mode: Mode::from_byte(binding.mode as u8).unwrap_or(Mode::Enforce),
@@ -279,18 +277,34 @@ impl Node {
     }
 }
 
+/// A cgroup that is bound; without a path it is gone.
+struct Found<'a> {
+    id: u64,
+    path: Option<&'a PathBuf>,
+    binding: Binding,
+}
+
+impl Found<'_> {
+    /// How deep it lies; one that is gone lies below all others.
+    fn level(&self) -> usize {
+        self.path.map_or(usize::MAX, |path| path.components().count())
+    }
+}
+
+/// An agent as it was written down: its cgroup may be gone.
 fn agent(state: &AgentState, slot: u32, mode: Mode) -> Agent {
+    let path = (!state.cgroup.is_empty()).then(|| PathBuf::from(&state.cgroup));
     let identity = AgentRef {
         id: state.id.clone(),
         name: state.name.clone(),
         cgroup_id: state.cgroup_id,
-        cgroup: (!state.cgroup.is_empty()).then(|| escape(state.cgroup.as_bytes())),
+        cgroup: path.as_deref().map(shown),
         labels: state.labels.clone(),
     };
     Agent {
         number: state.number,
         identity: Arc::new(identity),
-        cgroup: state.cgroup.clone(),
+        cgroup: path,
         origin: state.origin(),
         slot,
         mode,

@@ -5,6 +5,8 @@
 //! that allows them, then under one that allows nothing. The policy is swapped in between, which tests that too.
 
 use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -16,7 +18,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use super::directory::Loaded;
 use super::node::{Node, Wanted};
-use crate::bind::{Agent, Cgroup, Origin};
+use crate::bind::{Agent, Cgroup, Origin, shown};
 
 /// Longest wait for the canary, in all.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -110,13 +112,14 @@ fn set(node: &mut Node, slot: u32, generation: u64, policy: &Policy) -> Result<(
 }
 
 async fn clean(node: &mut Node, agent: &Agent, slot: u32) {
-    let (directory, path) = (node.directory.clone(), agent.cgroup.clone());
+    let (directory, going) = (node.directory.clone(), agent.clone());
     let removed = tokio::task::spawn_blocking(move || {
-        Node::empty(&directory, &path, Duration::from_secs(10))?;
-        directory.hierarchy.remove(&path)
+        let path = going.path()?;
+        Node::empty(&directory, path, Duration::from_secs(10))?;
+        directory.hierarchy.remove(path)
     });
     if let Ok(Err(error)) = removed.await {
-        tracing::warn!(%error, cgroup = agent.cgroup, "cannot remove the cgroup of the self-test");
+        tracing::warn!(%error, cgroup = agent.shown(), "cannot remove the cgroup of the self-test");
     }
     node.leave(agent.number, "exited");
     let mut progress = node.stream.progress();
@@ -130,9 +133,9 @@ async fn clean(node: &mut Node, agent: &Agent, slot: u32) {
 }
 
 /// Whether a cgroup is one of a self-test.
-pub fn is_own(path: &str, parent: &str) -> bool {
-    let below = path.trim_matches('/').strip_prefix(parent.trim_matches('/'));
-    below.is_some_and(|name| name.starts_with("/selftest-"))
+pub fn is_own(path: &Path, parent: &str) -> bool {
+    let below = path.strip_prefix(Path::new("/").join(parent.trim_matches('/')));
+    below.is_ok_and(|name| name.as_os_str().as_bytes().starts_with(b"selftest-"))
 }
 
 /// Removes what a daemon left that was killed in its self-test.
@@ -143,7 +146,7 @@ pub fn remove_left(node: &mut Node, cgroup: &Cgroup, number: u32) {
         .and_then(|()| hierarchy.wait_empty(&cgroup.path, Duration::from_secs(10)))
         .and_then(|()| hierarchy.remove(&cgroup.path));
     if let Err(error) = removed {
-        tracing::warn!(%error, cgroup = cgroup.path, "cannot remove the cgroup of an earlier self-test");
+        tracing::warn!(%error, cgroup = shown(&cgroup.path), "cannot remove the cgroup of an earlier self-test");
         return;
     }
     if let Err(error) = node.programs.unbind(cgroup.id).and_then(|()| node.programs.remove_agent(number)) {
@@ -161,7 +164,7 @@ struct Canary {
 impl Canary {
     fn start(node: &Node, agent: &Agent) -> Result<Self> {
         let mut command = Command::new("/proc/self/exe");
-        command.arg("canary").arg("--cgroup").arg(node.directory.hierarchy.directory(&agent.cgroup));
+        command.arg("canary").arg("--cgroup").arg(node.directory.hierarchy.directory(agent.path()?));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().context("cannot start the canary")?;
         let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::catalogue::{Catalogue, Read};
+use super::configured::Configured;
 use super::library::{Compiler, Files};
 use super::loss::Awaited;
 use super::misses;
@@ -21,7 +22,8 @@ use super::notify::notify;
 use super::pump::{Marks, Notice, Refused};
 use super::selftest::Outcome;
 use super::start::{StartError, Started, Stay, start};
-use super::{VERSION, requests, watch::watch as watch_directory};
+use super::watch::{CgroupWatch, watch as watch_directory};
+use super::{VERSION, requests};
 use crate::bind::{Agent, Origin};
 use crate::config::Config;
 use crate::control::{
@@ -71,6 +73,10 @@ pub struct Daemon {
     pub ending: HashMap<u32, (Option<Answer<api::Agent>>, bool)>,
     /// Comes back from what takes long.
     pub background: mpsc::Sender<Background>,
+    /// The agents of the configuration.
+    pub configured: Vec<Configured>,
+    /// Tells where these may have been made anew; none where the kernel does not.
+    pub cgroup_watch: Option<CgroupWatch>,
     /// What stays wrong until the daemon is started again.
     pub lasting: BTreeSet<String>,
     /// Everything is bound that must be bound before the daemon is ready.
@@ -95,6 +101,8 @@ pub enum Background {
     Read(Result<Box<Read>, String>),
     /// What was in the rings is written; and what the counters said before.
     Passed(Vec<Awaited>),
+    /// The policy of an agent of the configuration is compiled.
+    Configured(usize, Result<requests::Compiled, api::Refusal>),
     /// The policy of a request is compiled.
     Compiled(Box<(api::CreateAgent, Result<requests::Compiled, api::Refusal>, Answer<api::Agent>)>),
 }
@@ -166,6 +174,8 @@ async fn guarded(
         followers: Arc::new(Semaphore::new(FOLLOWERS)),
         ending: HashMap::new(),
         background,
+        configured: Vec::new(),
+        cgroup_watch: None,
         lasting: BTreeSet::new(),
         started: false,
         reading: false,
@@ -203,6 +213,15 @@ impl Daemon {
             let directory = self.config.policies_dir.display();
             tracing::warn!(%error, "cannot watch the policy directory {directory}; send SIGHUP to read it again");
         }
+        let (made, mut remade) = mpsc::channel(1);
+        let _keep_too = made.clone();
+        if !self.config.agents.is_empty() {
+            let watch = CgroupWatch::start(made);
+            let watch = watch
+                .inspect_err(|error| tracing::warn!(%error, "cannot watch cgroups: they are looked at every second"));
+            self.cgroup_watch = watch.ok();
+            self.check_configured();
+        }
         let mut progress = self.node.stream.progress();
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -216,12 +235,14 @@ impl Daemon {
                     Background::Emptied(number, killed) => self.emptied(number, killed),
                     Background::Read(read) => self.take_read(read),
                     Background::Passed(awaited) => self.unsettled.extend(self.node.tell_missing(&awaited)),
+                    Background::Configured(index, policy) => self.finish_configured(index, policy),
                     Background::Compiled(compiled) => {
                         let (request, policy, answer) = *compiled;
                         requests::finish_creating(self, request, policy, answer);
                     }
                 },
                 Some(()) = changes.recv() => self.reload(),
+                Some(()) = remade.recv() => self.check_configured(),
                 Ok(()) = progress.changed() => {}
                 _ = tick.tick() => self.tick().await,
                 _ = misses.tick() => self.check_misses(),
@@ -250,9 +271,12 @@ impl Daemon {
                 }
             }
             Notice::Released(cgroup) => {
-                let number = self.node.directory.table().by_cgroup(cgroup).map(|agent| agent.number);
-                if let Some(number) = number {
+                let agent = self.node.directory.table().by_cgroup(cgroup).map(|agent| (agent.number, agent.origin));
+                if let Some((number, origin)) = agent {
                     self.node.leave(number, "exited");
+                    if origin == Origin::Bound {
+                        self.check_configured();
+                    }
                 }
             }
             Notice::BindingLost(cgroup) => {
@@ -284,9 +308,10 @@ impl Daemon {
     fn settle(&mut self) {
         for (agent, counts) in self.node.settle() {
             if agent.origin == Origin::Made
-                && let Err(error) = self.node.directory.hierarchy.remove(&agent.cgroup)
+                && let Some(path) = agent.cgroup.as_deref()
+                && let Err(error) = self.node.directory.hierarchy.remove(path)
             {
-                tracing::warn!(%error, cgroup = agent.cgroup, "cannot remove the cgroup of an agent that is gone");
+                tracing::warn!(%error, cgroup = agent.shown(), "cannot remove the cgroup of an agent that is gone");
             }
             if let Some((Some(answer), killed)) = self.ending.remove(&agent.number) {
                 let shown = super::view::agent(self, &agent);
@@ -311,6 +336,8 @@ impl Daemon {
     async fn tick(&mut self) {
         self.look_for_missing();
         self.node.check_losses();
+        self.check_configured();
+        self.lose_paths();
         let last = self.node.stream.totals().last_seq.load(Ordering::Relaxed);
         if last != self.checkpoint {
             self.checkpoint = last;
@@ -334,6 +361,7 @@ impl Daemon {
             reasons.push(format!("{} can't be written: {failure}", self.config.state_dir.display()));
         }
         reasons.extend(self.gaps());
+        reasons.extend(self.configured.iter().filter_map(|one| one.why().cloned()));
         let well = reasons.is_empty();
         let readiness = Readiness {
             ready: self.started && well,

@@ -118,7 +118,8 @@ impl State {
             id: agent.identity.id.clone(),
             name: agent.identity.name.clone(),
             labels: agent.identity.labels.clone(),
-            cgroup: agent.cgroup.clone(),
+            // A later daemon finds the path by the id; this one is for a cgroup that is gone then.
+            cgroup: agent.cgroup.as_deref().and_then(Path::to_str).unwrap_or_default().to_owned(),
             cgroup_id: agent.identity.cgroup_id,
             origin: agent.origin.name().to_owned(),
             slot: agent.slot,
@@ -283,7 +284,7 @@ mod tests {
         let agent = |number| Agent {
             number,
             identity: Arc::new(AgentRef { id: format!("a-{number}"), cgroup_id: 7, ..AgentRef::default() }),
-            cgroup: "/a".to_owned(),
+            cgroup: Some("/a".into()),
             origin: Origin::Bound,
             slot: 3,
             mode: Mode::Audit,

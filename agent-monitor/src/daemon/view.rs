@@ -7,7 +7,7 @@ use agent_monitor_common::class::{Class, Fault, Mode, Reason, Verdict};
 
 use super::policies::{Instance, Source};
 use super::serve::Daemon;
-use crate::bind::Agent;
+use crate::bind::{Agent, shown};
 use crate::bpf::HookStatus;
 use crate::control::api;
 use crate::sink::metrics::{Snapshot, Values};
@@ -22,7 +22,7 @@ pub fn agent(daemon: &Daemon, agent: &Agent) -> api::Agent {
     api::Agent {
         id: agent.identity.id.clone(),
         name: agent.identity.name.clone(),
-        cgroup: (!agent.cgroup.is_empty()).then(|| agent.cgroup.clone()),
+        cgroup: agent.cgroup.as_deref().map(|path| path.to_str().map_or_else(|| shown(path), str::to_owned)),
         cgroup_id: agent.identity.cgroup_id,
         policy: policy.name,
         generation: policy.generation,

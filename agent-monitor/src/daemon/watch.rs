@@ -1,14 +1,17 @@
-//! Watching the policy directory: says that something in it changed, once things have been quiet for a moment.
+//! Watching directories. Of the policies': says that something in it changed, once things have been quiet for a moment. Of
+//! cgroups: says at once that one was made or removed.
 
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use rustix::io::Errno;
 use tokio::sync::mpsc;
 
 /// How long nothing may change before a change is told: an editor or an update of many files is one change.
@@ -31,8 +34,45 @@ pub fn watch(directory: PathBuf, changed: mpsc::Sender<()>) -> io::Result<()> {
     thread.map(drop)
 }
 
+/// Tells of cgroups that are made and removed.
+pub struct CgroupWatch {
+    inotify: Arc<OwnedFd>,
+}
+
+impl CgroupWatch {
+    /// Watches in a thread, until the receiver is gone and something changes, or the process ends. At first nothing.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn start(changed: mpsc::Sender<()>) -> io::Result<Self> {
+        let inotify = Arc::new(inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?);
+        let watch = Watch { inotify: inotify.clone() };
+        thread::Builder::new().name("cgroups".to_owned()).spawn(move || {
+            let told = |_| changed.blocking_send(()).is_ok();
+            while watch.wait(None).inspect_err(|error| tracing::warn!(%error, "cannot watch cgroups")).is_ok_and(told) {
+            }
+        })?;
+        Ok(Self { inotify })
+    }
+
+    /// Looks at where this directory is or would be: in the lowest one above it that is there.
+    pub fn look_at(&self, directory: &Path) {
+        for above in directory.ancestors().skip(1) {
+            let names = WatchFlags::CREATE | WatchFlags::DELETE | WatchFlags::ONLYDIR;
+            match inotify::add_watch(&self.inotify, above, names) {
+                Err(Errno::NOENT | Errno::NODEV) => {}
+                Err(error) => {
+                    tracing::debug!(%error, "cannot watch {}", above.display());
+                    return;
+                }
+                Ok(_) => return,
+            }
+        }
+    }
+}
+
 struct Watch {
-    inotify: OwnedFd,
+    inotify: Arc<OwnedFd>,
 }
 
 impl Watch {
@@ -40,7 +80,7 @@ impl Watch {
         let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
         let names = WatchFlags::MOVED_FROM | WatchFlags::MOVED_TO | WatchFlags::DELETE | WatchFlags::CREATE;
         inotify::add_watch(&inotify, directory, names | WatchFlags::CLOSE_WRITE | WatchFlags::ONLYDIR)?;
-        Ok(Self { inotify })
+        Ok(Self { inotify: Arc::new(inotify) })
     }
 
     fn run(&self, changed: &mpsc::Sender<()>) -> io::Result<()> {
@@ -59,15 +99,15 @@ impl Watch {
     fn wait(&self, limit: Option<&Timespec>) -> io::Result<bool> {
         match poll(&mut [PollFd::new(&self.inotify, PollFlags::IN)], limit) {
             Ok(0) => return Ok(false),
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut reader = inotify::Reader::new(&self.inotify, &mut buffer);
         loop {
             match reader.next() {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(rustix::io::Errno::AGAIN) => return Ok(true),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Ok(true),
                 Err(error) => return Err(error.into()),
             }
         }
@@ -91,6 +131,21 @@ mod tests {
         std::fs::remove_file(directory.join("a.yaml")).expect("file can be removed");
         changes.blocking_recv().expect("the removal is told");
         assert!(changes.try_recv().is_err());
+    }
+
+    #[test]
+    fn a_directory_is_told_of_when_it_is_made_and_removed_also_where_none_above_it_was_there() {
+        let top = std::env::temp_dir().join(format!("agent-monitor-{}-cgroups", std::process::id()));
+        std::fs::create_dir_all(&top).expect("directory can be made");
+        let (changed, mut changes) = mpsc::channel(8);
+        let watch = CgroupWatch::start(changed).expect("inotify is there");
+        let directory = top.join("above/below");
+        for step in [std::fs::create_dir, std::fs::remove_dir] as [fn(PathBuf) -> io::Result<()>; 2] {
+            watch.look_at(&directory);
+            step(top.join("above")).expect("can be made and removed");
+            changes.blocking_recv().expect("it is told");
+        }
+        std::fs::remove_dir(&top).expect("directory can be removed");
     }
 
     #[test]

@@ -27,7 +27,8 @@ pub const STEPS: &[super::Row] = &[("hammer", |_, words| {
     Ok(rounds)
 })];
 
-fn exists(path: &CStr) -> bool {
+/// Whether something has this name.
+pub fn exists(path: &CStr) -> bool {
     // SAFETY: the path ends with NUL; all zeros is a valid structure, which lives during the call.
     unsafe {
         let mut found: libc::stat = std::mem::zeroed();

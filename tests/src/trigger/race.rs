@@ -2,6 +2,7 @@
 //! counted; the step `counted N` tells.
 
 use std::ffi::CString;
+use std::os::fd::AsRawFd;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -74,7 +75,35 @@ pub const STEPS: &[super::Row] = &[
         }
         keep(counts.to_vec())
     }),
+    // Makes a cgroup in the one with this directory, goes into it, makes one in that, and so on; until that is denied, or
+    // something has the name STOP. After some levels it begins anew from the first. Gives how many it made.
+    ("descend", |_, words| {
+        let (top, stop) = (words.path(1), words.path(2));
+        let mut made = 0;
+        loop {
+            if made % LEVELS == 0 {
+                // SAFETY: the path ends with NUL.
+                check(unsafe { libc::chdir(top.as_ptr()) })?;
+            }
+            let name = CString::new(format!("d{made}")).expect("a name has no NUL");
+            // SAFETY: the paths end with NUL, and the text is as long as is said.
+            unsafe {
+                check(libc::mkdir(name.as_ptr(), 0o755))?;
+                check(libc::chdir(name.as_ptr()))?;
+                let procs = libc::open(c"cgroup.procs".as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
+                let procs = descriptor(procs)?;
+                check(libc::write(procs.as_raw_fd(), c"0".as_ptr().cast(), 1) as i32)?;
+            }
+            made += 1;
+            if super::hammer::exists(&stop) {
+                return Ok(made);
+            }
+        }
+    }),
 ];
+
+/// Levels below each other that `descend` makes.
+const LEVELS: i64 = 50;
 
 fn end(words: &Words) -> Instant {
     Instant::now() + Duration::from_secs(words.number(1) as u64)

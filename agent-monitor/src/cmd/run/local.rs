@@ -114,10 +114,11 @@ async fn agent(
 
 async fn command(options: &Run, filter: &Filter, started: &mut Started, agent: &Agent) -> Result<(u8, u32)> {
     let directory = started.node.directory.clone();
-    let mut running = child::start(&directory.hierarchy.directory(&agent.cgroup), filter, options).await?;
+    let path = agent.path()?;
+    let mut running = child::start(&directory.hierarchy.directory(path), filter, options).await?;
     let pid = running.pid;
     let insist = || {
-        if let Err(error) = directory.hierarchy.kill(&agent.cgroup) {
+        if let Err(error) = directory.hierarchy.kill(path) {
             tracing::warn!(%error, "cannot kill the agent");
         }
     };
@@ -137,10 +138,10 @@ async fn command(options: &Run, filter: &Filter, started: &mut Started, agent: &
 
 /// Kills what is left, waits for the last events, removes the cgroup.
 async fn clean(node: &mut Node, agent: &Agent) -> Result<(bool, Counts)> {
-    let (directory, path) = (node.directory.clone(), agent.cgroup.clone());
+    let (directory, path) = (node.directory.clone(), agent.path()?.to_owned());
     let emptied = tokio::task::spawn_blocking(move || Node::empty(&directory, &path, KILL_LIMIT));
     let killed = emptied.await.context("emptying the cgroup panicked")?;
-    let killed = killed.with_context(|| format!("cannot kill what is left in the cgroup {}", agent.cgroup))?;
+    let killed = killed.with_context(|| format!("cannot kill what is left in the cgroup {}", agent.shown()))?;
     // Before the cgroup goes, because its binding goes with it.
     node.leave(agent.number, "exited");
     let mut progress = node.stream.progress();
@@ -154,7 +155,7 @@ async fn clean(node: &mut Node, agent: &Agent) -> Result<(bool, Counts)> {
     node.check_losses();
     node.write().await;
     node.stream.flush().await;
-    let removed = node.directory.hierarchy.remove(&agent.cgroup);
-    removed.with_context(|| format!("cannot remove the cgroup {}", agent.cgroup))?;
+    let removed = node.directory.hierarchy.remove(agent.path()?);
+    removed.with_context(|| format!("cannot remove the cgroup {}", agent.shown()))?;
     Ok((killed, counts))
 }

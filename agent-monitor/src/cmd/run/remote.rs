@@ -71,7 +71,7 @@ async fn follow_and_run(
     let filter = agent.filter.as_ref().context("the daemon made an agent without a filter for system calls")?;
     let mut running = child::start(&hierarchy.directory(&cgroup), filter, options).await?;
     let insist = || {
-        if let Err(error) = hierarchy.kill(&cgroup) {
+        if let Err(error) = hierarchy.kill(cgroup.as_ref()) {
             tracing::warn!(%error, "cannot kill the agent");
         }
     };
