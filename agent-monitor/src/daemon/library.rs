@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use agent_monitor_policy::{Compiled, Diagnostics, Document, ImageError, Library, Options, compile};
+use agent_monitor_policy::{Compiled, Diagnostics, Document, ImageError, Library, Options, Protected, compile};
 
 use super::policies::Candidate;
 use crate::control::api;
@@ -91,7 +91,7 @@ pub struct Compiler {
     /// Where included documents are found.
     pub files: Files,
     /// Paths that no agent may touch, whatever its policy says.
-    pub protected: Vec<String>,
+    pub protected: Vec<Protected>,
 }
 
 impl Compiler {
@@ -214,7 +214,7 @@ mod tests {
         };
         write("base", "");
         write("main", "include: [base]");
-        let compiler = Compiler { files: Files::new(&root), protected: vec!["/run/x".to_owned()] };
+        let compiler = Compiler { files: Files::new(&root), protected: vec![Protected::Tree("/run/x".to_owned())] };
         let read = || read_document(&root.join("main.yaml")).expect("file can be read");
         let known = compiler.compile(read(), &compiler.files, &BTreeMap::new()).expect("is valid");
         assert_eq!(known.included.len(), 1);
