@@ -33,7 +33,7 @@ mod yaml;
 
 pub use compile::{Compiled, compile};
 pub use diagnostic::{Diagnostic, Diagnostics, Place, Severity};
-pub use document::{Document, Library, NoLibrary, Options};
+pub use document::{Document, Library, NoLibrary, Options, name_of};
 pub use explain::{Explanation, explain};
 pub use image::{Image, ImageError};
 pub use object::{ObjectText, describe_object};
