@@ -24,6 +24,7 @@ mod node;
 mod powers;
 mod property;
 mod races;
+mod reload;
 mod resources;
 mod rights;
 mod ring;
@@ -79,6 +80,7 @@ pub const ALL: &[&[Scenario]] = &[
     shipped::ALL,
     node::ALL,
     survival::ALL,
+    reload::ALL,
     misses::ALL,
     run::ALL,
     run::ALONE,

@@ -59,6 +59,16 @@ impl Library for Sent<'_> {
     }
 }
 
+/// What a policy included when its document was written down.
+struct Recorded<'a>(&'a [Included]);
+
+impl Library for Recorded<'_> {
+    fn find(&self, name: &str, beside: &str) -> Result<Option<Document>, String> {
+        let found = self.0.iter().find(|one| one.name == name && one.beside == beside);
+        Ok(found.map(|one| one.document.clone()))
+    }
+}
+
 /// A library that remembers what was found in it, so that it can be sent along and compared later.
 struct Remembering<'a> {
     inner: &'a dyn Library,
@@ -122,13 +132,26 @@ impl Compiler {
         Ok(candidate)
     }
 
-    /// Whether compiling again would give the same: neither the document nor what it includes has changed.
+    /// Compiles a policy that was taken over again, of the documents that were written down with it.
+    ///
+    /// # Errors
+    /// They were not written down, or this version refuses them.
+    pub fn compile_again(&self, known: &Candidate) -> Result<Candidate, Diagnostics> {
+        if known.text.is_empty() {
+            return Err(Diagnostics::of_document(&known.path, "its document is not known", None));
+        }
+        let document = Document { path: known.path.clone(), text: known.text.clone() };
+        self.compile(document, &Recorded(&known.included), &known.variables)
+    }
+
+    /// Whether compiling again would give the same: this daemon has compiled it, and neither the document nor what it
+    /// includes has changed.
     pub fn is_current(&self, known: &Candidate, document: &Document) -> bool {
         let same = |one: &Included| {
             let found = self.files.find(&one.name, &one.beside);
             found.is_ok_and(|found| found.as_ref() == Some(&one.document))
         };
-        known.path == document.path && known.text == document.text && known.included.iter().all(same)
+        known.compiled && known.path == document.path && known.text == document.text && known.included.iter().all(same)
     }
 }
 
@@ -246,6 +269,38 @@ mod tests {
         assert!(compiler.is_current(&known, &read()));
         write("main", "");
         assert!(!compiler.is_current(&known, &read()));
+    }
+
+    #[test]
+    fn a_policy_that_was_taken_over_is_not_current_and_is_compiled_of_what_was_written_down() {
+        let root = std::env::temp_dir().join(format!("agent-monitor-{}-again", std::process::id()));
+        fs::create_dir_all(&root).expect("directory can be made");
+        let write = |name: &str, spec: &str| {
+            let text = format!("{HEAD}metadata: {{name: {name}}}\nspec: {{{spec}}}\n");
+            fs::write(root.join(format!("{name}.yaml")), text).expect("file can be written");
+        };
+        write("base", "exec: [{allow: [/bin/ls]}]");
+        write("main", "include: [base]");
+        let compiler =
+            |path: &str| Compiler { files: Files::new(&root), protected: vec![Protected::Tree(path.to_owned())] };
+        let document = read_document(&root.join("main.yaml")).expect("file can be read");
+        let compile = |compiler: &Compiler| {
+            compiler.compile(document.clone(), &compiler.files, &BTreeMap::new()).expect("is valid")
+        };
+        let (old, new) = (compiler("/run/old"), compiler("/run/new"));
+        let mut known = compile(&old);
+        known.compiled = false;
+        assert!(!old.is_current(&known, &document) && !new.is_current(&known, &document));
+        let expected = compile(&new);
+        // What is in the files now is not what was written down.
+        fs::remove_dir_all(&root).expect("directory can be removed");
+        let again = new.compile_again(&known).expect("is valid");
+        assert_eq!(again.image(1), expected.image(1));
+        assert_ne!(again.image(1), known.image(1));
+        assert!(again.compiled && again.included == known.included);
+        known.text.clear();
+        let error = new.compile_again(&known).expect_err("nothing is known").to_string();
+        assert!(error.contains("not known"), "{error}");
     }
 
     #[test]

@@ -70,6 +70,9 @@ pub struct Candidate {
     pub variables: BTreeMap<String, String>,
     /// What its document includes.
     pub included: Vec<Included>,
+    /// This daemon has compiled it. Else it was found in the kernel: another build may have made the image, for other
+    /// protected paths, or of an older document than the state has.
+    pub compiled: bool,
 }
 
 impl Candidate {
@@ -92,6 +95,7 @@ impl Candidate {
             text: String::new(),
             variables: BTreeMap::new(),
             included: Vec::new(),
+            compiled: true,
         })
     }
 
@@ -116,6 +120,7 @@ impl Candidate {
             text: state.text,
             variables: state.variables,
             included: included.collect(),
+            compiled: false,
         }
     }
 
