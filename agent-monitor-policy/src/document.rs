@@ -1,6 +1,7 @@
 //! What a policy is compiled from.
 
-use crate::diagnostic::Diagnostics;
+use crate::diagnostic::{Diagnostics, Report};
+use crate::yaml::{Kind, Node, parse};
 use std::collections::BTreeMap;
 
 /// The text of a policy or of a table of cases.
@@ -38,6 +39,28 @@ impl Document {
         }
         let message = format!("document has {bytes} bytes, more than {}", Self::BYTES);
         Err(Diagnostics::of_document(path, message, Some("split it and use `include`".to_owned())))
+    }
+}
+
+/// `metadata.name` of a document, whatever is wrong elsewhere in it; `None` where it has none.
+///
+/// # Errors
+/// It is no YAML, so that nobody knows; what is wrong in it.
+pub fn name_of(document: &Document) -> Result<Option<String>, Diagnostics> {
+    let mut report = Report::new(&document.path, &document.text);
+    let Some(root) = parse(&document.text, &mut report) else { return Err(report.finish()) };
+    let named = root.entry("metadata").and_then(|metadata| metadata.entry("name"));
+    Ok(named.and_then(|name| match &name.kind {
+        // What is no text is told when the document is compiled.
+        Kind::Text(text) | Kind::Number(text) | Kind::Bool(text) => Some(text.clone()),
+        _ => None,
+    }))
+}
+
+impl Node {
+    fn entry(&self, key: &str) -> Option<&Self> {
+        let Kind::Map(entries) = &self.kind else { return None };
+        entries.iter().find(|entry| entry.key == key).map(|entry| &entry.value)
     }
 }
 

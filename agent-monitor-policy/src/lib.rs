@@ -33,12 +33,12 @@ mod yaml;
 
 pub use compile::{Compiled, compile};
 pub use diagnostic::{Diagnostic, Diagnostics, Place, Severity};
-pub use document::{Document, Library, NoLibrary, Options};
+pub use document::{Document, Library, NoLibrary, Options, name_of};
 pub use explain::{Explanation, explain};
 pub use image::{Image, ImageError};
 pub use object::{ObjectText, describe_object};
 pub use operation::Operation;
-pub use policy::Policy;
+pub use policy::{Policy, Protected};
 pub use suggest::{is_of_another_process, suggest};
 pub use view::{ImageView, RuleRef};
 

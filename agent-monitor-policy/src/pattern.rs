@@ -123,6 +123,14 @@ impl Graph {
         graph.starting(start)
     }
 
+    /// Matches everything that begins with `path`.
+    pub(crate) fn of_prefix(path: &[u8]) -> Self {
+        let mut graph = Self::new();
+        let more = graph.add(Step::Any(0));
+        let start = graph.literal(path, more);
+        graph.starting(start)
+    }
+
     /// Matches `byte` and then what `self` matches.
     pub(crate) fn behind(mut self, byte: u8) -> Self {
         let start = self.add(Step::Byte(byte, self.start));

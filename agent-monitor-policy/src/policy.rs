@@ -78,12 +78,12 @@ impl Policy {
 
     /// The image of this policy.
     ///
-    /// `protected` are paths of the monitor's own: its socket, pins, policies, log. They and all below them are denied in
-    /// the classes file, exec and network (unix sockets) whatever the rules and the mode say. They are taken literally.
+    /// `protected` are paths of the monitor's own: its socket, pins, policies, log. They are denied in the classes file,
+    /// exec and network (unix sockets) whatever the rules and the mode say.
     ///
     /// # Errors
     /// The image would be too large, or a protected path is no resolved path.
-    pub fn image(&self, generation: u64, protected: &[String]) -> Result<Image, ImageError> {
+    pub fn image(&self, generation: u64, protected: &[Protected]) -> Result<Image, ImageError> {
         let mut machines = self.machines.clone();
         if !protected.is_empty() {
             let mut budget = Budget(Budget::POLICY);
@@ -97,14 +97,38 @@ impl Policy {
     }
 }
 
-/// Matches each of `paths` and all below.
-fn protected_machine(paths: &[String], budget: &mut Budget) -> Result<Machine, ImageError> {
+/// Paths that no agent may touch, whatever its policy says. They are taken literally.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Protected {
+    /// This one and all below it.
+    Tree(String),
+    /// Each that begins like this: the file, what has its name with more after it, and all below these. A log is moved to
+    /// such names when it is rotated.
+    Prefix(String),
+}
+
+impl Protected {
+    /// The path, or what paths begin with.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        match self {
+            Self::Tree(path) | Self::Prefix(path) => path,
+        }
+    }
+}
+
+/// Matches all that is protected.
+fn protected_machine(protected: &[Protected], budget: &mut Budget) -> Result<Machine, ImageError> {
     let mut machines = Vec::new();
-    for path in paths {
-        let invalid = || ImageError::Protected { path: path.clone() };
+    for one in protected {
+        let path = one.path();
+        let invalid = || ImageError::Protected { path: path.to_owned() };
         // All of the root is the tree of the empty name.
         let trimmed = path.strip_suffix('/').unwrap_or(path);
-        let graph = Graph::of_tree(trimmed.as_bytes());
+        let graph = match one {
+            Protected::Tree(_) => Graph::of_tree(trimmed.as_bytes()),
+            Protected::Prefix(_) => Graph::of_prefix(trimmed.as_bytes()),
+        };
         let machine = leaf(&graph, Language::Path, Label::BUILTIN, budget).map_err(|TooLarge| invalid())?;
         // A path that is not resolved matches nothing.
         let name = if path == "/" { path } else { trimmed };

@@ -4,7 +4,8 @@ mod common;
 
 use agent_monitor_common::class::{Class, Reason, file};
 use agent_monitor_policy::{
-    ImageError, ImageView, NoLibrary, ObjectText, describe_object, explain, is_of_another_process, operation, suggest,
+    ImageError, ImageView, NoLibrary, ObjectText, Protected, describe_object, explain, is_of_another_process,
+    operation, suggest,
 };
 use common::{Policies, answer, ask, compiled, image};
 
@@ -217,14 +218,29 @@ fn an_image_that_is_padded_as_in_the_kernel_is_read() {
 fn protected_paths_must_be_resolved() {
     let policy = compiled(SPEC, &NoLibrary, &[]).expect("right").policy;
     for path in ["relative", "/a/../b", "/a//b", "", "/a/./b"] {
-        let error = policy.image(1, &[path.to_owned()]).expect_err(path);
+        let error = policy.image(1, &[Protected::Tree(path.to_owned())]).expect_err(path);
         assert!(matches!(error, ImageError::Protected { .. }), "{error}");
     }
-    let image = policy.image(1, &["/w/*/".to_owned(), "/".to_owned()]).expect("right");
+    let tree = |path: &str| Protected::Tree(path.to_owned());
+    let image = policy.image(1, &[tree("/w/*/"), tree("/")]).expect("right");
     assert_eq!(answer(&image, "file:read /w/a"), "deny builtin:monitor", "the root holds everything");
-    let image = policy.image(1, &["/w/*".to_owned()]).expect("right");
+    let image = policy.image(1, &[tree("/w/*")]).expect("right");
     assert_eq!(answer(&image, "file:read /w/a"), "allow files[0]", "patterns are taken literally");
     assert_eq!(answer(&image, "file:read /w/*"), "deny builtin:monitor");
+}
+
+#[test]
+fn a_protected_prefix_holds_for_longer_names_and_what_is_below_them() {
+    let policy = compiled(SPEC, &NoLibrary, &[]).expect("right").policy;
+    let image = policy.image(1, &[Protected::Prefix("/w/log".to_owned())]).expect("right");
+    for path in ["/w/log", "/w/log.1", "/w/log-2026.gz", "/w/log/a", "/w/log.d/a/b"] {
+        assert_eq!(answer(&image, &format!("file:read {path}")), "deny builtin:monitor", "{path}");
+    }
+    for path in ["/w/lo", "/w/lo.log", "/w/x/log"] {
+        assert_eq!(answer(&image, &format!("file:read {path}")), "allow files[0]", "{path}");
+    }
+    let error = policy.image(1, &[Protected::Prefix("w/log".to_owned())]).expect_err("is relative");
+    assert!(matches!(error, ImageError::Protected { .. }), "{error}");
 }
 
 #[test]

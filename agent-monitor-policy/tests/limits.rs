@@ -2,7 +2,7 @@
 //! it so, in bounded time.
 
 use agent_monitor_common::class::Class;
-use agent_monitor_policy::{Diagnostics, Document, NoLibrary, Options, Policy, compile};
+use agent_monitor_policy::{Diagnostics, Document, NoLibrary, Options, Policy, Protected, compile};
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
@@ -38,7 +38,7 @@ fn a_thousand_rules_compile_in_seconds() {
         writeln!(rules, "    - {effect}\n      paths: [\"{path}\"]").expect("a string");
     }
     let policy = timed("a thousand rules", policy(&rules), 8).unwrap_or_else(|error| panic!("{error}"));
-    assert!(policy.image(1, &["/run/agent-monitor".to_owned()]).is_ok());
+    assert!(policy.image(1, &[Protected::Tree("/run/agent-monitor".to_owned())]).is_ok());
 }
 
 #[test]

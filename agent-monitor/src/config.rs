@@ -40,6 +40,9 @@ pub struct Config {
     pub roots: Mounts,
     /// Cgroups outside the agents root that are agents too.
     pub agents: Vec<StaticAgent>,
+    /// The file that all this was read from, if an option named it.
+    #[serde(skip)]
+    pub file: Option<PathBuf>,
 }
 
 /// Where file systems of the kernel are mounted.
@@ -92,6 +95,7 @@ impl Default for Config {
             drain_seconds: 10,
             roots: Mounts::default(),
             agents: Vec::new(),
+            file: None,
         }
     }
 }
@@ -110,7 +114,9 @@ impl Config {
     pub fn load(file: Option<&Path>) -> Result<Self> {
         let path = file.unwrap_or(Path::new(DEFAULT_FILE));
         match std::fs::read_to_string(path) {
-            Ok(text) => Self::parse(&text).with_context(|| format!("configuration {}", path.display())),
+            Ok(text) => Self::parse(&text)
+                .map(|config| Self { file: file.map(Path::to_owned), ..config })
+                .with_context(|| format!("configuration {}", path.display())),
             Err(error) if file.is_none() && error.kind() == std::io::ErrorKind::NotFound => Self::parse(""),
             Err(error) => Err(error).with_context(|| format!("cannot read the configuration {}", path.display())),
         }

@@ -26,6 +26,8 @@ mod watch;
 
 use std::path::{Path, PathBuf};
 
+use agent_monitor_policy::Protected;
+
 pub use pump::Notice;
 pub use serve::run;
 pub use start::{StartError, Started, Stay, start};
@@ -46,21 +48,44 @@ pub fn random_name() -> String {
 }
 
 /// Paths of the monitor's own that no agent may touch, whatever its policy says.
-pub fn protected(config: &Config, more: &[&Path]) -> Vec<String> {
+pub fn protected(config: &Config, more: &[&Path]) -> Vec<Protected> {
     let lock = crate::control::lock_path(&config.socket);
     let own = [
         config.socket.as_path(),
         &lock,
         &config.policies_dir,
-        &config.audit_log,
         &config.state_dir,
         Path::new(crate::config::DEFAULT_FILE),
     ];
-    let resolved = own.into_iter().chain(more.iter().copied()).map(resolve);
-    let mut paths: Vec<String> = resolved.filter_map(|path| path.into_os_string().into_string().ok()).collect();
-    paths.sort();
-    paths.dedup();
-    paths
+    let trees = own.into_iter().chain(config.file.as_deref()).chain(more.iter().copied());
+    let trees = trees.flat_map(names).map(Protected::Tree);
+    // What was rotated lies beside the log, under its name with more after it.
+    let logs = names(&config.audit_log).into_iter().map(Protected::Prefix);
+    let mut protected: Vec<Protected> = trees.chain(logs).collect();
+    protected.sort();
+    protected.dedup();
+    protected
+}
+
+/// The names under which the kernel knows a path: the file's, and that of a symbolic link to it.
+fn names(path: &Path) -> Vec<String> {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let link = match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) => resolve(parent).join(name),
+        _ => path.clone(),
+    };
+    let mut names = Vec::new();
+    for name in [resolve(&path), link] {
+        match name.into_os_string().into_string() {
+            Ok(name) => names.push(name),
+            Err(name) => tracing::error!(
+                "{} is not protected from agents, because it is not UTF-8; give it another name",
+                name.display()
+            ),
+        }
+    }
+    names.dedup();
+    names
 }
 
 /// The path as the kernel resolves it; of one that does not exist yet as much as does.
@@ -82,7 +107,25 @@ mod tests {
     fn protected_paths_are_resolved_as_far_as_they_exist() {
         assert_eq!(resolve(Path::new("/proc/../does-not-exist/x/y")), Path::new("/does-not-exist/x/y"));
         let paths = protected(&Config::default(), &[Path::new("/tmp")]);
-        assert!(paths.contains(&"/tmp".to_owned()) && paths.iter().any(|path| path.ends_with("control.sock.lock")));
+        assert!(paths.contains(&Protected::Tree("/tmp".to_owned())));
+        assert!(paths.iter().any(|one| one.path().ends_with("control.sock.lock")));
+        assert!(paths.contains(&Protected::Prefix("/var/log/agent-monitor/audit.jsonl".to_owned())));
+    }
+
+    #[test]
+    fn a_configuration_that_was_named_is_protected_with_the_link_that_leads_to_it() {
+        let root = std::env::temp_dir().join(format!("agent-monitor-{}-protected", std::process::id()));
+        let _ = std::fs::remove_dir_all(&root);
+        std::fs::create_dir_all(&root).expect("directory can be made");
+        let root = root.canonicalize().expect("it is there");
+        std::fs::write(root.join("file.toml"), "").expect("file can be written");
+        std::os::unix::fs::symlink("file.toml", root.join("link.toml")).expect("link can be made");
+        let config = Config::load(Some(&root.join("link.toml"))).expect("is valid");
+        let paths = protected(&config, &[]);
+        for name in ["file.toml", "link.toml"] {
+            assert!(paths.contains(&Protected::Tree(root.join(name).display().to_string())), "{name}");
+        }
+        std::fs::remove_dir_all(root).expect("directory can be removed");
     }
 
     #[test]

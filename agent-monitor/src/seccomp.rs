@@ -71,6 +71,12 @@ impl Filter {
         self.allowed.0.iter().filter_map(|number| syscall::name(*number))
     }
 
+    /// The names of the calls that are not allowed.
+    pub fn denied_names(&self) -> impl Iterator<Item = &'static str> {
+        let denied = (0..=syscall::LAST).filter(|number| self.allowed.0.binary_search(number).is_err());
+        denied.filter_map(syscall::name)
+    }
+
     /// The program that the kernel runs at each call.
     ///
     /// # Errors

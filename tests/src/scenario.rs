@@ -26,6 +26,7 @@ mod overlay;
 mod powers;
 mod property;
 mod races;
+mod reload;
 mod resources;
 mod rights;
 mod ring;
@@ -83,6 +84,7 @@ pub const ALL: &[&[Scenario]] = &[
     shipped::ALL,
     node::ALL,
     survival::ALL,
+    reload::ALL,
     misses::ALL,
     run::ALL,
     run::ALONE,

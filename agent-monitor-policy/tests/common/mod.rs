@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 use agent_monitor_policy::{
-    Compiled, Diagnostics, Document, Explanation, Image, Library, Options, compile, explain, operation,
+    Compiled, Diagnostics, Document, Explanation, Image, Library, Options, Protected, compile, explain, operation,
 };
 use std::collections::BTreeMap;
 
@@ -32,7 +32,7 @@ pub fn compiled(spec: &str, library: &dyn Library, variables: &[(&str, &str)]) -
 /// The image of the inside of a `spec`.
 pub fn image(spec: &str) -> Image {
     let compiled = compiled(spec, &Policies(&[]), &[]).unwrap_or_else(|error| panic!("{error}"));
-    compiled.policy.image(1, &["/run/agent-monitor".to_owned()]).expect("small")
+    compiled.policy.image(1, &[Protected::Tree("/run/agent-monitor".to_owned())]).expect("small")
 }
 
 /// Explains `OPERATION OBJECT [NEW]`.

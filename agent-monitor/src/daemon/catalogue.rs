@@ -1,18 +1,22 @@
 //! The policy directory as it was read last: which file gave which policy, which were refused, and which wait for values
 //! of their variables.
 
+mod read;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use agent_monitor_policy::{Diagnostics, Document, Options, compile};
+use agent_monitor_policy::Document;
 
-use super::library::{Compiler, policy_files, read_document};
+pub use read::{Known, Read, read};
+
 use super::node::Node;
-use super::policies::{Candidate, Source};
+use super::policies::{Candidate, Policies, Source};
 use crate::control::api;
 use crate::record::PolicyRef;
+use read::Compilation;
 
 /// What is known of the directory beside the policies that are loaded.
 #[derive(Debug, Default)]
@@ -23,123 +27,143 @@ pub struct Catalogue {
     documents: BTreeMap<String, Document>,
     /// Names of those that can't be bound without values.
     waiting: BTreeSet<String>,
+    /// Policies that are not in force as they should be, though no file was refused for it.
+    failures: Vec<Failure>,
 }
 
-/// A policy, or all that is wrong in it.
-type Compilation = Result<Arc<Candidate>, Vec<String>>;
-
-/// What reading the directory gave.
-#[derive(Debug, Default)]
-pub struct Read {
-    policies: Vec<Arc<Candidate>>,
-    /// Documents that need values; the name of the policy with each.
-    waiting: Vec<(String, Document)>,
-    refused: Vec<(String, Vec<String>)>,
-    /// The policies of agents with values of their own, by slot.
-    again: Vec<(u32, Compilation)>,
-    began: Option<Instant>,
+/// A policy that is not in force as it should be: what was in force before stays.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Failure {
+    name: String,
+    /// The slot that has what was in force before.
+    slot: Option<u32>,
+    /// Where its document comes from.
+    source: String,
+    messages: Vec<String>,
+    /// More may pass than its document, or the monitor's own paths, would have.
+    unready: bool,
 }
 
-/// What is loaded from the directory when it is read again: nothing that has not changed is compiled again.
-#[derive(Clone, Debug, Default)]
-pub struct Known {
-    /// The policies of its files.
-    pub policies: Vec<Arc<Candidate>>,
-    /// The policies of agents with values of their own, by slot.
-    pub again: Vec<(u32, Arc<Candidate>)>,
+impl Failure {
+    /// Whether the slot has the policy still.
+    fn holds(&self, policies: &Policies) -> bool {
+        self.slot.is_none_or(|slot| policies.get(slot).is_some_and(|one| one.name() == self.name))
+    }
 }
 
-/// Reads and compiles the whole directory. Blocks the thread.
-pub fn read(directory: &Path, compiler: &Compiler, known: &Known) -> Read {
-    let mut read = Read { began: Some(Instant::now()), ..Read::default() };
-    let files = match policy_files(directory) {
-        Ok(files) => files,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-        Err(error) => {
-            // Nothing is known about the files, so nothing is taken for removed: see `apply`.
-            read.refused.push((directory.display().to_string(), vec![format!("cannot read the directory: {error}")]));
-            return read;
+/// How long swaps took, from the moment that the directory was read.
+struct Swaps {
+    began: Instant,
+    seconds: Vec<f64>,
+}
+
+impl Swaps {
+    fn note(&mut self) {
+        self.seconds.push(self.began.elapsed().as_secs_f64());
+    }
+
+    /// Replaces the policy in a slot, unless it means the same.
+    fn put(&mut self, node: &mut Node, slot: u32, source: Source, candidate: Arc<Candidate>) -> anyhow::Result<()> {
+        if node.policies.unchanged(slot, &candidate) {
+            node.renew(slot, candidate);
+            return Ok(());
         }
+        node.put(slot, source, candidate).map(|()| self.note())
+    }
+}
+
+/// Refuses files whose policy has the name of one that is built in.
+fn refuse_builtin(policies: &Policies, read: &mut Read, refused: &mut BTreeMap<String, Vec<String>>) {
+    let mut refuse = |name: &str, path: &str| {
+        let builtin = policies.named(name).is_some_and(|one| one.source == Source::Builtin);
+        if builtin {
+            let message = format!("{path}: the name {name} is a built-in policy's; use another");
+            refused.insert(path.to_owned(), vec![message]);
+        }
+        !builtin
     };
-    let mut names: BTreeMap<String, PathBuf> = BTreeMap::new();
-    for file in files {
-        let shown = file.display().to_string();
-        match compile_one(&file, compiler, known) {
-            // Removed after the directory was listed: that is told as a change of its own.
-            Err(_) if !file.exists() => {}
-            Err(errors) => read.refused.push((shown, messages(&errors))),
-            Ok((name, compiled)) => {
-                if let Some(first) = names.get(&name) {
-                    let first = first.display();
-                    let message =
-                        format!("{shown}: a policy {name} is already in {first}; give one of them another name");
-                    read.refused.push((shown, vec![message]));
-                    continue;
-                }
-                names.insert(name.clone(), file);
-                match compiled {
-                    Compiled::Policy(policy) => read.policies.push(policy),
-                    Compiled::NeedsValues(document) => read.waiting.push((name, document)),
-                }
+    read.policies.retain(|one| refuse(&one.name, &one.path));
+    read.waiting.retain(|(name, document)| refuse(name, &document.path));
+}
+
+/// Replaces policies that no file gives by itself: those of agents with values of their own, and those that were taken over.
+fn replace_again(
+    node: &mut Node,
+    again: Vec<(u32, Compilation)>,
+    taken: Vec<(u32, Compilation)>,
+    swaps: &mut Swaps,
+    failures: &mut Vec<Failure>,
+) {
+    let again = again.into_iter().map(|one| (false, one));
+    for (taken, (slot, compiled)) in again.chain(taken.into_iter().map(|one| (true, one))) {
+        let Some(one) = node.policies.get(slot) else { continue };
+        let failure = |messages, unready| Failure {
+            name: one.name().to_owned(),
+            slot: Some(slot),
+            source: one.candidate.path.clone(),
+            messages,
+            unready,
+        };
+        let (refused, not_in_force) = (failure(Vec::new(), false), failure(Vec::new(), true));
+        let failed = match compiled {
+            Ok(candidate) => {
+                let done = swaps.put(node, slot, one.source.clone(), candidate);
+                done.err().map(|error| Failure { messages: vec![not_put(&error)], ..not_in_force })
             }
-        }
-    }
-    for (slot, candidate) in &known.again {
-        let compiled = read_document(Path::new(&candidate.path)).and_then(|document| {
-            if compiler.is_current(candidate, &document) {
-                return Ok(candidate.clone());
+            Err(mut messages) if taken => {
+                messages.push(STALE.to_owned());
+                Some(Failure { messages, ..not_in_force })
             }
-            compiler.compile(document, &compiler.files, &candidate.variables).map(Arc::new)
-        });
-        read.again.push((*slot, compiled.map_err(|errors| messages(&errors))));
-    }
-    read
-}
-
-enum Compiled {
-    Policy(Arc<Candidate>),
-    NeedsValues(Document),
-}
-
-fn compile_one(file: &Path, compiler: &Compiler, known: &Known) -> Result<(String, Compiled), Diagnostics> {
-    let document = read_document(file)?;
-    if let Some(current) = known.policies.iter().find(|one| compiler.is_current(one, &document)) {
-        return Ok((current.name.clone(), Compiled::Policy(current.clone())));
-    }
-    match compiler.compile(document.clone(), &compiler.files, &BTreeMap::new()) {
-        Ok(candidate) => Ok((candidate.name.clone(), Compiled::Policy(Arc::new(candidate)))),
-        Err(errors) => {
-            let options = Options { allow_unset: true, ..Options::default() };
-            let unset = compile(document.clone(), &compiler.files, &options).map_err(|_| errors)?;
-            Ok((unset.policy.name().to_owned(), Compiled::NeedsValues(document)))
-        }
+            Err(messages) => Some(Failure { messages, ..refused }),
+        };
+        failures.extend(failed);
     }
 }
 
-fn messages(errors: &Diagnostics) -> Vec<String> {
-    errors.iter().map(|error| error.to_string().trim_end().to_owned()).collect()
+/// What it means that a policy that was taken over can't be compiled.
+const STALE: &str = "it was taken over and can't be compiled again: what an earlier daemon made of it stays in force, which may \
+                     not deny all that is the monitor's own now; end the agents that have it";
+
+fn not_put(error: &anyhow::Error) -> String {
+    format!("{error:#}; what was in force stays, and it is tried again when the policy directory changes and at SIGHUP")
+}
+
+fn document_of(candidate: &Candidate) -> Document {
+    Document { path: candidate.path.clone(), text: candidate.text.clone() }
+}
+
+fn tell_refused(node: &mut Node, name: &str, path: &str, messages: &[String]) {
+    let policy = node.policies.named(name).map(|one| node.directory.policy(one.slot));
+    let policy = policy.unwrap_or_else(|| PolicyRef { name: name.to_owned(), ..PolicyRef::default() });
+    node.tell_policy("refused", policy, Some(path.to_owned()), messages.to_vec());
 }
 
 impl Catalogue {
     /// Puts what was read in force: new and changed policies are loaded, those that are gone are marked so and stay for
     /// the agents that have them. What was refused changes nothing. Gives the seconds that each swap took.
-    pub fn apply(&mut self, node: &mut Node, directory: &Path, read: Read) -> Vec<f64> {
-        let began = read.began.unwrap_or_else(Instant::now);
-        let mut swaps = Vec::new();
+    pub fn apply(&mut self, node: &mut Node, directory: &Path, mut read: Read) -> Vec<f64> {
+        let mut swaps = Swaps { began: read.began.unwrap_or_else(Instant::now), seconds: Vec::new() };
+        // At start: a file that is refused stands for the policy that it gave to an earlier daemon, too.
+        for one in node.policies.iter().filter(|one| one.source == Source::Directory) {
+            self.documents.entry(one.name().to_owned()).or_insert_with(|| document_of(&one.candidate));
+        }
         let unreadable = read.refused.iter().any(|(path, _)| Path::new(path) == directory);
-        let refused: BTreeMap<String, Vec<String>> = read.refused.into_iter().collect();
+        let mut refused: BTreeMap<String, Vec<String>> = std::mem::take(&mut read.refused).into_iter().collect();
+        refuse_builtin(&node.policies, &mut read, &mut refused);
         for (path, messages) in &refused {
             if self.refused.get(path) != Some(messages) {
                 tracing::error!("policy file refused, what was in force stays:\n{}", messages.join("\n"));
                 let name = self.name_of_file(path).unwrap_or_else(|| path.clone());
-                let policy = node.policies.named(&name).map(|one| node.directory.policy(one.slot));
-                let policy = policy.unwrap_or_else(|| PolicyRef { name, ..PolicyRef::default() });
-                node.tell_policy("refused", policy, Some(path.clone()), messages.clone());
+                tell_refused(node, &name, path, messages);
             }
         }
+        let mut failures = Vec::new();
+        replace_again(node, read.again, read.taken, &mut swaps, &mut failures);
         if unreadable {
+            failures.extend(self.failures.iter().filter(|one| one.slot.is_none()).cloned());
             self.refused = refused;
-            return swaps;
+            self.take_failures(node, failures);
+            return swaps.seconds;
         }
         let mut here = BTreeMap::new();
         self.waiting.clear();
@@ -149,36 +173,15 @@ impl Catalogue {
         }
         for candidate in read.policies {
             let name = candidate.name.clone();
-            here.insert(name.clone(), Document { path: candidate.path.clone(), text: candidate.text.clone() });
-            let known = node.policies.named(&name).map(|one| (one.slot, one.source.clone()));
-            let done = match known {
-                Some((_, Source::Builtin)) => {
-                    Err(anyhow::anyhow!("the name {name} is a built-in policy's; use another"))
-                }
-                Some((slot, _)) if node.policies.unchanged(slot, &candidate) => {
-                    node.renew(slot, candidate);
-                    continue;
-                }
-                Some((slot, _)) => node.put(slot, Source::Directory, candidate),
-                None => node.load(Source::Directory, candidate).map(drop),
+            here.insert(name.clone(), document_of(&candidate));
+            let slot = node.policies.named(&name).map(|one| one.slot);
+            let source = candidate.path.clone();
+            let done = match slot {
+                Some(slot) => swaps.put(node, slot, Source::Directory, candidate),
+                None => node.load(Source::Directory, candidate).map(|_| swaps.note()),
             };
-            match done {
-                Ok(()) => swaps.push(began.elapsed().as_secs_f64()),
-                Err(error) => tracing::error!("policy {name}: {error:#}"),
-            }
-        }
-        for (slot, compiled) in read.again {
-            let Some(source) = node.policies.get(slot).map(|one| one.source.clone()) else { continue };
-            match compiled {
-                Ok(candidate) if node.policies.unchanged(slot, &candidate) => node.renew(slot, candidate),
-                Ok(candidate) => match node.put(slot, source, candidate) {
-                    Ok(()) => swaps.push(began.elapsed().as_secs_f64()),
-                    Err(error) => tracing::error!("{error:#}"),
-                },
-                Err(messages) => {
-                    let policy = node.directory.policy(slot);
-                    node.tell_policy("refused", policy, None, messages);
-                }
+            if let Err(error) = done {
+                failures.push(Failure { name, slot, source, messages: vec![not_put(&error)], unready: true });
             }
         }
         // A file that is refused now still stands for the policy that it gave before.
@@ -187,19 +190,48 @@ impl Catalogue {
                 here.entry(name).or_insert_with(|| document.clone());
             }
         }
-        let gone: Vec<(u32, String)> = node
-            .policies
-            .iter()
-            .filter(|one| one.source == Source::Directory && !here.contains_key(one.name()))
-            .map(|one| (one.slot, one.name().to_owned()))
-            .collect();
-        for (slot, name) in gone {
-            node.set_source(slot, Source::Removed);
-            tracing::info!(policy = name, "policy removed; agents that have it keep it");
-        }
+        self.remove(node, &here);
         self.refused = refused;
         self.documents = here;
-        swaps
+        self.take_failures(node, failures);
+        swaps.seconds
+    }
+
+    /// Marks the policies of the directory that it does not give any more.
+    fn remove(&self, node: &mut Node, here: &BTreeMap<String, Document>) {
+        let of_directory = node.policies.iter().filter(|one| one.source == Source::Directory);
+        let gone = of_directory.filter_map(|one| {
+            let why = match here.contains_key(one.name()) {
+                // It is compiled for each agent that gives values, and nobody else is to have what it said before.
+                true if self.waiting.contains(one.name()) => "it needs values for its variables now",
+                true => return None,
+                false => "its file is gone",
+            };
+            Some((one.slot, one.candidate.path.clone(), why))
+        });
+        for (slot, path, why) in gone.collect::<Vec<_>>() {
+            let message = format!("{why}; agents that have it keep it");
+            let policy = node.directory.policy(slot);
+            tracing::info!(policy = policy.name, "policy removed: {message}");
+            node.set_source(slot, Source::Removed);
+            node.tell_policy("removed", policy, Some(path), vec![message]);
+        }
+    }
+
+    /// Tells of failures that are new.
+    fn take_failures(&mut self, node: &mut Node, failures: Vec<Failure>) {
+        for failure in failures.iter().filter(|failure| !self.failures.contains(failure)) {
+            let Failure { name, source, messages, .. } = failure;
+            tracing::error!("policy {name} is not in force as it should be:\n{}", messages.join("\n"));
+            tell_refused(node, name, source, messages);
+        }
+        self.failures = failures;
+    }
+
+    /// Why more may pass than the policies say.
+    pub fn reasons(&self, policies: &Policies) -> Vec<String> {
+        let failures = self.failures.iter().filter(|failure| failure.unready && failure.holds(policies));
+        failures.map(|failure| format!("policy {}: {}", failure.name, failure.messages.join("; "))).collect()
     }
 
     /// The document that a policy of the directory was made of.
@@ -217,7 +249,7 @@ impl Catalogue {
     }
 
     /// What is in the directory and not loaded, as the control socket shows it.
-    pub fn others(&self) -> Vec<api::Policy> {
+    pub fn others(&self, policies: &Policies) -> Vec<api::Policy> {
         let refused = self.refused.iter().map(|(path, messages)| api::Policy {
             name: self.name_of_file(path).unwrap_or_else(|| path.clone()),
             state: "refused".to_owned(),
@@ -232,6 +264,54 @@ impl Catalogue {
             messages: vec!["needs values for its variables; it is compiled for each agent that gives them".to_owned()],
             ..api::Policy::default()
         });
-        refused.chain(waiting).collect()
+        let failed = self.failures.iter().filter(|failure| failure.holds(policies)).map(|failure| api::Policy {
+            name: failure.name.clone(),
+            state: "refused".to_owned(),
+            source: Some(failure.source.clone()),
+            messages: failure.messages.clone(),
+            ..api::Policy::default()
+        });
+        refused.chain(failed).chain(waiting).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::read::tests::{compiled, compiler};
+    use super::*;
+
+    #[test]
+    fn a_policy_that_is_not_in_force_is_shown_and_a_reason_as_long_as_its_slot_is_its_own() {
+        let compiler = compiler(Path::new("/does/not/exist"), "/run/x");
+        let failure = |name: &str, slot, unready| Failure {
+            name: name.to_owned(),
+            slot,
+            source: format!("/p/{name}.yaml"),
+            messages: vec![not_put(&anyhow::anyhow!("all slots for policies are taken"))],
+            unready,
+        };
+        let failures =
+            vec![failure("new", None, true), failure("old", Some(3), true), failure("given", Some(4), false)];
+        let catalogue = Catalogue { failures, ..Catalogue::default() };
+        let mut policies = Policies::default();
+        for (slot, name) in [(3, "old"), (4, "given")] {
+            policies.put(slot, 1, Source::Agent, compiled(&compiler, name, name));
+        }
+        let shown = |policies: &Policies| {
+            let others = catalogue.others(policies);
+            assert!(others.iter().all(|one| one.state == "refused" && one.messages.len() == 1));
+            others.into_iter().map(|one| one.name).collect::<Vec<_>>()
+        };
+        let reasons = catalogue.reasons(&policies);
+        assert!(
+            matches!(reasons.as_slice(), [new, old] if new.starts_with("policy new: all slots") && old.starts_with("policy old: ")),
+            "{reasons:?}"
+        );
+        assert_eq!(shown(&policies), ["new", "old", "given"]);
+        policies.put(3, 1, Source::Agent, compiled(&compiler, "other", "other"));
+        assert_eq!(
+            (catalogue.reasons(&policies).len(), shown(&policies)),
+            (1, vec!["new".to_owned(), "given".to_owned()])
+        );
     }
 }

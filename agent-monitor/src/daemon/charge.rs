@@ -96,6 +96,10 @@ impl Daemon {
         let directory = self.config.policies_dir.clone();
         let mut known = Known::default();
         for one in self.node.policies.iter() {
+            // An image that another daemon made is not taken for what this one would make of the same document.
+            if !one.candidate.compiled && one.source != Source::Builtin {
+                known.taken.push((one.slot, one.source == Source::Directory, one.candidate.clone()));
+            }
             match one.source {
                 Source::Directory => known.policies.push(one.candidate.clone()),
                 Source::Agent if Path::new(&one.candidate.path).starts_with(&directory) => {

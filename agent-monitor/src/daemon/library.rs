@@ -6,7 +6,9 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use agent_monitor_policy::{Compiled, Diagnostics, Document, ImageError, Library, Options, compile};
+use agent_monitor_policy::{
+    Compiled, Diagnostics, Document, ImageError, Library, Options, Protected, compile, name_of,
+};
 
 use super::policies::Candidate;
 use crate::control::api;
@@ -57,6 +59,16 @@ impl Library for Sent<'_> {
     }
 }
 
+/// What a policy included when its document was written down.
+struct Recorded<'a>(&'a [Included]);
+
+impl Library for Recorded<'_> {
+    fn find(&self, name: &str, beside: &str) -> Result<Option<Document>, String> {
+        let found = self.0.iter().find(|one| one.name == name && one.beside == beside);
+        Ok(found.map(|one| one.document.clone()))
+    }
+}
+
 /// A library that remembers what was found in it, so that it can be sent along and compared later.
 struct Remembering<'a> {
     inner: &'a dyn Library,
@@ -91,7 +103,7 @@ pub struct Compiler {
     /// Where included documents are found.
     pub files: Files,
     /// Paths that no agent may touch, whatever its policy says.
-    pub protected: Vec<String>,
+    pub protected: Vec<Protected>,
 }
 
 impl Compiler {
@@ -120,13 +132,26 @@ impl Compiler {
         Ok(candidate)
     }
 
-    /// Whether compiling again would give the same: neither the document nor what it includes has changed.
+    /// Compiles a policy that was taken over again, of the documents that were written down with it.
+    ///
+    /// # Errors
+    /// They were not written down, or this version refuses them.
+    pub fn compile_again(&self, known: &Candidate) -> Result<Candidate, Diagnostics> {
+        if known.text.is_empty() {
+            return Err(Diagnostics::of_document(&known.path, "its document is not known", None));
+        }
+        let document = Document { path: known.path.clone(), text: known.text.clone() };
+        self.compile(document, &Recorded(&known.included), &known.variables)
+    }
+
+    /// Whether compiling again would give the same: this daemon has compiled it, and neither the document nor what it
+    /// includes has changed.
     pub fn is_current(&self, known: &Candidate, document: &Document) -> bool {
         let same = |one: &Included| {
             let found = self.files.find(&one.name, &one.beside);
             found.is_ok_and(|found| found.as_ref() == Some(&one.document))
         };
-        known.path == document.path && known.text == document.text && known.included.iter().all(same)
+        known.compiled && known.path == document.path && known.text == document.text && known.included.iter().all(same)
     }
 }
 
@@ -172,30 +197,49 @@ fn find_in(directory: &Path, name: &str) -> Result<Option<Document>, String> {
     // Most files are named like the policy in them.
     let (likely, other): (Vec<_>, Vec<_>) =
         files.into_iter().partition(|path| path.file_stem().is_some_and(|stem| stem == name));
-    for path in likely.into_iter().chain(other) {
-        // A neighbour that is no document is not what is looked for; it is refused where it is loaded itself.
-        let Ok(document) = read_document(&path) else { continue };
-        if name_of(&document.text).is_some_and(|found| found == name) {
+    for path in &likely {
+        // Another policy of that name, found further on, would lack what this one denies.
+        let document = read_document(path).map_err(|errors| first(&errors))?;
+        if is_named(&document, name).map_err(|errors| first(&errors))? {
+            return Ok(Some(document));
+        }
+    }
+    for path in &other {
+        // A neighbour that is no document of that name is refused where it is loaded itself.
+        let Ok(document) = read_document(path) else { continue };
+        // Most need not be read as YAML: the name stands in them, or something escaped.
+        let may_be = document.text.contains(name) || document.text.contains('\\');
+        if may_be && is_named(&document, name).unwrap_or_else(|_| seems_named(&document.text, name)) {
             return Ok(Some(document));
         }
     }
     Ok(None)
 }
 
-/// `metadata.name` of a document, read without looking at anything else, so that a neighbour with errors elsewhere is
-/// still told by its name. The compiler checks the name of what was found.
-fn name_of(text: &str) -> Option<&str> {
-    let mut lines = text.lines();
-    let metadata = lines.find_map(|line| line.strip_prefix("metadata:"))?;
-    if let Some(flow) = metadata.trim().strip_prefix('{') {
-        return flow.trim_end_matches('}').split(',').find_map(name_field);
-    }
-    lines.take_while(|line| line.trim().is_empty() || line.starts_with([' ', '#'])).find_map(name_field)
+/// Whether this is the document of that name. The compiler says what else is wrong in it.
+fn is_named(document: &Document, name: &str) -> Result<bool, Diagnostics> {
+    name_of(document).map(|found| found.is_some_and(|found| found == name))
 }
 
-fn name_field(text: &str) -> Option<&str> {
-    let value = text.trim().strip_prefix("name:")?;
-    Some(value.split(" #").next()?.trim().trim_matches(['"', '\'']))
+/// Whether a document that is no YAML has that name in the ordinary place, so that it is refused and not passed over.
+fn seems_named(text: &str, name: &str) -> bool {
+    let head = text.lines().skip_while(|line| !line.starts_with("metadata:"));
+    let metadata = head
+        .enumerate()
+        .take_while(|(number, line)| *number == 0 || line.trim().is_empty() || line.starts_with([' ', '#', '}']));
+    let words = |line: &str| line.split([' ', ',', '{', '}']).map(str::to_owned).collect::<Vec<_>>();
+    let words: Vec<String> = metadata.flat_map(|(_, line)| words(line)).filter(|word| !word.is_empty()).collect();
+    let plain = |word: &str| word.trim_matches(['"', '\'']).to_owned();
+    words.windows(2).any(|pair| {
+        let [key, value] = pair else { return false };
+        key.strip_suffix(':').is_some_and(|key| plain(key) == "name") && plain(value) == name
+    })
+}
+
+fn first(errors: &Diagnostics) -> String {
+    let Some(error) = errors.iter().next() else { return String::new() };
+    let line = if error.place.line == 0 { String::new() } else { format!(":{}", error.place.line) };
+    format!("{}{line}: {}", error.path, error.message)
 }
 
 #[cfg(test)]
@@ -214,7 +258,7 @@ mod tests {
         };
         write("base", "");
         write("main", "include: [base]");
-        let compiler = Compiler { files: Files::new(&root), protected: vec!["/run/x".to_owned()] };
+        let compiler = Compiler { files: Files::new(&root), protected: vec![Protected::Tree("/run/x".to_owned())] };
         let read = || read_document(&root.join("main.yaml")).expect("file can be read");
         let known = compiler.compile(read(), &compiler.files, &BTreeMap::new()).expect("is valid");
         assert_eq!(known.included.len(), 1);
@@ -228,11 +272,85 @@ mod tests {
     }
 
     #[test]
-    fn names_are_found_in_block_and_flow_style() {
-        assert_eq!(name_of("kind: X\nmetadata:\n  labels: {name: no}\n  name: base # it\nspec:\n"), Some("base"));
-        assert_eq!(name_of("metadata: {labels: {}, name: \"base\"}\n"), Some("base"));
-        assert_eq!(name_of("metadata: {}\nspec:\n  name: no\n"), None);
-        assert_eq!(name_of("# nothing\n"), None);
+    fn a_policy_that_was_taken_over_is_not_current_and_is_compiled_of_what_was_written_down() {
+        let root = std::env::temp_dir().join(format!("agent-monitor-{}-again", std::process::id()));
+        fs::create_dir_all(&root).expect("directory can be made");
+        let write = |name: &str, spec: &str| {
+            let text = format!("{HEAD}metadata: {{name: {name}}}\nspec: {{{spec}}}\n");
+            fs::write(root.join(format!("{name}.yaml")), text).expect("file can be written");
+        };
+        write("base", "exec: [{allow: [/bin/ls]}]");
+        write("main", "include: [base]");
+        let compiler =
+            |path: &str| Compiler { files: Files::new(&root), protected: vec![Protected::Tree(path.to_owned())] };
+        let document = read_document(&root.join("main.yaml")).expect("file can be read");
+        let compile = |compiler: &Compiler| {
+            compiler.compile(document.clone(), &compiler.files, &BTreeMap::new()).expect("is valid")
+        };
+        let (old, new) = (compiler("/run/old"), compiler("/run/new"));
+        let mut known = compile(&old);
+        known.compiled = false;
+        assert!(!old.is_current(&known, &document) && !new.is_current(&known, &document));
+        let expected = compile(&new);
+        // What is in the files now is not what was written down.
+        fs::remove_dir_all(&root).expect("directory can be removed");
+        let again = new.compile_again(&known).expect("is valid");
+        assert_eq!(again.image(1), expected.image(1));
+        assert_ne!(again.image(1), known.image(1));
+        assert!(again.compiled && again.included == known.included);
+        known.text.clear();
+        let error = new.compile_again(&known).expect_err("nothing is known").to_string();
+        assert!(error.contains("not known"), "{error}");
+    }
+
+    #[test]
+    fn the_nearest_policy_of_a_name_is_found_in_whatever_form_and_never_passed_over() {
+        let root = std::env::temp_dir().join(format!("agent-monitor-{}-nearest", std::process::id()));
+        let _ = fs::remove_dir_all(&root);
+        for directory in ["beside", "policies"] {
+            fs::create_dir_all(root.join(directory)).expect("directory can be made");
+        }
+        fs::write(root.join("policies/base.yaml"), "metadata: {name: base}\n").expect("file can be made");
+        let files = Files::new(&root.join("policies"));
+        let main = root.join("beside/main.yaml").display().to_string();
+        let find = |file: &str, bytes: &[u8]| {
+            let path = root.join("beside").join(file);
+            fs::write(&path, bytes).expect("file can be made");
+            let found = files.find("base", &main).map(|found| found.expect("one is there").path);
+            fs::remove_file(path).expect("file can be removed");
+            found
+        };
+        for text in [
+            "metadata:\n  labels: {name: no}\n  name: base # it\n",
+            "metadata: {\n  labels: {},\n  name: base}\n",
+            "metadata:\n  \"name\": 'base'\n",
+            "\"metadata\": {\"name\": \"base\"}\n",
+            "metadata:\n  name:\n    base\n",
+            "metadata: {name: \"\\x62ase\"}\n",
+            // No YAML: the compiler says so, where it is found.
+            "metadata: {name: base}\nspec: [\n",
+            "metadata:\n  \"name\": base\nspec: }\n",
+        ] {
+            let found = find("other.yaml", text.as_bytes());
+            assert!(found.as_ref().is_ok_and(|path| path.ends_with("beside/other.yaml")), "{text}: {found:?}");
+        }
+        for text in ["metadata: {name: base}\n", "metadata: {\n  name: base\n}\n"] {
+            assert!(find("base.yaml", text.as_bytes()).is_ok_and(|path| path.ends_with("beside/base.yaml")), "{text}");
+        }
+        // What can't be read is no reason to take another one.
+        for (bytes, why) in [(b"metadata: {name: base\n".as_slice(), "not YAML"), (b"\xff".as_slice(), "not UTF-8")] {
+            let error = find("base.yaml", bytes).expect_err("can't be read");
+            assert!(error.contains("beside/base.yaml") && error.contains(why), "{error}");
+        }
+        // Neighbours that are something else are.
+        for text in
+            ["metadata: {name: other}\n", "spec: {name: base}\n", "metadata: {labels: {name: base}}\n", "- base\n"]
+        {
+            for file in ["base.yaml", "other.yaml"] {
+                assert!(find(file, text.as_bytes()).is_ok_and(|path| path.ends_with("policies/base.yaml")), "{text}");
+            }
+        }
+        fs::remove_dir_all(root).expect("directory can be removed");
     }
 
     #[test]

@@ -142,6 +142,12 @@ impl Node {
         self.directory.set_image(slot, Loaded::new(&name, generation, bytes.clone()));
         if let Err(error) = self.programs.set_image(slot, &bytes) {
             self.directory.take_back(slot);
+            // A later daemon puts in force what the state says.
+            match (self.policies.get(slot).is_some(), &mut self.state) {
+                (true, _) => self.note_policy(slot),
+                (false, Some(state)) => state.drop_policy(slot),
+                (false, None) => {}
+            }
             return Err(error).with_context(|| format!("cannot load the policy {name}"));
         }
         let action = if before.is_some() { "replaced" } else { "loaded" };
@@ -173,7 +179,10 @@ impl Node {
         if let Some(state) = &mut self.state {
             state.drop_policy(slot);
         }
-        self.tell_policy("removed", policy, Some(removed.candidate.path.clone()), Vec::new());
+        // That one whose file is gone was removed is told already, see `Catalogue::remove`.
+        if removed.source != Source::Removed {
+            self.tell_policy("removed", policy, Some(removed.candidate.path.clone()), Vec::new());
+        }
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use agent_monitor_common::binding::EMPTY_SLOT;
 use agent_monitor_common::class::{Mode, SyscallEnforcement};
 use agent_monitor_common::image::at;
 use agent_monitor_common::limit::POLICIES;
-use agent_monitor_policy::{Document, ImageError, ImageView, Policy};
+use agent_monitor_policy::{Document, ImageError, ImageView, Policy, Protected};
 
 use super::library::Included;
 use super::state::{Numbers, PolicyState};
@@ -70,6 +70,9 @@ pub struct Candidate {
     pub variables: BTreeMap<String, String>,
     /// What its document includes.
     pub included: Vec<Included>,
+    /// This daemon has compiled it. Else it was found in the kernel: another build may have made the image, for other
+    /// protected paths, or of an older document than the state has.
+    pub compiled: bool,
 }
 
 impl Candidate {
@@ -77,7 +80,7 @@ impl Candidate {
     ///
     /// # Errors
     /// It has no image: it is too large, or a protected path is no path.
-    pub fn new(policy: &Policy, protected: &[String]) -> Result<Self, ImageError> {
+    pub fn new(policy: &Policy, protected: &[Protected]) -> Result<Self, ImageError> {
         let image = policy.image(0, protected)?.as_bytes().to_vec();
         let fingerprint = fingerprint(&image);
         Ok(Self {
@@ -92,6 +95,7 @@ impl Candidate {
             text: String::new(),
             variables: BTreeMap::new(),
             included: Vec::new(),
+            compiled: true,
         })
     }
 
@@ -116,6 +120,7 @@ impl Candidate {
             text: state.text,
             variables: state.variables,
             included: included.collect(),
+            compiled: false,
         }
     }
 
@@ -324,7 +329,7 @@ mod tests {
         let mut policies = Policies::default();
         policies.put(3, 1, Source::Directory, Arc::new(empty()));
         assert!(policies.unchanged(3, &empty()));
-        let other = Candidate::new(&Policy::empty(), &["/run/x".to_owned()]).expect("has an image");
+        let other = Candidate::new(&Policy::empty(), &[Protected::Tree("/run/x".to_owned())]).expect("has an image");
         assert!(!policies.unchanged(3, &other) && !policies.unchanged(4, &empty()));
         assert!(
             policies.same(&empty(), &Source::Directory).is_some() && policies.same(&empty(), &Source::Agent).is_none()

@@ -1,5 +1,6 @@
 //! Taking over: what the maps in the kernel say is in force, and what the state says about it, become the node's own
-//! knowledge again. Where the two differ the kernel is right. Nothing here takes a binding away from a cgroup that lives.
+//! knowledge again. Where the two differ the kernel is right; what a policy is to be is found later, see `catalogue::read`.
+//! Nothing here takes a binding away from a cgroup that lives.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};

@@ -360,6 +360,7 @@ impl Daemon {
         if let Some(failure) = self.node.state.as_ref().and_then(|state| state.failure()) {
             reasons.push(format!("{} can't be written: {failure}", self.config.state_dir.display()));
         }
+        reasons.extend(self.catalogue.reasons(&self.node.policies));
         reasons.extend(self.gaps());
         reasons.extend(self.configured.iter().filter_map(|one| one.why().cloned()));
         let well = reasons.is_empty();

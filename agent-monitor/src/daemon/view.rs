@@ -39,7 +39,7 @@ pub fn agent(daemon: &Daemon, agent: &Agent) -> api::Agent {
 pub fn policies(daemon: &Daemon) -> Vec<api::Policy> {
     let agents = agents(daemon);
     let loaded = daemon.node.policies.iter().map(|instance| policy(daemon, instance, &agents));
-    loaded.chain(daemon.catalogue.others()).collect()
+    loaded.chain(daemon.catalogue.others(&daemon.node.policies)).collect()
 }
 
 fn policy(daemon: &Daemon, instance: &Instance, agents: &BTreeMap<(u32, Mode), u64>) -> api::Policy {

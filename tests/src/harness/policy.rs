@@ -1,6 +1,39 @@
 //! Policies of scenarios.
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use super::daemon::PLACE;
+
+/// The daemon's policy directory.
+pub const DIRECTORY: &str = "/etc/agent-monitor/policies";
+
+/// A policy file in the daemon's directory, gone at the end.
+pub struct PolicyFile(pub &'static str);
+
+impl PolicyFile {
+    /// Where it is.
+    pub fn path(&self) -> PathBuf {
+        Path::new(DIRECTORY).join(self.0)
+    }
+
+    /// Puts this text there, whole from the first moment that it can be seen.
+    pub fn write(&self, text: &str) -> Result<()> {
+        // Also where the command line finds it, see a_broken_policy_gives_all_errors_and_changes_nothing.
+        let hidden = Path::new(PLACE).join(self.0);
+        fs::write(&hidden, text)?;
+        fs::copy(&hidden, self.path().with_extension("new"))?;
+        Ok(fs::rename(self.path().with_extension("new"), self.path())?)
+    }
+}
+
+impl Drop for PolicyFile {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(self.path());
+    }
+}
 
 /// A whole document: `spec` is its inside, in which `$W` stands for the scenario's own directory.
 pub fn document(name: &str, spec: &str, workspace: &Path) -> String {

@@ -10,6 +10,7 @@ use crate::{scenarios, step};
 
 pub const ALL: &[Scenario] = scenarios![Node:
     no_policy_lets_an_agent_touch_the_monitors_files,
+    no_policy_lets_an_agent_touch_logs_that_were_rotated,
     no_policy_lets_an_agent_reach_the_monitors_socket,
     no_policy_lets_an_agent_signal_the_monitor,
     no_policy_lets_an_agent_change_the_bpf_file_system,
@@ -57,6 +58,35 @@ fn no_policy_lets_an_agent_touch_the_monitors_files(scene: &mut Scene<'_>) -> Ou
     }
     anyhow::ensure!(std::fs::read(POLICY)? == before && std::fs::metadata(LOG)?.len() > 0, "something was changed");
     Ok(())
+}
+
+/// They have the log's name with more after it: a number, a date, an ending.
+fn no_policy_lets_an_agent_touch_logs_that_were_rotated(scene: &mut Scene<'_>) -> Outcome {
+    let mut process = scene.process()?;
+    scene.bind(EVERYTHING)?;
+    let own =
+        |operation: &str, access: &[&str], path: &str| builtin(operation, access, json!({"path": path}), "monitor");
+    let rotated = ["/var/log/agent-monitor/audit.jsonl.1", "/var/log/agent-monitor/audit.jsonl-20260101.gz"];
+    let (new, below) = ("/var/log/agent-monitor/audit.jsonl.2", "/var/log/agent-monitor/audit.jsonl.d");
+    for path in rotated {
+        std::fs::write(path, "{}\n")?;
+        for (step, expected) in [
+            (step!("open", path, "w"), own("file_open", &["write"], path)),
+            (step!("unlink", path), own("path_unlink", &["delete"], path)),
+            (step!("truncate", path, "0"), own("path_truncate", &["write"], path)),
+        ] {
+            scene.denied(&mut process, &step, EACCES, &expected)?;
+        }
+        anyhow::ensure!(std::fs::read(path)? == b"{}\n", "{path} was changed");
+        std::fs::remove_file(path)?;
+    }
+    // Nor made, so that the next rotation would take it for one of its own.
+    scene.denied(&mut process, &step!("open", new, "w,creat"), EACCES, &own("path_mknod", &["create"], new))?;
+    scene.denied(&mut process, &step!("mkdir", below), EACCES, &own("path_mkdir", &["create"], below))?;
+    let other = "/var/log/agent-monitor/other.jsonl";
+    process.works(&step!("open", other, "w,creat"), "beside the log")?;
+    scene.unbind_after(8)?;
+    Ok(std::fs::remove_file(other)?)
 }
 
 fn no_policy_lets_an_agent_reach_the_monitors_socket(scene: &mut Scene<'_>) -> Outcome {

@@ -1,12 +1,12 @@
 //! The node's daemon: its policy directory, its control socket, its metrics, its records under a flood.
 
-use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
 use crate::harness::control::{self, ask, metric, request};
+use crate::harness::policy::PolicyFile;
 use crate::harness::{EACCES, Outcome, Scenario, Scene, policy};
 use crate::{scenarios, step};
 
@@ -18,26 +18,6 @@ pub const ALL: &[Scenario] = scenarios![Node:
     every_hook_of_the_table_is_attached,
     a_flood_of_denials_is_counted_to_the_last,
 ];
-
-/// A policy file in the daemon's directory, gone at the end.
-struct PolicyFile(&'static str);
-
-impl PolicyFile {
-    fn write(&self, text: &str) -> Outcome {
-        // Whole from the first moment that it can be seen.
-        let hidden = format!("/run/scenarios/{}", self.0);
-        fs::write(&hidden, text)?;
-        let path = Path::new("/etc/agent-monitor/policies").join(self.0);
-        fs::copy(&hidden, path.with_extension("new"))?;
-        Ok(fs::rename(path.with_extension("new"), path)?)
-    }
-}
-
-impl Drop for PolicyFile {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(Path::new("/etc/agent-monitor/policies").join(self.0));
-    }
-}
 
 fn a_broken_policy_gives_all_errors_and_changes_nothing(scene: &mut Scene<'_>) -> Outcome {
     let file = scene.file("file", "f");

@@ -1,7 +1,6 @@
 //! `policy export`: the rules for system calls as a seccomp profile of the OCI runtime specification (its `linux.seccomp`),
 //! which is also what containerd and podman take as a file.
 
-use agent_monitor_common::class::Mode;
 use agent_monitor_policy::{Options, compile};
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -26,7 +25,11 @@ pub fn seccomp(policy: &str, variables: Vec<(String, String)>, config: &Config) 
         }
     };
     let image = policy.image(0, &[]).with_context(|| format!("policy {}", policy.name()))?;
-    print::json(&profile(&Filter::of_image(image.as_bytes(), policy.mode())?, policy.mode()))?;
+    let filter = Filter::of_image(image.as_bytes(), policy.mode())?;
+    if let Some(warning) = warning(&filter) {
+        eprintln!("warning: {warning}");
+    }
+    print::json(&profile(&filter))?;
     Ok(0)
 }
 
@@ -43,51 +46,92 @@ struct Profile {
 }
 
 #[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Rule {
     names: Vec<&'static str>,
     action: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    errno_ret: Option<i32>,
 }
 
-fn profile(filter: &Filter, mode: Mode) -> Profile {
-    let audit = mode == Mode::Audit;
+/// What a profile can't say of foreign calls: runtimes give all rules to all architectures that it lists, by the names that
+/// a call has there.
+fn warning(filter: &Filter) -> Option<&'static str> {
+    (filter.foreign && !filter.audit).then_some(
+        "the profile denies calls that `@foreign` allows: a 32-bit or x32 call gets what the machine's own call of that name \
+         gets, and one whose name the machine's own interface has not (mmap2, socketcall) fails with ENOSYS; add such names \
+         to the profile, or run 32-bit programs by agent-monitor run",
+    )
+}
+
+fn profile(filter: &Filter) -> Profile {
     let mut architectures = vec!["SCMP_ARCH_X86_64"];
-    if filter.foreign {
+    // Runtimes end a process that makes a call of an architecture that is not listed; in audit mode nothing may fail.
+    if filter.foreign || filter.audit {
         architectures.extend(["SCMP_ARCH_X86", "SCMP_ARCH_X32"]);
     }
-    let names: Vec<&str> = filter.names().collect();
-    // The specification wants no rule without names.
-    let syscalls = if names.is_empty() { Vec::new() } else { vec![Rule { names, action: "SCMP_ACT_ALLOW" }] };
+    let allowed = Rule { names: filter.names().collect(), action: "SCMP_ACT_ALLOW", errno_ret: None };
+    let denied = Rule {
+        // What is not named is newer, and programs take an older way where a call does not exist.
+        names: if filter.audit { Vec::new() } else { filter.denied_names().collect() },
+        action: "SCMP_ACT_ERRNO",
+        errno_ret: Some(libc::EPERM),
+    };
     Profile {
-        default_action: if audit { "SCMP_ACT_LOG" } else { "SCMP_ACT_ERRNO" },
-        default_errno_ret: (!audit).then_some(libc::EPERM),
+        default_action: if filter.audit { "SCMP_ACT_LOG" } else { "SCMP_ACT_ERRNO" },
+        default_errno_ret: (!filter.audit).then_some(libc::ENOSYS),
         architectures,
-        syscalls,
+        // The specification wants no rule without names.
+        syscalls: [allowed, denied].into_iter().filter(|rule| !rule.names.is_empty()).collect(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use agent_monitor_common::syscall;
 
-    fn filter(calls: &str, foreign: bool) -> Filter {
-        Filter { allowed: calls.parse().expect("numbers"), foreign, audit: false }
+    fn filter(calls: &str, foreign: bool, audit: bool) -> Filter {
+        Filter { allowed: calls.parse().expect("numbers"), foreign, audit }
     }
 
     #[test]
     fn a_profile_has_the_form_of_the_specification() {
-        let text = serde_json::to_string(&profile(&filter("0,39", false), Mode::Enforce)).expect("serialises");
-        let expected = r#"{"defaultAction":"SCMP_ACT_ERRNO","defaultErrnoRet":1,"architectures":["SCMP_ARCH_X86_64"],"#;
-        assert_eq!(
-            text,
-            format!("{expected}{}", r#""syscalls":[{"names":["read","getpid"],"action":"SCMP_ACT_ALLOW"}]}"#)
-        );
+        let profile = serde_json::to_value(profile(&filter("0,39", false, false))).expect("serialises");
+        assert_eq!(profile["defaultAction"], "SCMP_ACT_ERRNO");
+        assert_eq!(profile["architectures"], serde_json::json!(["SCMP_ARCH_X86_64"]));
+        let allowed = serde_json::json!({"names": ["read", "getpid"], "action": "SCMP_ACT_ALLOW"});
+        assert_eq!(profile["syscalls"][0], allowed);
     }
 
     #[test]
-    fn foreign_calls_are_architectures_and_audit_logs() {
-        let profile = profile(&filter("", true), Mode::Audit);
-        assert_eq!(profile.architectures, ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"]);
-        assert!(profile.syscalls.is_empty() && profile.default_errno_ret.is_none());
-        assert_eq!(profile.default_action, "SCMP_ACT_LOG");
+    fn a_known_call_fails_with_eperm_and_a_newer_one_does_not_exist() {
+        let profile = profile(&filter("0,39", false, false));
+        assert_eq!(profile.default_errno_ret, Some(libc::ENOSYS));
+        let denied = profile.syscalls.get(1).expect("calls are denied");
+        assert_eq!((denied.action, denied.errno_ret), ("SCMP_ACT_ERRNO", Some(libc::EPERM)));
+        let known = (0..=syscall::LAST).filter_map(syscall::name);
+        let expected: Vec<&str> = known.filter(|name| !["read", "getpid"].contains(name)).collect();
+        assert_eq!(denied.names, expected);
+    }
+
+    #[test]
+    fn in_audit_mode_nothing_fails_whatever_its_architecture() {
+        for foreign in [false, true] {
+            let filter = filter("0", foreign, true);
+            let profile = profile(&filter);
+            assert_eq!(profile.architectures, ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"]);
+            assert_eq!((profile.default_action, profile.default_errno_ret), ("SCMP_ACT_LOG", None));
+            assert!(profile.syscalls.iter().all(|rule| rule.action == "SCMP_ACT_ALLOW"));
+            assert_eq!(warning(&filter), None);
+        }
+    }
+
+    #[test]
+    fn foreign_calls_are_architectures_and_what_they_lack_is_told() {
+        let foreign = filter("0", true, false);
+        assert_eq!(profile(&foreign).architectures, ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"]);
+        assert!(warning(&foreign).is_some_and(|text| text.contains("@foreign")));
+        assert_eq!(warning(&filter("0", false, false)), None);
     }
 }

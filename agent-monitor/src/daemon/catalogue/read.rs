@@ -1,0 +1,172 @@
+//! Reading and compiling the policy directory, and what was taken over from an earlier daemon. Knows no node: it runs beside
+//! it, and takes its time.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use agent_monitor_policy::{Diagnostics, Document, Options, compile};
+
+use crate::daemon::library::{Compiler, policy_files, read_document};
+use crate::daemon::policies::Candidate;
+
+/// A policy, or all that is wrong in it.
+pub type Compilation = Result<Arc<Candidate>, Vec<String>>;
+
+/// What reading the directory gave.
+#[derive(Debug, Default)]
+pub struct Read {
+    pub(super) policies: Vec<Arc<Candidate>>,
+    /// Documents that need values; the name of the policy with each.
+    pub(super) waiting: Vec<(String, Document)>,
+    pub(super) refused: Vec<(String, Vec<String>)>,
+    /// The policies of agents with values of their own, by slot.
+    pub(super) again: Vec<(u32, Compilation)>,
+    /// Policies that were taken over and that no file gives, by slot.
+    pub(super) taken: Vec<(u32, Compilation)>,
+    pub(super) began: Option<Instant>,
+}
+
+/// What is loaded from the directory when it is read again: nothing that has not changed is compiled again.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// The policies of its files.
+    pub policies: Vec<Arc<Candidate>>,
+    /// The policies of agents with values of their own, by slot.
+    pub again: Vec<(u32, Arc<Candidate>)>,
+    /// All that were taken over from an earlier daemon and that this one has not compiled yet, by slot, each with whether it
+    /// is one of the directory's.
+    pub taken: Vec<(u32, bool, Arc<Candidate>)>,
+}
+
+/// Reads and compiles the whole directory, and what was taken over. Blocks the thread.
+pub fn read(directory: &Path, compiler: &Compiler, known: &Known) -> Read {
+    let mut read = Read { began: Some(Instant::now()), ..Read::default() };
+    read_directory(directory, compiler, known, &mut read);
+    for (slot, of_directory, candidate) in &known.taken {
+        let by_file = *of_directory && read.policies.iter().any(|one| one.name == candidate.name);
+        if !by_file && !read.again.iter().any(|(other, compiled)| other == slot && compiled.is_ok()) {
+            let compiled = compiler.compile_again(candidate).map(Arc::new);
+            read.taken.push((*slot, compiled.map_err(|errors| messages(&errors))));
+        }
+    }
+    read
+}
+
+fn read_directory(directory: &Path, compiler: &Compiler, known: &Known, read: &mut Read) {
+    let files = match policy_files(directory) {
+        Ok(files) => files,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => {
+            // Nothing is known about the files, so nothing is taken for removed: see `apply`.
+            read.refused.push((directory.display().to_string(), vec![format!("cannot read the directory: {error}")]));
+            return;
+        }
+    };
+    let mut names: BTreeMap<String, PathBuf> = BTreeMap::new();
+    for file in files {
+        let shown = file.display().to_string();
+        match compile_one(&file, compiler, known) {
+            // Removed after the directory was listed: that is told as a change of its own.
+            Err(_) if !file.exists() => {}
+            Err(errors) => read.refused.push((shown, messages(&errors))),
+            Ok((name, compiled)) => {
+                if let Some(first) = names.get(&name) {
+                    let first = first.display();
+                    let message =
+                        format!("{shown}: a policy {name} is already in {first}; give one of them another name");
+                    read.refused.push((shown, vec![message]));
+                    continue;
+                }
+                names.insert(name.clone(), file);
+                match compiled {
+                    Compiled::Policy(policy) => read.policies.push(policy),
+                    Compiled::NeedsValues(document) => read.waiting.push((name, document)),
+                }
+            }
+        }
+    }
+    for (slot, candidate) in &known.again {
+        let compiled = read_document(Path::new(&candidate.path)).and_then(|document| {
+            if compiler.is_current(candidate, &document) {
+                return Ok(candidate.clone());
+            }
+            compiler.compile(document, &compiler.files, &candidate.variables).map(Arc::new)
+        });
+        read.again.push((*slot, compiled.map_err(|errors| messages(&errors))));
+    }
+}
+
+enum Compiled {
+    Policy(Arc<Candidate>),
+    NeedsValues(Document),
+}
+
+fn compile_one(file: &Path, compiler: &Compiler, known: &Known) -> Result<(String, Compiled), Diagnostics> {
+    let document = read_document(file)?;
+    if let Some(current) = known.policies.iter().find(|one| compiler.is_current(one, &document)) {
+        return Ok((current.name.clone(), Compiled::Policy(current.clone())));
+    }
+    match compiler.compile(document.clone(), &compiler.files, &BTreeMap::new()) {
+        Ok(candidate) => Ok((candidate.name.clone(), Compiled::Policy(Arc::new(candidate)))),
+        Err(errors) => {
+            let options = Options { allow_unset: true, ..Options::default() };
+            let unset = compile(document.clone(), &compiler.files, &options).map_err(|_| errors)?;
+            Ok((unset.policy.name().to_owned(), Compiled::NeedsValues(document)))
+        }
+    }
+}
+
+fn messages(errors: &Diagnostics) -> Vec<String> {
+    errors.iter().map(|error| error.to_string().trim_end().to_owned()).collect()
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+    use crate::daemon::library::Files;
+    use std::fs;
+
+    pub fn compiler(directory: &Path, protected: &str) -> Compiler {
+        let protected = vec![agent_monitor_policy::Protected::Tree(protected.to_owned())];
+        Compiler { files: Files::new(directory), protected }
+    }
+
+    pub fn compiled(compiler: &Compiler, name: &str, path: &str) -> Arc<Candidate> {
+        let head = "apiVersion: agent-monitor.dev/v1alpha1\nkind: AgentPolicy\n";
+        let text = format!("{head}metadata: {{name: {name}}}\nspec: {{}}\n");
+        let document = Document { path: path.to_owned(), text };
+        Arc::new(compiler.compile(document, &compiler.files, &BTreeMap::new()).expect("is valid"))
+    }
+
+    #[test]
+    fn what_was_taken_over_is_compiled_of_its_file_or_else_of_what_was_written_down() {
+        let root = std::env::temp_dir().join(format!("agent-monitor-{}-taken", std::process::id()));
+        let _ = fs::remove_dir_all(&root);
+        fs::create_dir_all(&root).expect("directory can be made");
+        let (old, new) = (compiler(&root, "/run/old"), compiler(&root, "/run/new"));
+        let taken = |name: &str, path: &str| {
+            let mut candidate = Candidate::clone(&compiled(&old, name, path));
+            candidate.compiled = false;
+            Arc::new(candidate)
+        };
+        let file = root.join("here.yaml").display().to_string();
+        let (here, sent) = (taken("here", &file), taken("sent", "sent.yaml"));
+        fs::write(&file, &here.text).expect("file can be written");
+        let mut known = Known { policies: vec![here.clone()], ..Known::default() };
+        known.taken = vec![(1, true, here), (2, false, sent)];
+        let slots = |read: &Read| read.taken.iter().map(|(slot, _)| *slot).collect::<Vec<_>>();
+        let first = read(&root, &new, &known);
+        assert_eq!(slots(&first), [2]);
+        let expected = [compiled(&new, "here", &file), compiled(&new, "sent", "sent.yaml")].map(|one| one.image(1));
+        let images = first.policies.iter().chain(first.taken.iter().filter_map(|(_, one)| one.as_ref().ok()));
+        assert_eq!(images.map(|one| one.image(1)).collect::<Vec<_>>(), expected);
+        // One whose file is refused now is compiled all the same, and so is all where nothing can be read.
+        fs::write(&file, "spec: [").expect("file can be written");
+        let broken = read(&root, &new, &known);
+        assert_eq!((broken.refused.len(), slots(&broken)), (1, vec![1, 2]));
+        assert_eq!(slots(&read(Path::new(&file), &new, &known)), [1, 2]);
+        fs::remove_dir_all(root).expect("directory can be removed");
+    }
+}
