@@ -114,8 +114,8 @@ pub enum Command {
 /// Options of `run`.
 #[derive(Debug, Args)]
 pub struct Run {
-    /// File of the policy, or name of one that the daemon or the policy directory has
-    #[arg(long, value_name = "FILE|NAME")]
+    /// Name of a policy that the daemon or the policy directory has, or a file: with a slash (./FILE) or the ending .yaml
+    #[arg(long, value_name = "NAME|FILE")]
     pub policy: String,
     /// Name of the agent in records
     #[arg(long)]
@@ -191,8 +191,8 @@ pub enum Agents {
     Bind {
         /// Path of the cgroup in the hierarchy
         cgroup: String,
-        /// Name of the policy
-        #[arg(long)]
+        /// Name of a policy that the daemon has
+        #[arg(long, value_name = "NAME")]
         policy: String,
         /// Name of the agent in records
         #[arg(long)]
@@ -218,12 +218,12 @@ pub enum Agents {
 /// The commands of `policy`.
 #[derive(Debug, Subcommand)]
 pub enum PolicyCommand {
-    /// Report all errors of policy files at once; exit status 1 if there is any
+    /// Report all errors of policies at once; exit status 1 if there is any
     #[command(after_help = "Example:\n  agent-monitor policy check policies/*.yaml")]
     Check {
-        /// Policy files
-        #[arg(required = true)]
-        files: Vec<PathBuf>,
+        /// Files of policies (with a slash or the ending .yaml), or names in the policy directory
+        #[arg(required = true, value_name = "FILE|NAME")]
+        policies: Vec<String>,
     },
     /// Say what a policy makes of an operation, and by which rule
     #[command(after_help = "Examples:
@@ -231,8 +231,9 @@ pub enum PolicyCommand {
   agent-monitor policy explain p.yaml network:connect tcp:10.1.2.3:443
   agent-monitor policy explain p.yaml file:rename /w/a /w/b")]
     Explain {
-        /// Policy: a file, or a name in the policy directory
-        file: String,
+        /// Policy: a file (with a slash or the ending .yaml), or a name in the policy directory
+        #[arg(value_name = "FILE|NAME")]
+        policy: String,
         /// The operation: file:read,write network:connect exec privilege capability ...
         operation: String,
         /// What it is on
@@ -246,8 +247,9 @@ pub enum PolicyCommand {
     /// Try a table of operations; exit status 1 if a verdict differs
     #[command(after_help = "Example:\n  agent-monitor policy test policy.yaml policy.cases.yaml")]
     Test {
-        /// Policy: a file, or a name in the policy directory
-        file: String,
+        /// Policy: a file (with a slash or the ending .yaml), or a name in the policy directory
+        #[arg(value_name = "FILE|NAME")]
+        policy: String,
         /// Files of cases
         #[arg(required = true)]
         cases: Vec<PathBuf>,
@@ -260,7 +262,7 @@ pub enum PolicyCommand {
         /// The rules for system calls, as a seccomp profile for OCI runtimes (containerd, runc, podman)
         #[arg(long, required = true)]
         seccomp: bool,
-        /// File of the policy, or name of one that the policy directory has
+        /// Policy: a file (with a slash or the ending .yaml), or a name in the policy directory
         #[arg(value_name = "FILE|NAME")]
         policy: String,
         /// Value for a variable of the policy

@@ -21,6 +21,7 @@ mod mounts;
 mod names;
 mod no_lsm;
 mod node;
+mod policy_names;
 mod powers;
 mod property;
 mod races;
@@ -82,6 +83,8 @@ pub const ALL: &[&[Scenario]] = &[
     misses::ALL,
     run::ALL,
     run::ALONE,
+    policy_names::ALL,
+    policy_names::ALONE,
     lack_of_memory::ALL,
     lack_of_memory::ALONE,
     terminal::ALL,
