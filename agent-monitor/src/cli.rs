@@ -97,6 +97,9 @@ pub enum Command {
     /// Print the audit stream: what is recorded, or with --follow what comes
     #[command(after_help = "Example:\n  agent-monitor events --follow --denied -o line")]
     Events(Events),
+    /// End the agent of a run that is killed
+    #[command(hide = true)]
+    Guard(Guard),
     /// Lead the session in which a command has its terminal
     #[command(hide = true)]
     Lead(Lead),
@@ -304,6 +307,20 @@ pub enum EventFormat {
     Json,
     /// A short line.
     Line,
+}
+
+/// Options of `guard`.
+#[derive(Debug, Args)]
+pub struct Guard {
+    /// Where the cgroup hierarchy is mounted
+    #[arg(long, value_name = "DIR")]
+    pub mount: PathBuf,
+    /// Path of the agent's cgroup in the hierarchy
+    #[arg(long, value_name = "PATH")]
+    pub agent: String,
+    /// Path of the cgroup in which this process waits
+    #[arg(long, value_name = "PATH")]
+    pub own: String,
 }
 
 /// Options of `lead`.

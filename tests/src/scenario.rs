@@ -6,6 +6,7 @@ mod capable;
 mod cgroups;
 mod exec;
 mod file_open;
+mod guard;
 mod held;
 mod indirect;
 mod inherited;
@@ -83,6 +84,7 @@ pub const ALL: &[&[Scenario]] = &[
     misses::ALL,
     run::ALL,
     run::ALONE,
+    guard::ALONE,
     policy_names::ALL,
     policy_names::ALONE,
     lack_of_memory::ALL,

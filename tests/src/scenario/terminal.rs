@@ -142,7 +142,7 @@ fn run_has_a_session_and_a_terminal_of_its_own(_scene: &mut Scene<'_>) -> Outcom
 
 fn run_without_a_daemon_has_a_session_and_a_terminal_of_its_own() -> Outcome {
     own_session_and_terminal()?;
-    // Nothing is left that guards the command, so nothing is left of it.
+    // Where run is killed nothing is left of the command, either.
     let (mut terminal, job) = at_a_terminal(&place()?)?;
     let command = terminal.does(&step!("group-of", "0"))?;
     terminal.leader.works(&step!("kill", job, libc::SIGKILL.to_string()), "kill run")?;
@@ -151,7 +151,13 @@ fn run_without_a_daemon_has_a_session_and_a_terminal_of_its_own() -> Outcome {
     while Path::new(&format!("/proc/{command}/exe")).exists() {
         ensure!(Instant::now() < deadline, "the command {command} lives on");
     }
-    cgroup::remove(&cgroup::directory("/agent-monitor-run.slice"))
+    // Who ends it ends, too, which takes as long as it takes the kernel to detach all programs.
+    let guards = cgroup::directory("/agent-monitor-run.slice/guards").join("cgroup.procs");
+    let deadline = Instant::now() + LIMIT * 4;
+    while !fs::read_to_string(&guards)?.is_empty() {
+        ensure!(Instant::now() < deadline, "there is a guard still");
+    }
+    Ok(())
 }
 
 fn no_signal_from_a_terminal_reaches_run_or_its_caller(_scene: &mut Scene<'_>) -> Outcome {
