@@ -332,9 +332,6 @@ pub struct Lead {
     /// Standard descriptor that is the session's terminal
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u8).range(0..3))]
     pub terminal: u8,
-    /// Directory of the cgroup
-    #[arg(long)]
-    pub cgroup: PathBuf,
     /// How much the kernel is to prefer this process where it must end one for lack of memory
     #[arg(long, allow_negative_numbers = true)]
     pub oom_score_adj: Option<i16>,
@@ -384,6 +381,9 @@ pub struct Enter {
     /// Come into the foreground of the terminal that is this standard descriptor
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u8).range(0..3))]
     pub foreground: Option<u8>,
+    /// Unblock this signal, which who started this process has blocked
+    #[arg(long, value_name = "NUMBER")]
+    pub unblock: Vec<i32>,
     /// Leave this descriptor open
     #[arg(long = "keep-fd", value_name = "NUMBER")]
     pub keep_descriptors: Vec<u32>,
