@@ -33,7 +33,8 @@ use image::Images;
 use map::Maps;
 use pin::{Pins, Place};
 use std::collections::HashMap;
-use std::os::fd::{AsFd, AsRawFd};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 /// The kernel programs, loaded and attached, and their maps. Without pins they are detached when this is dropped.
@@ -209,6 +210,16 @@ impl Programs {
     pub fn watch_syscalls(&mut self, wanted: bool) -> Result<(), LoadError> {
         let Some(state) = self.hooks.iter_mut().find(|state| state.hook.id == HookId::SysEnter) else { return Ok(()) };
         load::set_on_request(state, self.object.as_mut(), self.pins.as_ref(), &mut self.system_calls, wanted)
+    }
+
+    /// One more descriptor of each link: the programs stay attached while somebody has these open, whatever becomes of this
+    /// process. Where there are pins, these do that, and there is none.
+    ///
+    /// # Errors
+    /// The kernel refused one.
+    pub fn hold(&self) -> io::Result<Vec<OwnedFd>> {
+        let links = self.links.iter().map(|(_, link)| link).chain(&self.system_calls);
+        links.map(|link| raw::link(link.info().map_err(io::Error::other)?.id())).collect()
     }
 
     /// Every cgroup that is bound, with its binding.

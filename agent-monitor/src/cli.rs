@@ -97,6 +97,9 @@ pub enum Command {
     /// Print the audit stream: what is recorded, or with --follow what comes
     #[command(after_help = "Example:\n  agent-monitor events --follow --denied -o line")]
     Events(Events),
+    /// End the agent of a run that is killed
+    #[command(hide = true)]
+    Guard(Guard),
     /// Lead the session in which a command has its terminal
     #[command(hide = true)]
     Lead(Lead),
@@ -114,8 +117,8 @@ pub enum Command {
 /// Options of `run`.
 #[derive(Debug, Args)]
 pub struct Run {
-    /// File of the policy, or name of one that the daemon or the policy directory has
-    #[arg(long, value_name = "FILE|NAME")]
+    /// Name of a policy that the daemon or the policy directory has, or a file: with a slash (./FILE) or the ending .yaml
+    #[arg(long, value_name = "NAME|FILE")]
     pub policy: String,
     /// Name of the agent in records
     #[arg(long)]
@@ -191,8 +194,8 @@ pub enum Agents {
     Bind {
         /// Path of the cgroup in the hierarchy
         cgroup: String,
-        /// Name of the policy
-        #[arg(long)]
+        /// Name of a policy that the daemon has
+        #[arg(long, value_name = "NAME")]
         policy: String,
         /// Name of the agent in records
         #[arg(long)]
@@ -218,12 +221,12 @@ pub enum Agents {
 /// The commands of `policy`.
 #[derive(Debug, Subcommand)]
 pub enum PolicyCommand {
-    /// Report all errors of policy files at once; exit status 1 if there is any
+    /// Report all errors of policies at once; exit status 1 if there is any
     #[command(after_help = "Example:\n  agent-monitor policy check policies/*.yaml")]
     Check {
-        /// Policy files
-        #[arg(required = true)]
-        files: Vec<PathBuf>,
+        /// Files of policies (with a slash or the ending .yaml), or names in the policy directory
+        #[arg(required = true, value_name = "FILE|NAME")]
+        policies: Vec<String>,
     },
     /// Say what a policy makes of an operation, and by which rule
     #[command(after_help = "Examples:
@@ -231,8 +234,9 @@ pub enum PolicyCommand {
   agent-monitor policy explain p.yaml network:connect tcp:10.1.2.3:443
   agent-monitor policy explain p.yaml file:rename /w/a /w/b")]
     Explain {
-        /// Policy: a file, or a name in the policy directory
-        file: String,
+        /// Policy: a file (with a slash or the ending .yaml), or a name in the policy directory
+        #[arg(value_name = "FILE|NAME")]
+        policy: String,
         /// The operation: file:read,write network:connect exec privilege capability ...
         operation: String,
         /// What it is on
@@ -246,8 +250,9 @@ pub enum PolicyCommand {
     /// Try a table of operations; exit status 1 if a verdict differs
     #[command(after_help = "Example:\n  agent-monitor policy test policy.yaml policy.cases.yaml")]
     Test {
-        /// Policy: a file, or a name in the policy directory
-        file: String,
+        /// Policy: a file (with a slash or the ending .yaml), or a name in the policy directory
+        #[arg(value_name = "FILE|NAME")]
+        policy: String,
         /// Files of cases
         #[arg(required = true)]
         cases: Vec<PathBuf>,
@@ -260,7 +265,7 @@ pub enum PolicyCommand {
         /// The rules for system calls, as a seccomp profile for OCI runtimes (containerd, runc, podman)
         #[arg(long, required = true)]
         seccomp: bool,
-        /// File of the policy, or name of one that the policy directory has
+        /// Policy: a file (with a slash or the ending .yaml), or a name in the policy directory
         #[arg(value_name = "FILE|NAME")]
         policy: String,
         /// Value for a variable of the policy
@@ -304,6 +309,20 @@ pub enum EventFormat {
     Line,
 }
 
+/// Options of `guard`.
+#[derive(Debug, Args)]
+pub struct Guard {
+    /// Where the cgroup hierarchy is mounted
+    #[arg(long, value_name = "DIR")]
+    pub mount: PathBuf,
+    /// Path of the agent's cgroup in the hierarchy
+    #[arg(long, value_name = "PATH")]
+    pub agent: PathBuf,
+    /// Path of the cgroup in which this process waits
+    #[arg(long, value_name = "PATH")]
+    pub own: String,
+}
+
 /// Options of `lead`.
 #[derive(Debug, Args)]
 pub struct Lead {
@@ -313,9 +332,6 @@ pub struct Lead {
     /// Standard descriptor that is the session's terminal
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u8).range(0..3))]
     pub terminal: u8,
-    /// Directory of the cgroup
-    #[arg(long)]
-    pub cgroup: PathBuf,
     /// How much the kernel is to prefer this process where it must end one for lack of memory
     #[arg(long, allow_negative_numbers = true)]
     pub oom_score_adj: Option<i16>,
@@ -365,6 +381,9 @@ pub struct Enter {
     /// Come into the foreground of the terminal that is this standard descriptor
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u8).range(0..3))]
     pub foreground: Option<u8>,
+    /// Unblock this signal, which who started this process has blocked
+    #[arg(long, value_name = "NUMBER")]
+    pub unblock: Vec<i32>,
     /// Leave this descriptor open
     #[arg(long = "keep-fd", value_name = "NUMBER")]
     pub keep_descriptors: Vec<u32>,

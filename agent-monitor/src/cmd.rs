@@ -37,6 +37,7 @@ pub fn execute(cli: Cli) -> ExitCode {
     };
     // These run inside an agent's cgroup or beside it: no log, nothing but what they are for.
     let result = match cli.command {
+        Command::Guard(options) => return run::guard(&options),
         Command::Lead(options) => return run::lead(&options),
         Command::Tend(options) => return run::tend(&options),
         Command::Enter(options) => return enter::enter(options),
@@ -67,7 +68,7 @@ fn dispatch(command: Command, global: &Global) -> Result<u8> {
         Command::Agents(command) => agents::agents(&config()?, command),
         Command::Policy(command) => policy::policy(command, config),
         Command::Events(options) => events::events(&config()?, &options),
-        Command::Lead(_) | Command::Tend(_) | Command::Enter(_) | Command::Canary(_) => {
+        Command::Guard(_) | Command::Lead(_) | Command::Tend(_) | Command::Enter(_) | Command::Canary(_) => {
             unreachable!("these were run before")
         }
     }

@@ -7,6 +7,7 @@ mod capable;
 mod cgroups;
 mod exec;
 mod file_open;
+mod guard;
 mod held;
 mod indirect;
 mod inherited;
@@ -23,6 +24,7 @@ mod names;
 mod no_lsm;
 mod node;
 mod overlay;
+mod policy_names;
 mod powers;
 mod property;
 mod races;
@@ -88,6 +90,9 @@ pub const ALL: &[&[Scenario]] = &[
     misses::ALL,
     run::ALL,
     run::ALONE,
+    guard::ALONE,
+    policy_names::ALL,
+    policy_names::ALONE,
     lack_of_memory::ALL,
     lack_of_memory::ALONE,
     terminal::ALL,

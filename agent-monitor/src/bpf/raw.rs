@@ -1,8 +1,8 @@
-//! Values of maps as plain bytes, by the system call itself: for values that are too large to be passed on the stack, as aya
-//! passes them, and for maps of another build, whose values have another size.
+//! What aya does not do, by the system call itself: values of maps as plain bytes, where they are too large to be passed on
+//! the stack or are another build's and have another size; and descriptors of links.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use aya::maps::MapData;
 
@@ -10,6 +10,7 @@ const MAP_LOOKUP_ELEM: libc::c_int = 1;
 const MAP_UPDATE_ELEM: libc::c_int = 2;
 const MAP_DELETE_ELEM: libc::c_int = 3;
 const MAP_GET_NEXT_KEY: libc::c_int = 4;
+const LINK_GET_FD_BY_ID: libc::c_int = 30;
 /// `BPF_ANY` and `BPF_NOEXIST`.
 const ANY: u64 = 0;
 const NOEXIST: u64 = 1;
@@ -25,10 +26,32 @@ struct Element {
     flags: u64,
 }
 
+/// The part of `union bpf_attr` that getting a descriptor by a number reads.
+#[repr(C)]
+struct ById {
+    id: u32,
+    next: u32,
+    flags: u32,
+}
+
 /// Sizes of a map's keys and values, as the kernel says them.
 struct Sizes {
     key: usize,
     value: usize,
+}
+
+/// One more descriptor of the link with this number. What it attaches stays so while any is open.
+///
+/// # Errors
+/// It is gone, or the kernel refuses.
+pub fn link(id: u32) -> io::Result<OwnedFd> {
+    let by_id = ById { id, next: 0, flags: 0 };
+    // SAFETY: the kernel reads a structure that lives during the call, as long as is said.
+    let found =
+        unsafe { libc::syscall(libc::SYS_bpf, LINK_GET_FD_BY_ID, std::ptr::from_ref(&by_id), size_of::<ById>()) };
+    let number = i32::try_from(found).map_err(io::Error::other)?;
+    // SAFETY: the kernel has just given it to us, and nobody else has it.
+    if number < 0 { Err(io::Error::last_os_error()) } else { Ok(unsafe { OwnedFd::from_raw_fd(number) }) }
 }
 
 /// The value of `key`, `None` where there is none.

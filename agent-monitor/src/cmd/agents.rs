@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 
+use super::policy::Word;
 use super::{print, small_runtime};
 use crate::cli::{Agents, Format};
 use crate::config::Config;
@@ -30,7 +31,7 @@ pub fn agents(config: &Config, command: Agents) -> Result<u8> {
         Agents::Bind { cgroup, policy, name, labels, variables, mode } => {
             let request = CreateAgent {
                 name,
-                policy: Some(policy),
+                policy: Some(Word::of(&policy).name_only()?.to_owned()),
                 variables: variables.into_iter().collect(),
                 labels: labels.into_iter().collect(),
                 mode,

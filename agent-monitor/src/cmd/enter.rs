@@ -48,7 +48,9 @@ pub fn enter(options: Enter) -> ExitCode {
         return fail(RUN_FAILED, "no command is given");
     };
     // The programs in the kernel live no longer than the process that loaded them, so neither may the command.
-    let apart = end_with(options.parent).and_then(|()| apart(options.session, options.foreground));
+    let apart = end_with(options.parent)
+        .and_then(|()| apart(options.session, options.foreground))
+        .and_then(|()| unblock(&options.unblock));
     if let Err(error) = apart {
         return fail(RUN_FAILED, &format!("{error:#}"));
     }
@@ -139,6 +141,13 @@ fn apart(session: bool, foreground: Option<u8>) -> Result<()> {
         stop.thread_unblock().context("cannot unblock a signal")?;
     }
     Ok(())
+}
+
+/// Unblocks signals for the command.
+fn unblock(numbers: &[i32]) -> Result<()> {
+    let signals = numbers.iter().map(|number| Signal::try_from(*number).with_context(|| format!("signal {number}")));
+    let signals = signals.collect::<Result<SigSet>>().context("cannot unblock what is no signal")?;
+    signals.thread_unblock().context("cannot unblock signals")
 }
 
 /// Moves this process into a cgroup.

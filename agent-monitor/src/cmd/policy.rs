@@ -1,12 +1,13 @@
 //! `policy check`, `explain`, `test`, `export` and `show`.
 
 mod export;
+mod word;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use agent_monitor_common::class::Verdict;
-use agent_monitor_policy::{Compiled, Document, Options, cases, compile, explain, operation};
+use agent_monitor_policy::{Compiled, Options, cases, compile, explain, operation};
 use anyhow::{Context, Result, anyhow};
 
 use super::{print, small_runtime};
@@ -14,6 +15,7 @@ use crate::cli::{Format, PolicyCommand};
 use crate::config::Config;
 use crate::control::{api, client::Client, client::encode};
 use crate::daemon::library::{Files, read_document};
+pub use word::{Word, document, hint};
 
 /// Something in the files is wrong.
 const WRONG: u8 = 1;
@@ -21,27 +23,32 @@ const WRONG: u8 = 1;
 /// Runs a command of `policy`.
 pub fn policy(command: PolicyCommand, config: impl Fn() -> Result<Config>) -> Result<u8> {
     match command {
-        PolicyCommand::Check { files } => check(&files, &config()?),
-        PolicyCommand::Explain { file, operation, object, new_object, variables } => {
-            explain_one(&file, (&operation, &object, new_object.as_deref()), variables, &config()?)
+        PolicyCommand::Check { policies } => check(&policies, &config()?),
+        PolicyCommand::Explain { policy, operation, object, new_object, variables } => {
+            explain_one(&policy, (&operation, &object, new_object.as_deref()), variables, &config()?)
         }
-        PolicyCommand::Test { file, cases } => test(&file, &cases, &config()?),
+        PolicyCommand::Test { policy, cases } => test(&policy, &cases, &config()?),
         PolicyCommand::Export { seccomp: _, policy, variables } => export::seccomp(&policy, variables, &config()?),
         PolicyCommand::Show { name, output } => show(&config()?, &name, output.output),
     }
 }
 
-fn check(files: &[PathBuf], config: &Config) -> Result<u8> {
+fn check(policies: &[String], config: &Config) -> Result<u8> {
     let library = Files::new(&config.policies_dir);
     let options = Options { allow_unset: true, ..Options::default() };
     let mut code = 0;
-    for file in files {
-        match read_document(file).and_then(|document| compile(document, &library, &options)) {
+    for word in policies {
+        let document = match Word::of(word) {
+            // What is wrong with one file does not hide what is wrong with the next.
+            Word::File(path) => read_document(path),
+            Word::Name(_) => Ok(document(word, config)?),
+        };
+        match document.and_then(|document| compile(document, &library, &options)) {
             Ok(Compiled { policy, warnings }) => {
                 if !warnings.is_empty() {
                     eprintln!("{warnings}");
                 }
-                print::out(&format!("{}: policy {} is valid\n", file.display(), policy.name()))?;
+                print::out(&format!("{word}: policy {} is valid\n", policy.name()))?;
             }
             Err(errors) => {
                 eprintln!("{errors}");
@@ -53,7 +60,7 @@ fn check(files: &[PathBuf], config: &Config) -> Result<u8> {
 }
 
 fn explain_one(
-    file: &str,
+    word: &str,
     (words, object, new_object): (&str, &str, Option<&str>),
     variables: Vec<(String, String)>,
     config: &Config,
@@ -61,7 +68,7 @@ fn explain_one(
     let operation =
         operation::parse(words, object, new_object).map_err(|error| anyhow!("operation {words} {object}: {error}"))?;
     let options = Options { variables: variables.into_iter().collect::<BTreeMap<_, _>>(), allow_unset: false };
-    let compiled = compile(document(file, config)?, &Files::new(&config.policies_dir), &options);
+    let compiled = compile(document(word, config)?, &Files::new(&config.policies_dir), &options);
     let policy = match compiled {
         Ok(compiled) => compiled.policy,
         Err(errors) => {
@@ -96,9 +103,9 @@ pub fn indented(text: &str, before: &str) -> String {
     text.lines().map(|line| format!("{before}{line}\n")).collect()
 }
 
-fn test(file: &str, tables: &[PathBuf], config: &Config) -> Result<u8> {
+fn test(word: &str, tables: &[PathBuf], config: &Config) -> Result<u8> {
     let library = Files::new(&config.policies_dir);
-    let policy = document(file, config)?;
+    let policy = document(word, config)?;
     let (mut passed, mut failed) = (0, 0);
     let mut text = String::new();
     let mut code = 0;
@@ -126,7 +133,7 @@ fn test(file: &str, tables: &[PathBuf], config: &Config) -> Result<u8> {
 
 fn show(config: &Config, name: &str, format: Format) -> Result<u8> {
     let client = Client::new(&config.socket);
-    let path = format!("/v1/policies/{}", encode(name));
+    let path = format!("/v1/policies/{}", encode(Word::of(name).name_only()?));
     let policy: api::Policy = small_runtime()?.block_on(client.get(&path))?;
     match format {
         Format::Json => print::json(&policy)?,
@@ -149,24 +156,4 @@ fn show(config: &Config, name: &str, format: Format) -> Result<u8> {
         }
     }
     Ok(0)
-}
-
-/// A document that has to be there.
-pub fn document(policy: &str, config: &Config) -> Result<Document> {
-    let found = find_document(policy, config)?;
-    found.with_context(|| {
-        format!("there is no file {policy}, and no policy {policy} in {}", config.policies_dir.display())
-    })
-}
-
-/// A document by file or, where no such file is there, by name in the policy directory.
-fn find_document(policy: &str, config: &Config) -> Result<Option<Document>> {
-    use agent_monitor_policy::Library as _;
-    if Path::new(policy).exists() || policy.contains('/') {
-        return read_document(Path::new(policy))
-            .map(Some)
-            .map_err(|errors| anyhow!("cannot use the policy:\n{errors}"));
-    }
-    let found = Files::new(&config.policies_dir).find(policy, &config.policies_dir.join("x").display().to_string());
-    found.map_err(|error| anyhow!("cannot look for the policy {policy}: {error}"))
 }

@@ -2,6 +2,7 @@
 //! loaded here, for as long as the command runs.
 
 mod child;
+mod guard;
 mod job;
 mod lead;
 mod local;
@@ -21,6 +22,7 @@ use super::{policy::indented, small_runtime};
 use crate::cli::Run;
 use crate::config::Config;
 use crate::record::Counts;
+pub use guard::guard;
 pub use lead::lead;
 use report::Report;
 pub use report::describe;

@@ -164,8 +164,11 @@ fn run_without_a_daemon_enforces_by_itself() -> Outcome {
     let text = fs::read_to_string(file)?;
     ensure!(text.contains("\"path\":\"/tmp/scenarios-run/secret\""), "the record is not in {text}");
     let left = Path::new("/sys/fs/cgroup/agent-monitor-run.slice");
-    let below = fs::read_dir(left).map(|entries| entries.flatten().filter(|entry| entry.path().is_dir()).count());
+    let is_left = |path: &Path| path.is_dir() && !path.ends_with("guards");
+    let below = fs::read_dir(left).map(|entries| entries.flatten().filter(|entry| is_left(&entry.path())).count());
     ensure!(below.unwrap_or(0) == 0, "cgroups are left in {}", left.display());
+    let guards = fs::read_to_string(left.join("guards/cgroup.procs"))?;
+    ensure!(guards.is_empty(), "guards are left: {guards}");
     Ok(())
 }
 

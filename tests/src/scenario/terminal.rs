@@ -14,6 +14,8 @@ use crate::{scenarios, step};
 pub const ALL: &[Scenario] = scenarios![Node:
     run_has_a_session_and_a_terminal_of_its_own,
     no_signal_from_a_terminal_reaches_run_or_its_caller,
+    no_signal_from_a_terminal_stops_who_tends_the_command,
+    a_command_at_a_terminal_needs_no_calls_but_its_own,
     run_stops_and_goes_on_as_its_command_does,
     a_command_in_the_background_reads_nothing_that_is_typed,
     run_before_others_in_a_pipeline_takes_the_terminal_when_its_command_reads,
@@ -142,7 +144,7 @@ fn run_has_a_session_and_a_terminal_of_its_own(_scene: &mut Scene<'_>) -> Outcom
 
 fn run_without_a_daemon_has_a_session_and_a_terminal_of_its_own() -> Outcome {
     own_session_and_terminal()?;
-    // Nothing is left that guards the command, so nothing is left of it.
+    // Where run is killed nothing is left of the command, either.
     let (mut terminal, job) = at_a_terminal(&place()?)?;
     let command = terminal.does(&step!("group-of", "0"))?;
     terminal.leader.works(&step!("kill", job, libc::SIGKILL.to_string()), "kill run")?;
@@ -151,7 +153,13 @@ fn run_without_a_daemon_has_a_session_and_a_terminal_of_its_own() -> Outcome {
     while Path::new(&format!("/proc/{command}/exe")).exists() {
         ensure!(Instant::now() < deadline, "the command {command} lives on");
     }
-    cgroup::remove(&cgroup::directory("/agent-monitor-run.slice"))
+    // Who ends it ends, too, which takes as long as it takes the kernel to detach all programs.
+    let guards = cgroup::directory("/agent-monitor-run.slice/guards").join("cgroup.procs");
+    let deadline = Instant::now() + LIMIT * 4;
+    while !fs::read_to_string(&guards)?.is_empty() {
+        ensure!(Instant::now() < deadline, "there is a guard still");
+    }
+    Ok(())
 }
 
 fn no_signal_from_a_terminal_reaches_run_or_its_caller(_scene: &mut Scene<'_>) -> Outcome {
@@ -182,6 +190,49 @@ fn no_signal_from_a_terminal_reaches_run_or_its_caller(_scene: &mut Scene<'_>) -
     ensure!([128 + 1, 128 + 9].contains(&status), "run ended with {status}");
     terminal.leader.works(&step!("nothing"), "afterwards, the leader")?;
     ensure!(terminal.is_cooked()?, "the terminal is left raw");
+    Ok(())
+}
+
+fn no_signal_from_a_terminal_stops_who_tends_the_command(_scene: &mut Scene<'_>) -> Outcome {
+    let (mut terminal, job) = at_a_terminal(&place()?)?;
+    ensure!(terminal.does(&step!("read-in-group-of-parent"))? == 1, "the kernel did not stop the group");
+    // Whoever is in that group, what is typed, how the command stops, and how it ends, is passed on as ever.
+    terminal.types(b"\x1a")?;
+    let status = terminal.leader.works(&step!("job-wait", job), "wait for run")?;
+    ensure!(status == 2000 + i64::from(libc::SIGSTOP), "run has the status {status}");
+    terminal.leader.works(&step!("job-continue", job), "let run go on")?;
+    terminal.does(&step!("nothing"))?;
+    // Its command has none of these signals blocked.
+    let blocked = fs::read_to_string(format!("/proc/{}/status", terminal.does(&step!("group-of", "0"))?))?;
+    ensure!(blocked.contains("SigBlk:\t0000000000000000\n"), "the command has {blocked}");
+    terminal.types(b"\x03")?;
+    ends(&mut terminal, &job, 128 + 2)
+}
+
+/// Where a call that is not allowed ends who makes it.
+fn a_command_at_a_terminal_needs_no_calls_but_its_own(_scene: &mut Scene<'_>) -> Outcome {
+    let calls = "syscallEnforcement: kill\nsyscalls:\n  - {allow: [\"@agent\"]}\n  - {deny: [close, pause]}\n";
+    let place = place_with(&format!("{SPEC}{calls}"))?;
+    let mut terminal = Terminal::make()?;
+    for script in ["while read line; do echo got $line; done; exit 7", "kill -TERM $$"] {
+        let shell = ["/bin/busybox", "sh", "-c", script];
+        let run = terminal.leader.works(&job(&place, "fg", "ttt", &shell), "start run")?.to_string();
+        if script.contains("exit") {
+            terminal.types(b"a line\n")?;
+            terminal.shows(b"got a line\n")?;
+            // What leads the session is thawed with the command, and still makes no call.
+            terminal.types(b"\x1a")?;
+            let status = terminal.leader.works(&step!("job-wait", run), "wait for run")?;
+            ensure!(status == 2000 + i64::from(libc::SIGSTOP), "run has the status {status}");
+            terminal.leader.works(&step!("job-continue", run), "let run go on")?;
+            terminal.types(b"another\n")?;
+            terminal.shows(b"got another\n")?;
+            terminal.types(b"\x04")?;
+        }
+        ends(&mut terminal, &run, if script.contains("exit") { 7 } else { 128 + 15 })?;
+        let shown = terminal.is_shown()?;
+        ensure!(!shown.contains("denied"), "the report says {shown}");
+    }
     Ok(())
 }
 

@@ -169,6 +169,35 @@ pub const STEPS: &[super::Row] = &[
         }
         read
     }),
+    // Has a child read from behind in the group of this process's parent, which the kernel stops for that: 1 where the child
+    // was stopped.
+    ("read-in-group-of-parent", |_, _| {
+        // SAFETY: takes numbers.
+        let group = check(unsafe { libc::getpgid(libc::getppid()) })? as i32;
+        // SAFETY: this process has one thread; the child ends with its parent, or before.
+        let child = check(unsafe { libc::fork() })? as i32;
+        if child == 0 {
+            // SAFETY: takes numbers, and a buffer that lives during the call.
+            unsafe {
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                libc::signal(libc::SIGTTIN, libc::SIG_DFL);
+                if libc::setpgid(0, group) == 0 {
+                    libc::read(0, [0_u8; 1].as_mut_ptr().cast(), 1);
+                }
+                libc::_exit(0);
+            }
+        }
+        let mut status = 0;
+        // SAFETY: takes numbers, one of them to write to.
+        unsafe {
+            check(libc::waitpid(child, &raw mut status, libc::WUNTRACED))?;
+            libc::kill(child, libc::SIGKILL);
+            if libc::WIFSTOPPED(status) {
+                libc::waitpid(child, std::ptr::null_mut(), 0);
+            }
+        }
+        Ok(i64::from(libc::WIFSTOPPED(status) && libc::WSTOPSIG(status) == libc::SIGTTIN))
+    }),
 ];
 
 /// The terminal of the session that this process leads.

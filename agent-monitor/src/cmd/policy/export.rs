@@ -5,7 +5,7 @@ use agent_monitor_policy::{Options, compile};
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use super::{WRONG, find_document};
+use super::{WRONG, document};
 use crate::cmd::print;
 use crate::config::Config;
 use crate::daemon::library::Files;
@@ -13,11 +13,8 @@ use crate::seccomp::Filter;
 
 /// Prints the profile of a policy.
 pub fn seccomp(policy: &str, variables: Vec<(String, String)>, config: &Config) -> Result<u8> {
-    let document = find_document(policy, config)?.with_context(|| {
-        format!("there is no file {policy}, and no policy {policy} in {}", config.policies_dir.display())
-    })?;
     let options = Options { variables: variables.into_iter().collect(), allow_unset: false };
-    let policy = match compile(document, &Files::new(&config.policies_dir), &options) {
+    let policy = match compile(document(policy, config)?, &Files::new(&config.policies_dir), &options) {
         Ok(compiled) => compiled.policy,
         Err(errors) => {
             eprintln!("{errors}");

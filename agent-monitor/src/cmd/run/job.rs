@@ -50,10 +50,19 @@ fn parent_of(pid: Pid) -> Option<Pid> {
     if pid == getpid() {
         return getppid();
     }
+    Pid::from_raw(state_and_parent(pid)?.1)
+}
+
+/// Whether a process was stopped by a signal.
+pub fn is_stopped(pid: Pid) -> bool {
+    state_and_parent(pid).is_some_and(|(state, _)| state == "T")
+}
+
+fn state_and_parent(pid: Pid) -> Option<(String, i32)> {
     let text = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
     // The name before the bracket may hold anything; state and parent come after it.
-    let (_, rest) = text.rsplit_once(')')?;
-    Pid::from_raw(rest.split_whitespace().nth(1)?.parse().ok()?)
+    let mut fields = text.rsplit_once(')')?.1.split_whitespace();
+    Some((fields.next()?.to_owned(), fields.next()?.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -65,5 +74,6 @@ mod tests {
         let parent = getppid().expect("tests are started by somebody");
         assert_eq!(parent_of(getpid()), Some(parent));
         assert!(parent_of(parent).is_none_or(|its| its != parent));
+        assert!(!is_stopped(getpid()));
     }
 }

@@ -1,4 +1,4 @@
-//! `run` without a daemon: programs, cgroup and records are ours, and end with us.
+//! `run` without a daemon: programs, cgroup and records are ours, and end with us; see `guard` for how, where we are killed.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 
 use super::child;
+use super::guard::Guard;
 use super::report::Report;
 use super::{Ended, mode_of};
 use crate::bind::{Agent, Origin};
@@ -23,6 +24,9 @@ use crate::sink::{Options, Stream, Tap};
 
 /// Longest wait for killed processes to be gone.
 const KILL_LIMIT: Duration = Duration::from_secs(30);
+
+/// Name of the cgroup for guards, below that of the agents.
+const GUARDS: &str = "guards";
 
 /// Runs the command.
 pub async fn run(config: &Config, options: &Run) -> Result<Ended> {
@@ -105,8 +109,17 @@ async fn agent(
     };
     let agent = node.make(&format!("{}/{id}", config.run_root), wanted)?;
     node.write().await;
-    let ran = command(options, &filter, started, &agent).await;
+    // Before the command, and after all that is attached for it.
+    let guard = Guard::start(node, &format!("{}/{GUARDS}", config.run_root), &agent).await;
+    let ran = match &guard {
+        Ok(_) => command(options, &filter, started, &agent).await,
+        Err(error) => Err(anyhow!("{error:#}")),
+    };
     let cleaned = clean(&mut started.node, &agent).await;
+    // Where something is left it goes on when we end.
+    if let (Ok(guard), Ok(_)) = (guard, &cleaned) {
+        guard.dismiss().await;
+    }
     let (code, pid) = ran?;
     let (killed, counts) = cleaned?;
     Ok((code, pid, killed, counts))

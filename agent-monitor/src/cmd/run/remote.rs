@@ -2,7 +2,6 @@
 
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -13,9 +12,10 @@ use super::child;
 use super::report::Report;
 use crate::bind::Hierarchy;
 use crate::cli::Run;
+use crate::cmd::policy::{Word, hint};
 use crate::config::Config;
 use crate::control::api::{Agent, CreateAgent, Document, Status};
-use crate::control::client::{Client, Lines, encode};
+use crate::control::client::{Client, ClientError, Lines, encode};
 use crate::daemon::StartError;
 use crate::daemon::library::{Compiler, Files, Included, read_document};
 use crate::record::{Body, Record};
@@ -42,7 +42,11 @@ pub async fn run(config: &Config, options: &Run) -> Result<Ended> {
         opened.with_context(|| format!("cannot write records to {}", path.display()))
     });
     let record = record.transpose()?;
-    let agent: Agent = client.post("/v1/agents", &request(config, options)?).await?;
+    let request = request(config, options)?;
+    let agent: Agent = client.post("/v1/agents", &request).await.map_err(|error| match (&error, &request.policy) {
+        (ClientError::Refused { status: 404, .. }, Some(name)) => anyhow!("{error}; {}", hint(name)),
+        _ => error.into(),
+    })?;
     let path = format!("/v1/agents/{}", encode(&agent.id));
     let ran = follow_and_run(&client, &hierarchy, options, &agent, record).await;
     let (ended, follower) = match ran {
@@ -87,14 +91,16 @@ fn request(config: &Config, options: &Run) -> Result<CreateAgent> {
         mode: options.mode.clone(),
         ..CreateAgent::default()
     };
-    let file = PathBuf::from(&options.policy);
-    if !file.exists() && !options.policy.contains('/') {
-        request.policy = Some(options.policy.clone());
-        return Ok(request);
-    }
+    let file = match Word::of(&options.policy) {
+        Word::Name(name) => {
+            request.policy = Some(name.to_owned());
+            return Ok(request);
+        }
+        Word::File(file) => file,
+    };
     // Compiled here too: what is wrong is shown with its place, and what it includes is found beside the file.
     let compiler = Compiler { files: Files::new(&config.policies_dir), protected: Vec::new() };
-    let compiled = read_document(&file)
+    let compiled = read_document(file)
         .and_then(|document| compiler.compile(document, &compiler.files, &request.variables))
         .map_err(|errors| anyhow!("cannot use the policy:\n{errors}"))?;
     for message in &compiled.messages {

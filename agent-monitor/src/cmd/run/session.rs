@@ -83,7 +83,7 @@ impl Session {
         // Others ask for it by reading: see `follow`.
         let at_once = terminal.is_in_foreground() && !terminal.is_left_to_others();
         let first = terminal.standard.iter().position(|is_terminal| *is_terminal).unwrap_or_default().to_string();
-        command.arg("--terminal").arg(&first).arg("--cgroup").arg(cgroup).arg("--");
+        command.arg("--terminal").arg(&first).arg("--");
         command.arg("--terminal").arg(&first).arg("--cgroup").arg(cgroup).args(at_once.then_some("--foreground"));
         command.arg("--orders").arg(obeyed.as_raw_fd().to_string()).arg("--news").arg(told.as_raw_fd().to_string());
         command.arg("--").args(enter);

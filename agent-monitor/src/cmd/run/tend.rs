@@ -2,7 +2,10 @@
 //! as under a shell: the kernel stops a group from its terminal (^Z) only where a parent in the same session, but another
 //! group, can let it go on.
 //!
-//! It is no part of the agent. It ends when `run` does, or lets go of the pipe of orders, and the command with it. No signal
+//! It is no part of the agent, which can't signal it. But a terminal asks nobody when it stops or ends a group, and the agent
+//! may put its processes into any group of its session: so this one has a group of its own and blocks what terminals send.
+//!
+//! It ends when `run` does, or lets go of the pipe of orders, and the command with it. No signal
 //! tells it of its parent's end as others are told: its parent, the session's leader, is the agent's, and has no right to send
 //! it one.
 
@@ -13,8 +16,9 @@ use std::process::ExitCode;
 use std::thread;
 
 use anyhow::{Context, Result, bail};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal as Blocked};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, getppid, waitid};
-use rustix::termios::tcsetpgrp;
+use rustix::termios::{tcgetpgrp, tcsetpgrp};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe::{OpenOptions, Receiver, Sender};
 use tokio::process::{Child, Command};
@@ -26,6 +30,10 @@ use super::session::{STOPPED, TO_FOREGROUND};
 use crate::cli::{RUN_FAILED, Tend};
 use crate::cmd::enter::MEMBERS;
 use crate::cmd::{small_runtime, standard};
+
+/// What a terminal sends to whole process groups.
+const OF_TERMINALS: [Blocked; 6] =
+    [Blocked::SIGTTIN, Blocked::SIGTTOU, Blocked::SIGTSTP, Blocked::SIGINT, Blocked::SIGQUIT, Blocked::SIGHUP];
 
 /// Starts the command and tends it until it ends, and tells its exit status.
 pub fn tend(options: &Tend) -> ExitCode {
@@ -45,11 +53,12 @@ async fn told(options: &Tend) -> Result<()> {
     for number in [options.orders, options.news] {
         nix::unistd::close(number.cast_signed()).with_context(|| format!("cannot close descriptor {number}"))?;
     }
-    let started = start(options);
+    let leader = Pid::from_raw(options.parent.cast_signed()).context("the session's leader has no process id")?;
+    let started = block().and_then(|blocked| start(options, leader, &blocked));
     let id = started.as_ref().ok().and_then(Child::id).unwrap_or_default();
     news.write_u32(id).await.context("cannot tell of the command")?;
     let ended = match started {
-        Ok(child) => follow(child, standard(options.terminal), orders, &mut news).await,
+        Ok(child) => follow(child, leader, standard(options.terminal), orders, &mut news).await,
         Err(error) => Err(error),
     };
     let code = *ended.as_ref().unwrap_or(&RUN_FAILED);
@@ -57,16 +66,30 @@ async fn told(options: &Tend) -> Result<()> {
     ended.map(drop)
 }
 
-fn start(options: &Tend) -> Result<Child> {
-    wait_for(options.parent, &options.cgroup)?;
+/// Blocks the signals of terminals; gives those that were not blocked before.
+fn block() -> Result<Vec<Blocked>> {
+    let set = SigSet::from_iter(OF_TERMINALS);
+    let before = set.thread_swap_mask(SigmaskHow::SIG_BLOCK).context("cannot block signals")?;
+    Ok(OF_TERMINALS.into_iter().filter(|signal| !before.contains(*signal)).collect())
+}
+
+fn start(options: &Tend, leader: Pid, blocked: &[Blocked]) -> Result<Child> {
+    bring_in(leader, &options.cgroup)?;
     let mut command = Command::new("/proc/self/exe");
     command.arg("enter").arg("--parent").arg(std::process::id().to_string());
     command.args(options.foreground.then(|| format!("--foreground={}", options.terminal)));
+    command.args(blocked.iter().map(|signal| format!("--unblock={}", *signal as i32)));
     command.args(&options.enter).process_group(0).kill_on_drop(true);
     command.spawn().context("cannot start a process for the command")
 }
 
-async fn follow(mut child: Child, terminal: BorrowedFd<'_>, mut orders: Receiver, news: &mut Sender) -> Result<u8> {
+async fn follow(
+    mut child: Child,
+    leader: Pid,
+    terminal: BorrowedFd<'_>,
+    mut orders: Receiver,
+    news: &mut Sender,
+) -> Result<u8> {
     let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed())).context("the command has no process id")?;
     let mut changed = signal(SignalKind::child()).context("cannot receive signals")?;
     // It may have stopped before we could hear of it.
@@ -79,8 +102,9 @@ async fn follow(mut child: Child, terminal: BorrowedFd<'_>, mut orders: Receiver
             // In this order: its id is its own until it was waited for.
             biased;
             order = orders.read_u8() => match order {
-                // Fails where the command has given the foreground to another of its groups, which then has it.
-                Ok(TO_FOREGROUND) => drop(tcsetpgrp(terminal, pid)),
+                // Where the command has given the foreground to another of its groups, that one has it.
+                Ok(TO_FOREGROUND) if tcgetpgrp(terminal) == Ok(leader) => drop(tcsetpgrp(terminal, pid)),
+                Ok(TO_FOREGROUND) => {}
                 Ok(number) => Signal::from_named_raw(number.into()).into_iter().for_each(|signal| job::signal(pid, signal)),
                 Err(_) => {
                     child.start_kill().context("cannot end the command")?;
@@ -93,18 +117,18 @@ async fn follow(mut child: Child, terminal: BorrowedFd<'_>, mut orders: Receiver
     }
 }
 
-/// Waits until the session's leader is in the agent's cgroup: before that the session is not the agent's, and its command
-/// could make no process groups.
-fn wait_for(leader: u32, cgroup: &Path) -> Result<()> {
-    let (members, leader) = (cgroup.join(MEMBERS), leader.to_string());
-    let text = || fs::read_to_string(&members).with_context(|| format!("cannot read {}", members.display()));
-    while !text()?.lines().any(|member| member == leader) {
-        if getppid().is_none_or(|parent| parent.as_raw_nonzero().to_string() != leader) {
+/// Waits until the session's leader has stopped, and brings it into the agent's cgroup: before that the session is not the
+/// agent's, and its command could make no process groups.
+fn bring_in(leader: Pid, cgroup: &Path) -> Result<()> {
+    while !job::is_stopped(leader) {
+        if getppid() != Some(leader) {
             bail!("the leader of the command's session has ended");
         }
         thread::yield_now();
     }
-    Ok(())
+    let members = cgroup.join(MEMBERS);
+    let brought = fs::write(&members, leader.as_raw_nonzero().to_string());
+    brought.with_context(|| format!("cannot bring the leader of the command's session into {}", members.display()))
 }
 
 /// The pipe that is this descriptor.
