@@ -75,6 +75,7 @@ pub const STEPS: &[super::Row] = &[
         check(unsafe { libc::ioctl(held.get(words, 1)?, libc::TIOCSPGRP, &raw const own) })
     }),
     // SAFETY: takes numbers.
+    ("join-group", |_, words| check(unsafe { libc::setpgid(0, words.number(1) as i32) })),
     // Puts a child into a group whose number is the child's own in its namespace.
     ("join-group-of-number", |_, words| {
         let group = words.number(1) as i32;
@@ -99,7 +100,6 @@ pub const STEPS: &[super::Row] = &[
             joined
         })
     }),
-    ("join-group", |_, words| check(unsafe { libc::setpgid(0, words.number(1) as i32) })),
     // SAFETY: takes nothing.
     ("lead-session", |_, _| check(unsafe { libc::setsid() }).map(|_| 0)),
 ];

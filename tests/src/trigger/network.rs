@@ -132,7 +132,7 @@ pub const STEPS: &[super::Row] = &[
         // SAFETY: the name of the device is as long as is said.
         check(unsafe {
             let (level, option) = (libc::SOL_SOCKET, libc::SO_BINDTODEVICE);
-            libc::setsockopt(socket.as_raw_fd(), level, option, b"lo\0".as_ptr().cast(), 3)
+            libc::setsockopt(socket.as_raw_fd(), level, option, c"lo".as_ptr().cast(), 3)
         })?;
         let (name, length) = address(&words.text(1));
         // SAFETY: one byte; the address is as long as is said.
