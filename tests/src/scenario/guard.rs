@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 
@@ -37,11 +37,14 @@ const COMMAND: &str = "/bin/busybox setsid /bin/busybox sh -c \
     'while :; do if /bin/busybox cat $0/secret >>$0/leaked; then :; else echo >>$0/tried; fi; done' $0 & \
     /bin/busybox sleep 1000";
 
-/// Waits until something is so.
+/// Waits until something is so. There is nothing to be woken by, so it is looked at again and again; with a pause, because
+/// what is waited for needs the processor, and because opening files while programs are attached to that makes the
+/// emulated machine fall over its own patched code now and then.
 fn until(what: &str, mut is_so: impl FnMut() -> anyhow::Result<bool>) -> Outcome {
     let deadline = Instant::now() + LIMIT * 4;
     while !is_so()? {
         ensure!(Instant::now() < deadline, "not so in time: {what}");
+        std::thread::sleep(Duration::from_millis(500));
     }
     Ok(())
 }
