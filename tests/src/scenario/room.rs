@@ -16,8 +16,8 @@ use crate::{scenarios, step};
 /// Has a daemon of its own, with little room.
 pub const ALONE: &[Scenario] = scenarios![Alone: a_cgroup_that_no_binding_has_room_for_is_denied_everything];
 
-/// The agents root and as many more.
-const ROOM: usize = 8;
+/// More than the agents root and the cgroups that are there below it.
+const ROOM: usize = 64;
 
 /// A directory that is gone at the end.
 struct Place(PathBuf);
