@@ -68,7 +68,7 @@ pub fn protected(config: &Config, more: &[&Path]) -> Vec<Protected> {
 }
 
 /// The names under which the kernel knows a path: the file's, and that of a symbolic link to it.
-fn names(path: &Path) -> Vec<String> {
+pub fn names(path: &Path) -> Vec<String> {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let link = match (path.parent(), path.file_name()) {
         (Some(parent), Some(name)) => resolve(parent).join(name),

@@ -28,6 +28,7 @@ mod policy_names;
 mod powers;
 mod property;
 mod races;
+mod record_file;
 mod reload;
 mod resources;
 mod rights;
@@ -91,6 +92,8 @@ pub const ALL: &[&[Scenario]] = &[
     run::ALL,
     run::ALONE,
     guard::ALONE,
+    record_file::ALL,
+    record_file::ALONE,
     policy_names::ALL,
     policy_names::ALONE,
     lack_of_memory::ALL,

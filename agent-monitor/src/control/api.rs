@@ -73,6 +73,11 @@ pub struct CreateAgent {
     pub mode: Option<String>,
     /// A cgroup that is there and shall be bound; without it a new one is made.
     pub cgroup: Option<String>,
+    /// Files beside the monitor's own that it may not touch, whatever its policy says: absolute paths, as the kernel
+    /// resolves them.
+    // Left out where there are none, which a daemon of an earlier version takes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub protect: Vec<String>,
 }
 
 /// A policy document.

@@ -104,9 +104,16 @@ pub struct Compiler {
     pub files: Files,
     /// Paths that no agent may touch, whatever its policy says.
     pub protected: Vec<Protected>,
+    /// More of them, for some agents only.
+    pub also: Vec<String>,
 }
 
 impl Compiler {
+    /// The same, with these paths protected too.
+    pub fn also(&self, paths: &[String]) -> Self {
+        Self { also: paths.to_vec(), ..self.clone() }
+    }
+
     /// Compiles a document; what it includes is found in `library`.
     ///
     /// # Errors
@@ -124,7 +131,10 @@ impl Compiler {
         let messages = warnings.iter().map(|warning| warning.to_string().trim_end().to_owned()).collect();
         let included = library.found.take();
         let refuse = |error: ImageError| Diagnostics::of_document(&path, error.to_string(), None);
-        let mut candidate = Candidate::new(&policy, &self.protected).map_err(refuse)?;
+        let also = self.also.iter().cloned().map(Protected::Tree);
+        let protected: Vec<Protected> = self.protected.iter().cloned().chain(also).collect();
+        let mut candidate = Candidate::new(&policy, &protected).map_err(refuse)?;
+        candidate.also.clone_from(&self.also);
         candidate.messages = messages;
         candidate.variables.clone_from(variables);
         candidate.included = included;
@@ -141,7 +151,7 @@ impl Compiler {
             return Err(Diagnostics::of_document(&known.path, "its document is not known", None));
         }
         let document = Document { path: known.path.clone(), text: known.text.clone() };
-        self.compile(document, &Recorded(&known.included), &known.variables)
+        self.also(&known.also).compile(document, &Recorded(&known.included), &known.variables)
     }
 
     /// Whether compiling again would give the same: this daemon has compiled it, and neither the document nor what it
@@ -258,7 +268,11 @@ mod tests {
         };
         write("base", "");
         write("main", "include: [base]");
-        let compiler = Compiler { files: Files::new(&root), protected: vec![Protected::Tree("/run/x".to_owned())] };
+        let compiler = Compiler {
+            files: Files::new(&root),
+            protected: vec![Protected::Tree("/run/x".to_owned())],
+            also: Vec::new(),
+        };
         let read = || read_document(&root.join("main.yaml")).expect("file can be read");
         let known = compiler.compile(read(), &compiler.files, &BTreeMap::new()).expect("is valid");
         assert_eq!(known.included.len(), 1);
@@ -281,8 +295,11 @@ mod tests {
         };
         write("base", "exec: [{allow: [/bin/ls]}]");
         write("main", "include: [base]");
-        let compiler =
-            |path: &str| Compiler { files: Files::new(&root), protected: vec![Protected::Tree(path.to_owned())] };
+        let compiler = |path: &str| Compiler {
+            files: Files::new(&root),
+            protected: vec![Protected::Tree(path.to_owned())],
+            also: Vec::new(),
+        };
         let document = read_document(&root.join("main.yaml")).expect("file can be read");
         let compile = |compiler: &Compiler| {
             compiler.compile(document.clone(), &compiler.files, &BTreeMap::new()).expect("is valid")

@@ -73,6 +73,8 @@ pub struct Candidate {
     /// This daemon has compiled it. Else it was found in the kernel: another build may have made the image, for other
     /// protected paths, or of an older document than the state has.
     pub compiled: bool,
+    /// Paths that it protects beside the monitor's own.
+    pub also: Vec<String>,
 }
 
 impl Candidate {
@@ -96,6 +98,7 @@ impl Candidate {
             variables: BTreeMap::new(),
             included: Vec::new(),
             compiled: true,
+            also: Vec::new(),
         })
     }
 
@@ -121,6 +124,7 @@ impl Candidate {
             variables: state.variables,
             included: included.collect(),
             compiled: false,
+            also: state.also,
         }
     }
 

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::library::{Compiler, Sent};
 use super::node::{Node, Wanted};
-use super::policies::{Candidate, Source};
+use super::policies::{Candidate, Instance, Source};
 use super::serve::{Background, Daemon, can_end};
 use super::{random_name, view};
 use crate::bind::{Agent, Cgroup, Origin, shown};
@@ -214,7 +214,11 @@ pub fn find(daemon: &Daemon, request: &CreateAgent) -> Result<Found, Refusal> {
         (None, None) => Err(Refusal::Invalid("policy is missing: give the name of one that is loaded".to_owned())),
         (None, Some(first)) => Ok(Found::Document(Document { path: first.path.clone(), text: first.text.clone() })),
         (Some(name), None) => {
-            if let Some(known) = daemon.node.policies.named(name).filter(|_| request.variables.is_empty()) {
+            // What is built in lets nothing be touched, and has no document.
+            let is_shared = |known: &&Instance| {
+                request.variables.is_empty() && (request.protect.is_empty() || known.source == Source::Builtin)
+            };
+            if let Some(known) = daemon.node.policies.named(name).filter(is_shared) {
                 return Ok(Found::Loaded(known.slot));
             }
             let directory = daemon.config.policies_dir.display();
@@ -238,6 +242,7 @@ pub fn find(daemon: &Daemon, request: &CreateAgent) -> Result<Found, Refusal> {
 /// It is refused.
 pub async fn compile(compiler: Compiler, document: Document, request: &CreateAgent) -> Result<Arc<Candidate>, Refusal> {
     let (documents, variables) = (request.documents.clone(), request.variables.clone());
+    let compiler = compiler.also(&request.protect);
     let compiled = tokio::task::spawn_blocking(move || {
         let library = Sent { documents: &documents, files: compiler.files.clone() };
         compiler.compile(document, &library, &variables).map_err(|errors| errors.to_string())

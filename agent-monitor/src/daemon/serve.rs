@@ -156,7 +156,11 @@ async fn guarded(
     request_totals: Arc<RequestTotals>,
     requests: mpsc::Receiver<Request>,
 ) -> Result<(), StartError> {
-    let compiler = Compiler { files: Files::new(&config.policies_dir), protected: super::protected(config, &[]) };
+    let compiler = Compiler {
+        files: Files::new(&config.policies_dir),
+        protected: super::protected(config, &[]),
+        also: Vec::new(),
+    };
     let started = start(config, allow_partial || config.allow_partial, Stay::Node, &stream, &compiler).await?;
     let Started { node, pump, notices, level, tests, enricher } = started;
     let (background, done) = mpsc::channel(REQUESTS);

@@ -51,6 +51,8 @@ pub struct PolicyState {
     pub variables: BTreeMap<String, String>,
     pub messages: Vec<String>,
     pub included: Vec<IncludedState>,
+    #[serde(default)]
+    pub also: Vec<String>,
 }
 
 /// A document that a policy includes.
@@ -150,6 +152,7 @@ impl State {
             variables: candidate.variables.clone(),
             messages: candidate.messages.clone(),
             included: included.collect(),
+            also: candidate.also.clone(),
         };
         self.put(&format!("policies/{slot}"), &state);
     }
@@ -253,6 +256,7 @@ impl PolicyState {
                 "its document is not known: it was taken over from an earlier daemon without one".to_owned(),
             ],
             included: Vec::new(),
+            also: Vec::new(),
         }
     }
 }

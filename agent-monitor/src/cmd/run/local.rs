@@ -32,7 +32,7 @@ const GUARDS: &str = "guards";
 pub async fn run(config: &Config, options: &Run) -> Result<Ended> {
     let more: Vec<&Path> = options.record.as_deref().into_iter().collect();
     let files = Files::new(&config.policies_dir);
-    let compiler = Compiler { files, protected: daemon::protected(config, &more) };
+    let compiler = Compiler { files, protected: daemon::protected(config, &more), also: Vec::new() };
     let policy = policy(config, options, &compiler)?;
     let id = format!("{}-{}", policy.name, random_name());
     let report = Arc::new(Mutex::new(Report::default()));

@@ -92,7 +92,7 @@ fn read_directory(directory: &Path, compiler: &Compiler, known: &Known, read: &m
             if compiler.is_current(candidate, &document) {
                 return Ok(candidate.clone());
             }
-            compiler.compile(document, &compiler.files, &candidate.variables).map(Arc::new)
+            compiler.also(&candidate.also).compile(document, &compiler.files, &candidate.variables).map(Arc::new)
         });
         read.again.push((*slot, compiled.map_err(|errors| messages(&errors))));
     }
@@ -130,7 +130,7 @@ pub mod tests {
 
     pub fn compiler(directory: &Path, protected: &str) -> Compiler {
         let protected = vec![agent_monitor_policy::Protected::Tree(protected.to_owned())];
-        Compiler { files: Files::new(directory), protected }
+        Compiler { files: Files::new(directory), protected, also: Vec::new() }
     }
 
     pub fn compiled(compiler: &Compiler, name: &str, path: &str) -> Arc<Candidate> {
@@ -167,6 +167,32 @@ pub mod tests {
         let broken = read(&root, &new, &known);
         assert_eq!((broken.refused.len(), slots(&broken)), (1, vec![1, 2]));
         assert_eq!(slots(&read(Path::new(&file), &new, &known)), [1, 2]);
+        fs::remove_dir_all(root).expect("directory can be removed");
+    }
+
+    #[test]
+    fn what_an_agents_policy_protects_stays_protected_whatever_becomes_of_its_document() {
+        let root = std::env::temp_dir().join(format!("agent-monitor-{}-protects", std::process::id()));
+        fs::create_dir_all(&root).expect("directory can be made");
+        let plain = compiler(&root, "/run/x");
+        let with = plain.also(&["/w/records".to_owned()]);
+        let file = root.join("p.yaml");
+        let path = file.display().to_string();
+        let known = compiled(&with, "p", &path);
+        fs::write(&file, format!("{}# changed\n", known.text)).expect("file can be written");
+        let mut taken = Candidate::clone(&known);
+        taken.compiled = false;
+        let known =
+            Known { again: vec![(7, known.clone())], taken: vec![(8, false, Arc::new(taken))], ..Known::default() };
+        let read = read(&root, &plain, &known);
+        let renewed = [read.again.first(), read.taken.first()].map(|one| one.and_then(|(_, one)| one.as_ref().ok()));
+        let expected = with.compile(read_document(&file).expect("is there"), &with.files, &BTreeMap::new());
+        let image = expected.expect("is valid").image(1);
+        for one in renewed {
+            let one = one.expect("was compiled");
+            assert_eq!((one.also.as_slice(), one.image(1)), (with.also.as_slice(), image.clone()));
+        }
+        assert_ne!(compiled(&plain, "p", &path).image(1), compiled(&with, "p", &path).image(1));
         fs::remove_dir_all(root).expect("directory can be removed");
     }
 }
