@@ -38,6 +38,8 @@ fn a_package_of_node_is_installed_from_a_directory() -> Outcome {
         .file("app/package.json", r#"{"name": "app", "version": "1.0.0"}"#)?
         .environment("npm_config_cache", "/tmp/work-npm")
         .environment("npm_config_update_notifier", "false")
+        // The machine's own configuration may hold a token, and is denied; it is not needed.
+        .environment("npm_config_globalconfig", "/dev/null")
         .run(
             "cd app && npm install --silent --offline --no-audit --no-fund ../answer && node -p 'require(\"answer\")'",
         )?;
