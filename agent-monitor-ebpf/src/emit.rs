@@ -3,7 +3,7 @@
 use crate::image::Text;
 use crate::kernel::{self, Kernel, address, load, read};
 use crate::maps::{AGENTS, COUNTERS, DENIALS, SEQUENCES, TELEMETRY};
-use crate::scratch::Scratch;
+use crate::scratch::{Scratch, reload};
 use crate::task::{current, process};
 use agent_monitor_common::class::{CLASSES, Reason, Verdict};
 use agent_monitor_common::counter::{self, AgentCounters};
@@ -135,13 +135,12 @@ pub fn output(scratch: &mut Scratch, deny: bool) {
     let body = (&raw mut scratch.body).cast::<u8>();
     let object = scratch.object().text(scratch.object_start);
     let new_object = scratch.new_object().text(scratch.new_object_start);
-    let length = copy(body, 0, object);
-    let new_length = copy(body, length, new_object);
-    scratch.header.object_length = length as u16;
-    scratch.header.new_object_length = new_length as u16;
+    scratch.header.object_length = copy(body, 0, object) as u16;
+    let length = u64::from(reload(&scratch.header.object_length)) & PATH_BYTES as u64;
+    scratch.header.new_object_length = copy(body, length, new_object) as u16;
+    let new_length = u64::from(reload(&scratch.header.new_object_length)) & PATH_BYTES as u64;
     let agent = scratch.header.agent;
-    let bytes = HEADER_BYTES as u64 + (length & PATH_BYTES as u64) + (new_length & PATH_BYTES as u64);
-    send((&raw mut scratch.header).cast(), bytes, agent, deny);
+    send((&raw mut scratch.header).cast(), HEADER_BYTES as u64 + length + new_length, agent, deny);
 }
 
 /// Copies an operand behind `at` bytes of the body and gives its length.
@@ -195,7 +194,6 @@ pub fn send(event: *mut core::ffi::c_void, bytes: u64, agent: u32, deny: bool) {
 #[cfg(feature = "log")]
 #[inline(never)]
 pub fn log(header: &EventHeader) {
-    use crate::scratch::reload;
     let (hook, class, access) = (reload(&header.hook), reload(&header.class), reload(&header.access));
     let (verdict, reason, detail) = (reload(&header.verdict), reload(&header.reason), reload(&header.detail));
     aya_log_ebpf::info!(

@@ -7,7 +7,7 @@
 use crate::kernel::{self, load, offset, read};
 use crate::operation::Operation;
 use crate::path::{Named, Place, internal_file_system, nameless_text, walk, was_removed};
-use crate::scratch::reload;
+use crate::scratch::{clear, reload};
 use crate::task::current;
 use agent_monitor_common::class::{Class, Fault, Reason};
 use agent_monitor_common::decide::OwnEntry;
@@ -58,7 +58,9 @@ pub fn judge_file(operation: &mut Operation<'_>, dentry: u64, access: u16) {
     }
     let spaces: kernel::Kernel = load(current(), &kernel::TASK_NSPROXY);
     let head = superblock + offset(&kernel::SUPER_MOUNTS) as u64;
-    operation.scratch.found = Found { next: read(head), allowed: 0, denied: 0, ended: 0 };
+    let found = &mut operation.scratch.found;
+    clear([&mut found.allowed, &mut found.denied, &mut found.ended]);
+    found.next = read(head);
     let mut search = Search {
         operation: &raw mut *operation,
         dentry,

@@ -9,7 +9,7 @@ use crate::emit::{count, count_verdict, fill, output};
 use crate::gate::{self, Gate};
 use crate::image::{Image, Text};
 use crate::path::{self, Place};
-use crate::scratch::{self, Scratch, reload};
+use crate::scratch::{self, Scratch, clear, reload};
 use crate::task::own_entry;
 use agent_monitor_common::binding::EMPTY_SLOT;
 use agent_monitor_common::class::{Builtin, Class, Fault, Mode, Reason, Verdict};
@@ -150,6 +150,7 @@ impl Operation<'_> {
 /// Bits of what [`conclude`] needs to know about the agent.
 const AUDIT: u64 = 1 << 32;
 const FAULTS_PASS: u64 = 1 << 33;
+const BOUND: u64 = 1 << 34;
 
 /// Judges one operation: `ask` translates the hook's arguments and notes what it found, or returns `false` where there is
 /// nothing to judge. Gives 0 or a negative errno. `previous` is what an earlier program on the hook returned; a denial of
@@ -176,19 +177,15 @@ pub fn guard_at(gate: Gate, hook: HookId, class: Class, ask: impl FnOnce(&mut Op
         count_verdict(agent, class as u8, Verdict::Deny, Reason::Fault as u8, Fault::NoScratch as u8);
         return result(true);
     };
-    scratch.about = u64::from(hook as u16) | if audit { AUDIT } else { 0 };
+    scratch.about = u64::from(hook as u16) | if audit { AUDIT } else { 0 } | if bound { BOUND } else { 0 };
     scratch.cgroup = cgroup;
     scratch.agent_and_slot = u64::from(agent) << 32 | u64::from(slot);
-    scratch.object_start = 0;
-    scratch.new_object_start = 0;
-    scratch.silent = 0;
-    scratch.header.labels = [0; 3];
-    scratch.header.value = 0;
-    let denied = match Image::of(reload(&scratch.agent_and_slot) as u32) {
-        Some(image) if bound => {
-            let mut operation = Operation { image, agent, scratch };
+    clear([&mut scratch.object_start, &mut scratch.new_object_start, &mut scratch.silent, &mut scratch.header.value]);
+    clear(scratch.header.labels.each_mut());
+    match Image::of(reload(&scratch.agent_and_slot) as u32) {
+        Some(image) if reload(&scratch.about) & BOUND != 0 => {
+            let mut operation = Operation { image, agent: (reload(&scratch.agent_and_slot) >> 32) as u32, scratch };
             let judged = ask(&mut operation);
-            let scratch = operation.scratch;
             if !judged {
                 scratch::give(scratch);
                 return 0;
@@ -202,22 +199,20 @@ pub fn guard_at(gate: Gate, hook: HookId, class: Class, ask: impl FnOnce(&mut Op
                 scratch.about |= FAULTS_PASS;
             }
             scratch.header.generation = image.generation();
-            let denied = conclude(scratch);
-            scratch::give(scratch);
-            denied
         }
         _ => {
+            let fault = if reload(&scratch.about) & BOUND != 0 { Fault::NoImage } else { Fault::NoBinding };
             scratch.header.class = class as u8;
             scratch.header.access = 0;
             scratch.header.reason = Reason::Fault as u8;
-            scratch.header.detail = if bound { Fault::NoImage as u8 } else { Fault::NoBinding as u8 };
+            scratch.header.detail = fault as u8;
             scratch.header.generation = 0;
             scratch.about &= !AUDIT;
-            let denied = conclude(scratch);
-            scratch::give(scratch);
-            denied
         }
-    };
+    }
+    // VERIFIER: in one place for all, and what it depends on in the scratch buffer, so that it is checked once.
+    let denied = conclude(scratch);
+    scratch::give(scratch);
     result(denied != 0)
 }
 
@@ -251,12 +246,21 @@ fn conclude(scratch: &mut Scratch) -> u64 {
     } else {
         Verdict::Deny
     };
-    let denied = verdict as u8 == Verdict::Deny as u8;
+    // VERIFIER: read again at each use, which brings the paths of the three verdicts together.
+    scratch.header.verdict = verdict as u8;
     if scratch.silent != 0 {
-        return denied.into();
+        return (reload(&scratch.header.verdict) == Verdict::Deny as u8).into();
     }
     let agent = (scratch.agent_and_slot >> 32) as u32;
-    count_verdict(agent, scratch.header.class, verdict, reason, scratch.header.detail);
+    scratch.header.agent = agent;
+    scratch.header.slot = scratch.agent_and_slot as u32;
+    let header = &scratch.header;
+    let verdict = match reload(&header.verdict) {
+        verdict if verdict == Verdict::Allow as u8 => Verdict::Allow,
+        verdict if verdict == Verdict::Audit as u8 => Verdict::Audit,
+        _ => Verdict::Deny,
+    };
+    count_verdict(agent, header.class, verdict, reload(&header.reason), reload(&header.detail));
     fill(&mut scratch.header, about as u16, kind::OPERATION, scratch.cgroup);
     let errno = match about as u16 {
         // A tracepoint gives none.
@@ -264,13 +268,10 @@ fn conclude(scratch: &mut Scratch) -> u64 {
         hook if hook == HookId::SkbEgress as u16 => EPERM,
         _ => EACCES,
     };
-    scratch.header.errno = if denied { errno as u16 } else { 0 };
-    scratch.header.agent = agent;
-    scratch.header.slot = scratch.agent_and_slot as u32;
-    scratch.header.verdict = verdict as u8;
     let denied = reload(&scratch.header.verdict) == Verdict::Deny as u8;
+    scratch.header.errno = if denied { errno as u16 } else { 0 };
     #[cfg(feature = "log")]
     crate::emit::log(&scratch.header);
-    output(scratch, denied);
-    denied.into()
+    output(scratch, reload(&scratch.header.verdict) == Verdict::Deny as u8);
+    (reload(&scratch.header.verdict) == Verdict::Deny as u8).into()
 }

@@ -41,6 +41,18 @@ pub struct Loop {
     pub expected: u64,
 }
 
+/// Socket addresses that stand one behind the other, while they are judged.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Addresses {
+    /// Where the next one is.
+    pub next: u64,
+    /// Bytes from there on.
+    pub left: u64,
+    /// Not 0 once what was noted holds: for the last address, or for one that is not allowed.
+    pub decided: u64,
+}
+
 /// One buffer.
 #[repr(C)]
 pub struct Scratch {
@@ -64,6 +76,8 @@ pub struct Scratch {
     pub silent: u64,
     /// What the search for names of a file found, see `mounts.rs`.
     pub found: Found,
+    /// What is left of the addresses of one call.
+    pub addresses: Addresses,
     /// State of the loop that runs, if one does.
     pub state: Loop,
     /// The operand.
@@ -141,6 +155,13 @@ pub fn take() -> Option<&'static mut Scratch> {
 pub fn reload<T: Copy>(field: &T) -> T {
     // SAFETY: a reference is valid for reads.
     unsafe { core::ptr::read_volatile(field) }
+}
+
+/// Sets numbers to 0, each by an instruction of its own: what LLVM makes of several stores is a call of a loop over bytes.
+#[inline(always)]
+pub fn clear<T: From<u8>, const N: usize>(fields: [&mut T; N]) {
+    // SAFETY: a reference is valid for writes.
+    fields.into_iter().for_each(|field| unsafe { core::ptr::write_volatile(field, T::from(0)) });
 }
 
 /// Gives a buffer back.

@@ -3,7 +3,7 @@
 use crate::image::Text;
 use crate::kernel::{self, Kernel, address, load, offset, opaque, read};
 use crate::maps::{BINDINGS, MONITORS};
-use crate::scratch::{END, Scratch, reload};
+use crate::scratch::{END, Scratch, clear, reload};
 use agent_monitor_common::decide::OwnEntry;
 use agent_monitor_common::field::MISSING;
 use aya_ebpf::helpers::bpf_get_current_task_btf;
@@ -141,8 +141,7 @@ pub fn id_in_namespace_of(other: Kernel, task: Kernel) -> u32 {
 // the digits are read by `bpf_loop`, and what was found goes through the scratch buffer, where it may be anything.
 #[inline(always)]
 pub fn own_entry(path: Text, scratch: &mut Scratch) -> OwnEntry {
-    scratch.own_process = 0;
-    scratch.own_thread = 0;
+    clear([&mut scratch.own_process, &mut scratch.own_thread]);
     if at(&path, 0, b"/proc/") {
         let task = current();
         let leader: Kernel = load(task, &kernel::TASK_GROUP_LEADER);
@@ -175,8 +174,7 @@ fn skip_number(path: &Text, index: u64, number: u32, end: &mut u64) {
     // SAFETY: the buffer is this program's own.
     let state = unsafe { &mut *path.state };
     state.position = path.start + index;
-    state.state = 0;
-    state.result = 0;
+    clear([&mut state.state, &mut state.result]);
     // SAFETY: the callback gets the address of `digits`, which lives until the helper returns.
     unsafe { bpf_loop(DIGITS, digit as *const () as *mut _, (&raw mut digits).cast(), 0) };
     if reload(&state.result) != 0 && reload(&state.state) == u64::from(number) {

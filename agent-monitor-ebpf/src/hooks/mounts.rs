@@ -5,7 +5,7 @@ use super::{BPFFS_MAGIC, on_file_system, power};
 use crate::kernel::{self, Kernel, load};
 use crate::operation::guard;
 use crate::path::{place_at, walk};
-use crate::scratch::reload;
+use crate::scratch::{clear, reload};
 use agent_monitor_common::class::{Builtin, Class, Reason, file};
 use agent_monitor_common::hook::HookId;
 use agent_monitor_common::name::Privilege;
@@ -57,7 +57,7 @@ fn over(hook: HookId, previous: i32, path: Kernel) -> i32 {
             operation.judge_found(Class::File, found, file::WRITE);
             // Only whether it is the monitor's is asked: no rule on files is about what a mount hides.
             if reload(&operation.scratch.header.reason) != Reason::Builtin as u8 {
-                operation.scratch.header.labels = [0; 3];
+                clear(operation.scratch.header.labels.each_mut());
                 power::judge(operation, Privilege::Mount);
                 let dentry: Kernel = load(path, &kernel::PATH_DENTRY);
                 on_file_system(operation, load(dentry, &kernel::DENTRY_SB));

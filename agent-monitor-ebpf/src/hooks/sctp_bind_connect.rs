@@ -2,11 +2,12 @@
 
 use crate::kernel::{Kernel, read};
 use crate::operation::{Operation, earlier, guard};
-use crate::scratch::reload;
+use crate::scratch::{Addresses, reload};
 use crate::socket::{AF_INET, AF_INET6, AF_UNSPEC};
 use agent_monitor_common::class::{Class, Fault, Reason, network};
 use agent_monitor_common::hook::HookId;
 use agent_monitor_common::limit::SCTP_ADDRESSES;
+use aya_ebpf::helpers::generated::bpf_loop;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
 
@@ -40,28 +41,50 @@ fn sctp_bind_connect(ctx: LsmContext) -> i32 {
     )
 }
 
+/// What each step needs; on the stack of the program that loops.
+#[repr(C)]
+struct Asked<'a> {
+    operation: *mut Operation<'a>,
+    sk: Kernel,
+    access: u64,
+}
+
 /// Judges `access` to each of the addresses that stand one behind the other; what is noted last is the first that is not
 /// allowed.
 #[inline(always)]
 fn judge_all(operation: &mut Operation<'_>, sk: Kernel, addresses: u64, length: u32, access: u16) {
-    let mut at = 0;
-    let mut i = 0;
-    while i < SCTP_ADDRESSES {
-        let family: u16 = read(addresses + u64::from(at));
-        let bytes = match family {
-            AF_INET => V4_BYTES,
-            AF_INET6 => V6_BYTES,
-            _ => break,
-        };
-        if at + bytes > length {
-            break;
-        }
-        operation.judge_sockaddr(addresses + u64::from(at), bytes, IPPROTO_SCTP, AF_UNSPEC, access, (sk, false));
-        at += bytes;
-        if at == length || reload(&operation.scratch.header.reason) != Reason::AllowRule as u8 {
-            return;
-        }
-        i += 1;
+    operation.scratch.addresses = Addresses { next: addresses, left: length.into(), decided: 0 };
+    let mut asked = Asked { operation: &raw mut *operation, sk, access: access.into() };
+    // SAFETY: the callback gets the address of `asked`, which lives until the helper returns.
+    unsafe { bpf_loop(SCTP_ADDRESSES, step as *const () as *mut _, (&raw mut asked).cast(), 0) };
+    if reload(&operation.scratch.addresses.decided) == 0 {
+        operation.fault(Class::Network, access, Fault::AddressUnreadable);
     }
-    operation.fault(Class::Network, access, Fault::AddressUnreadable);
+}
+
+/// One address: 0 goes on, 1 ends the loop.
+#[inline(never)]
+extern "C" fn step(_index: u32, asked: *mut Asked<'_>) -> i64 {
+    // SAFETY: `bpf_loop` passes on what it was given, and the operation is this program's own.
+    let (asked, operation) = unsafe { (&*asked, &mut *(*asked).operation) };
+    let Addresses { next, left, .. } = operation.scratch.addresses;
+    let family: u16 = read(next);
+    let bytes = match family {
+        AF_INET => V4_BYTES,
+        AF_INET6 => V6_BYTES,
+        _ => return 1,
+    };
+    if left < bytes.into() {
+        return 1;
+    }
+    let left = left - u64::from(bytes);
+    operation.scratch.addresses = Addresses { next: next.wrapping_add(bytes.into()), left, decided: 0 };
+    operation.judge_sockaddr(next, bytes, IPPROTO_SCTP, AF_UNSPEC, asked.access as u16, (asked.sk, false));
+    if reload(&operation.scratch.header.reason) == Reason::AllowRule as u8
+        && reload(&operation.scratch.addresses.left) != 0
+    {
+        return 0;
+    }
+    operation.scratch.addresses.decided = 1;
+    1
 }
