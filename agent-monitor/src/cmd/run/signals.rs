@@ -46,6 +46,9 @@ impl Signals {
     /// Waits for the next.
     pub async fn next(&mut self) -> Signal {
         tokio::select! {
+            // In this order: what came while we were stopped comes to the command before it goes on, or it might stop again
+            // first, and we with it.
+            biased;
             _ = self.terminate.recv() => Signal::TERM,
             _ = self.hangup.recv() => Signal::HUP,
             _ = self.interrupt.recv() => Signal::INT,
