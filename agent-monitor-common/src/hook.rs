@@ -2,6 +2,8 @@
 //! metrics, `doctor`, the documentation and the completeness tests walk it.
 //!
 //! A new LSM hook is three places: its row here, its file in `agent-monitor-ebpf/src/hooks/`, its scenario in `tests/`.
+//!
+//! The rows stand by number. Programs are loaded, attached and documented in this order; nothing relies on it.
 
 use crate::class::Class;
 
@@ -126,39 +128,26 @@ hooks! {
     InodeRemovexattr = 17, "inode_removexattr", Lsm(3), Some(File), "removal of an extended attribute";
     InodeSetAcl = 18, "inode_set_acl", Lsm(4), Some(File), "setting of an access list", absent "inode_setxattr sees it there";
     InodeRemoveAcl = 19, "inode_remove_acl", Lsm(3), Some(File), "removal of an access list", absent "inode_removexattr sees it there";
-    FileTruncate = 70, "file_truncate", Lsm(1), Some(File), "truncation by descriptor", absent "path_truncate sees it there";
-    FileReceive = 71, "file_receive", Lsm(1), Some(File), "descriptors from a unix socket or another process";
-    FilePermission = 77, "file_permission", Lsm(2), Some(File), "writes to files of cgroups, also opened before; splice and sendfile with sockets";
-    PathNotify = 78, "path_notify", Lsm(3), Some(File), "watching a file or directory: inotify, fanotify";
-    InodeGetxattr = 79, "inode_getxattr", Lsm(2), Some(File), "reading of an extended attribute of users or of root";
-    InodeCreate = 80, "inode_create", Lsm(3), Some(File), "creation of a POSIX message queue";
-    InodeUnlink = 81, "inode_unlink", Lsm(2), Some(File), "removal of a POSIX message queue";
-    FileIoctl = 72, "file_ioctl", Lsm(3), Some(File), "flags of a file, subvolumes, input and foreground of a terminal, and who gets signals about a file, by ioctl";
-    FileIoctlCompat = 73, "file_ioctl_compat", Lsm(3), Some(File), "the same by a 32-bit program", absent "file_ioctl sees it there";
-    InodeFileSetattr = 74, "inode_file_setattr", Lsm(2), Some(File), "flags of a file set by file_setattr", absent "flags are set by ioctl alone there";
-    FileFcntl = 75, "file_fcntl", Lsm(3), Some(Privilege), "who gets the signals about a file, and which; leases";
-    CredPrepare = 76, "cred_prepare", Lsm(3), Some(Privilege), "core dumps";
     SocketCreate = 20, "socket_create", Lsm(4), Some(Network), "creation of a socket of any family";
     SocketConnect = 21, "socket_connect", Lsm(3), Some(Network), "connect of an internet socket";
     SocketSendmsg = 22, "socket_sendmsg", Lsm(3), Some(Network), "send, to an address that is named in the call or to the peer, over sockets of all families but netlink";
-    SocketRecvmsg = 28, "socket_recvmsg", Lsm(4), Some(Network), "receive, from the peer";
-    NetlinkSend = 29, "netlink_send", Lsm(2), Some(Network), "send over netlink";
-    SctpBindConnect = 36, "sctp_bind_connect", Lsm(4), Some(Network), "addresses that options of an SCTP socket bind and connect to";
     SocketBind = 23, "socket_bind", Lsm(3), Some(Network), "bind of an internet or abstract unix socket";
     SocketListen = 24, "socket_listen", Lsm(2), Some(Network), "listen on the socket's own address";
     UnixStreamConnect = 25, "unix_stream_connect", Lsm(3), Some(Network), "connect of a unix stream or seqpacket socket";
     UnixMaySend = 26, "unix_may_send", Lsm(2), Some(Network), "connect and send of a unix datagram socket";
     SocketSetsockopt = 27, "socket_setsockopt", Lsm(3), Some(Network), "options that send by way of other addresses";
+    SocketRecvmsg = 28, "socket_recvmsg", Lsm(4), Some(Network), "receive, from the peer";
+    NetlinkSend = 29, "netlink_send", Lsm(2), Some(Network), "send over netlink";
     Connect4 = 30, "connect4", CgroupSockAddr, Some(Network), "connect over IPv4, also by TCP fast open";
     Connect6 = 31, "connect6", CgroupSockAddr, Some(Network), "connect over IPv6, also by TCP fast open";
     Sendmsg4 = 32, "sendmsg4", CgroupSockAddr, Some(Network), "unconnected UDP send over IPv4";
     Sendmsg6 = 33, "sendmsg6", CgroupSockAddr, Some(Network), "unconnected UDP send over IPv6";
     Bind4 = 34, "bind4", CgroupSockAddr, Some(Network), "bind over IPv4";
     Bind6 = 35, "bind6", CgroupSockAddr, Some(Network), "bind over IPv6";
+    SctpBindConnect = 36, "sctp_bind_connect", Lsm(4), Some(Network), "addresses that options of an SCTP socket bind and connect to";
     SkbEgress = 37, "skb_egress", CgroupEgress, Some(Network), "packets that leave with a source route or a routing header";
     SocketGetsockopt = 38, "socket_getsockopt", Lsm(3), Some(Network), "an option that receives: TCP_ZEROCOPY_RECEIVE";
     PtraceAccessCheck = 40, "ptrace_access_check", Lsm(2), Some(Privilege), "tracing, and reading another process's memory and /proc entries";
-    FileSendSigiotask = 82, "file_send_sigiotask", Lsm(3), Some(Privilege), "signals about files: none to the monitor";
     TaskKill = 41, "task_kill", Lsm(4), Some(Privilege), "sending of signals";
     Capable = 42, "capable", Lsm(4), Some(Capability), "use of a capability, in any user namespace";
     TaskAlloc = 43, "task_alloc", Lsm(2), Some(Privilege), "creation of a process: not in another cgroup";
@@ -171,7 +160,6 @@ hooks! {
     PathChroot = 50, "path_chroot", Lsm(1), Some(Privilege), "change of the root directory";
     UsernsCreate = 51, "userns_create", Lsm(1), Some(Privilege), "creation of a user namespace";
     PtraceTraceme = 52, "ptrace_traceme", Lsm(1), Some(Privilege), "a process that asks its parent to trace it";
-    TaskSetpgid = 62, "task_setpgid", Lsm(2), Some(Privilege), "joining a process group of a session that is not the agent's";
     TaskSetrlimit = 53, "task_setrlimit", Lsm(3), Some(Privilege), "change of another process's limits";
     TaskSetnice = 54, "task_setnice", Lsm(2), Some(Privilege), "change of another process's priority";
     TaskSetioprio = 55, "task_setioprio", Lsm(2), Some(Privilege), "change of another process's I/O priority";
@@ -179,10 +167,22 @@ hooks! {
     Bpf = 57, "bpf", LsmForms([3, 4]), Some(Privilege), "bpf(2)";
     PerfEventOpen = 58, "perf_event_open", LsmForms([1, 2]), Some(Privilege), "perf_event_open(2)";
     KeyAlloc = 59, "key_alloc", Lsm(3), Some(Privilege), "creation of a key, also of one that the kernel would have a helper program make";
-    BprmCredsForExec = 120, "bprm_creds_for_exec", Lsm(1), Some(Exec), "exec without a filter for system calls, under a policy with rules for them";
-    SysEnter = 121, "sys_enter", TracepointOnRequest(2), Some(Syscall), "each system call, while an agent's policy has `syscallEnforcement: kill`";
     CgroupMkdir = 60, "cgroup_mkdir", Tracepoint(2), None, "a new cgroup gets the binding of the one that it was made in";
     CgroupRelease = 61, "cgroup_release", Tracepoint(2), None, "the binding of a cgroup ends with it";
+    TaskSetpgid = 62, "task_setpgid", Lsm(2), Some(Privilege), "joining a process group of a session that is not the agent's";
+    FileTruncate = 70, "file_truncate", Lsm(1), Some(File), "truncation by descriptor", absent "path_truncate sees it there";
+    FileReceive = 71, "file_receive", Lsm(1), Some(File), "descriptors from a unix socket or another process";
+    FileIoctl = 72, "file_ioctl", Lsm(3), Some(File), "flags of a file, subvolumes, input and foreground of a terminal, and who gets signals about a file, by ioctl";
+    FileIoctlCompat = 73, "file_ioctl_compat", Lsm(3), Some(File), "the same by a 32-bit program", absent "file_ioctl sees it there";
+    InodeFileSetattr = 74, "inode_file_setattr", Lsm(2), Some(File), "flags of a file set by file_setattr", absent "flags are set by ioctl alone there";
+    FileFcntl = 75, "file_fcntl", Lsm(3), Some(Privilege), "who gets the signals about a file, and which; leases";
+    CredPrepare = 76, "cred_prepare", Lsm(3), Some(Privilege), "core dumps";
+    FilePermission = 77, "file_permission", Lsm(2), Some(File), "writes to files of cgroups, also opened before; splice and sendfile with sockets";
+    PathNotify = 78, "path_notify", Lsm(3), Some(File), "watching a file or directory: inotify, fanotify";
+    InodeGetxattr = 79, "inode_getxattr", Lsm(2), Some(File), "reading of an extended attribute of users or of root";
+    InodeCreate = 80, "inode_create", Lsm(3), Some(File), "creation of a POSIX message queue";
+    InodeUnlink = 81, "inode_unlink", Lsm(2), Some(File), "removal of a POSIX message queue";
+    FileSendSigiotask = 82, "file_send_sigiotask", Lsm(3), Some(Privilege), "signals about files: none to the monitor";
     KeyPermission = 90, "key_permission", Lsm(3), Some(Privilege), "use of a key or keyring";
     KernelModuleRequest = 91, "kernel_module_request", Lsm(1), Some(Privilege), "a module that the kernel would have a helper program load";
     KernelLoadData = 92, "kernel_load_data", Lsm(2), Some(Privilege), "modules and kernels from memory: init_module(2), kexec_load(2)";
@@ -204,6 +204,8 @@ hooks! {
     ShmFreeSecurity = 109, "shm_free_security", Lsm(1), None, "System V memory that is gone is nobody's";
     MsgQueueFreeSecurity = 110, "msg_queue_free_security", Lsm(1), None, "a System V message queue that is gone is nobody's";
     SemFreeSecurity = 111, "sem_free_security", Lsm(1), None, "System V semaphores that are gone are nobody's";
+    BprmCredsForExec = 120, "bprm_creds_for_exec", Lsm(1), Some(Exec), "exec without a filter for system calls, under a policy with rules for them";
+    SysEnter = 121, "sys_enter", TracepointOnRequest(2), Some(Syscall), "each system call, while an agent's policy has `syscallEnforcement: kill`";
 }
 
 /// Hooks of the kernel on the way of what an agent may try that have no program, and who judges instead.
