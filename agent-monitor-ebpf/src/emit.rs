@@ -4,7 +4,7 @@ use crate::image::Text;
 use crate::kernel::{self, Kernel, address, load, read};
 use crate::maps::{AGENTS, COUNTERS, DENIALS, SEQUENCES, TELEMETRY};
 use crate::scratch::{Scratch, reload};
-use crate::task::{current, process};
+use crate::task::{current, leader, process};
 use agent_monitor_common::class::{CLASSES, Reason, Verdict};
 use agent_monitor_common::counter::{self, AgentCounters};
 use agent_monitor_common::event::{EVENT_VERSION, EventHeader, HEADER_BYTES};
@@ -75,9 +75,8 @@ pub fn count_verdict(agent: u32, class: u8, verdict: Verdict, reason: u8, detail
 #[inline(always)]
 pub fn fill(header: &mut EventHeader, hook: u16, kind: u8, cgroup: u64) {
     let task = current();
-    let leader: Kernel = load(task, &kernel::TASK_GROUP_LEADER);
-    let parent: Kernel = load(leader, &kernel::TASK_PARENT);
-    let parent_leader: Kernel = load(parent, &kernel::TASK_GROUP_LEADER);
+    let first = leader(task);
+    let parent: Kernel = load(first, &kernel::TASK_PARENT);
     header.version = EVENT_VERSION;
     header.kind = kind;
     header.hook = hook;
@@ -88,8 +87,8 @@ pub fn fill(header: &mut EventHeader, hook: u16, kind: u8, cgroup: u64) {
     // SAFETY: the helper takes nothing.
     header.boot_ns = unsafe { bpf_ktime_get_boot_ns() };
     header.cgroup = cgroup;
-    header.start_boot_ns = load(leader, &kernel::TASK_START);
-    header.parent_start_boot_ns = load(parent_leader, &kernel::TASK_START);
+    header.start_boot_ns = load(first, &kernel::TASK_START);
+    header.parent_start_boot_ns = load(leader(parent), &kernel::TASK_START);
     header.pid = process(task);
     header.tid = load(task, &kernel::TASK_PID);
     header.parent_pid = process(parent);

@@ -1,8 +1,7 @@
 //! The gate: whether the running task is an agent's, and under which binding. All that a task pays that is no agent.
 
-use crate::kernel::{self, Kernel, load};
 use crate::maps::{BINDINGS, BINDINGS_LOST};
-use crate::task::{cgroup_id, current};
+use crate::task::{cgroup_of, current};
 use agent_monitor_common::binding::Binding;
 use aya_ebpf::helpers::generated::{bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_loop};
 
@@ -35,8 +34,7 @@ pub fn enter() -> Gate {
 /// for what such a program sees, the task was denied before.
 #[inline(always)]
 pub fn enter_without_helper() -> Gate {
-    let set: Kernel = load(current(), &kernel::TASK_CGROUPS);
-    let cgroup = cgroup_id(load(set, &kernel::CSS_SET_CGROUP));
+    let cgroup = cgroup_of(current());
     // SAFETY: the value of the map is copied at once.
     match unsafe { BINDINGS.get(cgroup).copied() } {
         Some(binding) => Gate::Agent(binding, cgroup),

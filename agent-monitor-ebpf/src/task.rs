@@ -53,13 +53,24 @@ pub fn cgroup_id(cgroup: Kernel) -> u64 {
     load(node, &kernel::KERNFS_NODE_ID)
 }
 
+/// The id of the cgroup that a task is in.
+#[inline(always)]
+pub fn cgroup_of(task: Kernel) -> u64 {
+    let set: Kernel = load(task, &kernel::TASK_CGROUPS);
+    cgroup_id(load(set, &kernel::CSS_SET_CGROUP))
+}
+
 /// Whether a task is the agent's with this number.
 #[inline(always)]
 pub fn is_of_agent(task: Kernel, agent: u32) -> bool {
-    let set: Kernel = load(task, &kernel::TASK_CGROUPS);
-    let cgroup: Kernel = load(set, &kernel::CSS_SET_CGROUP);
+    binds(cgroup_of(task), agent)
+}
+
+/// Whether the cgroup with this id is bound to the agent with this number.
+#[inline(always)]
+fn binds(cgroup: u64, agent: u32) -> bool {
     // SAFETY: the value is read at once.
-    match unsafe { BINDINGS.get(cgroup_id(cgroup)) } {
+    match unsafe { BINDINGS.get(cgroup) } {
         Some(binding) => binding.agent == agent,
         None => false,
     }
@@ -82,11 +93,7 @@ pub fn session_is_of_agent(agent: u32) -> bool {
     let set: u64 = read(leader + offset(&kernel::TASK_CGROUPS) as u64);
     let cgroup: u64 = read(set + offset(&kernel::CSS_SET_CGROUP) as u64);
     let node: u64 = read(cgroup + offset(&kernel::CGROUP_KN) as u64);
-    // SAFETY: the value is read at once.
-    match unsafe { BINDINGS.get(read::<u64>(node + offset(&kernel::KERNFS_NODE_ID) as u64)) } {
-        Some(binding) => binding.agent == agent,
-        None => false,
-    }
+    binds(read(node + offset(&kernel::KERNFS_NODE_ID) as u64), agent)
 }
 
 /// The process id of a task, in the initial namespace.
@@ -102,8 +109,7 @@ const NS_PER_TICK: u64 = 10_000_000;
 /// because the start differs.
 #[inline(always)]
 pub fn is_monitor(task: Kernel) -> bool {
-    let leader: Kernel = load(task, &kernel::TASK_GROUP_LEADER);
-    let start: u64 = load(leader, &kernel::TASK_START);
+    let start: u64 = load(leader(task), &kernel::TASK_START);
     // SAFETY: the value is copied at once.
     match unsafe { MONITORS.get(process(task)) } {
         Some(expected) => *expected == start / NS_PER_TICK,
@@ -120,15 +126,32 @@ pub fn leader(task: Kernel) -> Kernel {
 /// The id of a task in its own, innermost pid namespace.
 #[inline(always)]
 pub fn id_in_own_namespace(task: Kernel) -> u32 {
-    id_in_namespace_of(task, task)
+    let pid = ids(task);
+    id_at(pid, level(pid))
 }
 
 /// The id of a task in the innermost pid namespace of `other`, which must be the task's or above it.
 #[inline(always)]
 pub fn id_in_namespace_of(other: Kernel, task: Kernel) -> u32 {
-    // Plain addresses, because the entry is one of an array without a length.
-    let level: u32 = read(read::<u64>(address(other, &kernel::TASK_THREAD_PID)) + offset(&kernel::PID_LEVEL) as u64);
-    let pid: u64 = read(address(task, &kernel::TASK_THREAD_PID));
+    id_at(ids(task), level(ids(other)))
+}
+
+/// The address of a task's `struct pid`, which has its id in each of its pid namespaces, the initial one first.
+#[inline(always)]
+fn ids(task: Kernel) -> u64 {
+    // Plain addresses here and below, because an id is an entry of an array without a length.
+    read(address(task, &kernel::TASK_THREAD_PID))
+}
+
+/// Of which entry the innermost namespace is.
+#[inline(always)]
+fn level(pid: u64) -> u32 {
+    read(pid + offset(&kernel::PID_LEVEL) as u64)
+}
+
+/// The id in the namespace at `level`.
+#[inline(always)]
+fn id_at(pid: u64, level: u32) -> u32 {
     let entry = pid
         + offset(&kernel::PID_NUMBERS) as u64
         + u64::from(level) * offset(&kernel::UPID_BYTES) as u64
@@ -144,8 +167,7 @@ pub fn own_entry(path: Text, scratch: &mut Scratch) -> OwnEntry {
     clear([&mut scratch.own_process, &mut scratch.own_thread]);
     if at(&path, 0, b"/proc/") {
         let task = current();
-        let leader: Kernel = load(task, &kernel::TASK_GROUP_LEADER);
-        skip_number(&path, 6, id_in_own_namespace(leader), &mut scratch.own_process);
+        skip_number(&path, 6, id_in_own_namespace(leader(task)), &mut scratch.own_process);
         let process = reload(&scratch.own_process);
         if process != 0 && at(&path, process, b"/task/") {
             skip_number(&path, process + 6, id_in_own_namespace(task), &mut scratch.own_thread);
