@@ -8,7 +8,7 @@
 use crate::emit::{count, count_verdict, fill, output};
 use crate::gate::{self, Gate};
 use crate::image::{Image, Text};
-use crate::path::{self, Place};
+use crate::path::{self, Named, Place};
 use crate::scratch::{self, Scratch, clear, reload};
 use crate::task::own_entry;
 use agent_monitor_common::binding::EMPTY_SLOT;
@@ -136,13 +136,21 @@ impl Operation<'_> {
         }
     }
 
+    /// The operand of what is at `place`, as the object: its path, or the word for what it is without one.
+    #[inline(always)]
+    pub fn object_at(&mut self, place: Place, named: Named) -> Result<Text, Fault> {
+        let object = if matches!(named, Named::Path) {
+            path::walk(self.scratch.object(), place)?
+        } else {
+            path::nameless_text(self.scratch.object(), named)
+        };
+        Ok(self.set_object(object))
+    }
+
     /// Judges `access` to the file with the name at `place`.
     #[inline(always)]
     pub fn judge_place(&mut self, place: Place, access: u16) {
-        let found = path::walk(self.scratch.object(), place).map(
-            #[inline(always)]
-            |object| self.set_object(object),
-        );
+        let found = self.object_at(place, Named::Path);
         self.judge_found(Class::File, found, access);
     }
 }

@@ -5,7 +5,7 @@ use super::file_open::file_text;
 use super::mmap_file::{PROT_EXEC, PROT_WRITE, judge, memory};
 use crate::kernel::{self, Kernel, address, load, offset, read};
 use crate::operation::{earlier, guard};
-use crate::path::{place_at, walk};
+use crate::path::{Named, place_at};
 use agent_monitor_common::class::Class;
 use agent_monitor_common::field::MISSING;
 use agent_monitor_common::hook::HookId;
@@ -46,10 +46,7 @@ fn file_mprotect(ctx: LsmContext) -> i32 {
             } else if is_backing(mapped) {
                 // The file below an overlay's, which knows the path that it was mapped by.
                 let path = place_at(address(mapped, &kernel::BACKING_FILE_PATH));
-                walk(operation.scratch.object(), path).map(
-                    #[inline(always)]
-                    |object| operation.set_object(object),
-                )
+                operation.object_at(path, Named::Path)
             } else {
                 file_text(operation, mapped, load(mapped, &kernel::FILE_F_INODE))
             };

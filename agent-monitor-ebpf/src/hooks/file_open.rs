@@ -5,7 +5,7 @@ use super::{BPFFS_MAGIC, on_file_system};
 use crate::image::Text;
 use crate::kernel::{self, Kernel, address, load, offset};
 use crate::operation::{Operation, guard};
-use crate::path::{MQUEUE, Named, internal, nameless, nameless_text, place_at, walk};
+use crate::path::{MQUEUE, internal, nameless, place_at};
 use crate::scratch::reload;
 use agent_monitor_common::class::{Builtin, Class, Fault, Reason, USE, file};
 use agent_monitor_common::hook::HookId;
@@ -108,11 +108,5 @@ pub fn file_text(operation: &mut Operation<'_>, open: Kernel, inode: Kernel) -> 
             open.byte_add(offset(&kernel::FILE_F_PATH)).byte_add(offset(&kernel::PATH_DENTRY)).cast(),
         )
     };
-    let named = nameless(inode, dentry, place.mount);
-    let object = if matches!(named, Named::Path) {
-        walk(operation.scratch.object(), place)?
-    } else {
-        nameless_text(operation.scratch.object(), named)
-    };
-    Ok(operation.set_object(object))
+    operation.object_at(place, nameless(inode, dentry, place.mount))
 }

@@ -4,7 +4,7 @@
 use super::{BPFFS_MAGIC, on_file_system, power};
 use crate::kernel::{self, Kernel, load};
 use crate::operation::guard;
-use crate::path::{place_at, walk};
+use crate::path::place_at;
 use crate::scratch::{clear, reload};
 use agent_monitor_common::class::{Builtin, Class, Reason, file};
 use agent_monitor_common::hook::HookId;
@@ -50,11 +50,7 @@ fn over(hook: HookId, previous: i32, path: Kernel) -> i32 {
         previous,
         #[inline(always)]
         |operation| {
-            let found = walk(operation.scratch.object(), place_at(path as u64)).map(
-                #[inline(always)]
-                |object| operation.set_object(object),
-            );
-            operation.judge_found(Class::File, found, file::WRITE);
+            operation.judge_place(place_at(path as u64), file::WRITE);
             // Only whether it is the monitor's is asked: no rule on files is about what a mount hides.
             if reload(&operation.scratch.header.reason) != Reason::Builtin as u8 {
                 clear(operation.scratch.header.labels.each_mut());

@@ -5,9 +5,8 @@ use super::path_rename::is_directory;
 use super::power::judge_mode;
 use crate::kernel::{self, Kernel, load};
 use crate::operation::guard;
-use crate::path::{Named, nameless, nameless_text, place_at};
+use crate::path::{Named, nameless, place_at};
 use agent_monitor_common::class::{Class, file};
-use agent_monitor_common::decide::OwnEntry;
 use agent_monitor_common::hook::HookId;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
@@ -44,13 +43,8 @@ fn at(ctx: &LsmContext, hook: HookId, previous: i32, access: u16, mode: u32) -> 
                 // Memory is not judged where it is made and written; before 6.2 this hook sees its ftruncate, too.
                 return false;
             }
-            if matches!(named, Named::Path) {
-                operation.judge_place(place, access);
-            } else {
-                let object = nameless_text(operation.scratch.object(), named);
-                let object = operation.set_object(object);
-                operation.judge(Class::File, object, OwnEntry::default(), access);
-            }
+            let found = operation.object_at(place, named);
+            operation.judge_found(Class::File, found, access);
             on_file_system(operation, load(dentry, &kernel::DENTRY_SB));
             // On a directory the bit says whose group the files in it are.
             if mode != 0 && !is_directory(dentry) {

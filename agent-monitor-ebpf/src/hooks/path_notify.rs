@@ -5,7 +5,7 @@
 use super::power;
 use crate::kernel::{self, Kernel, load};
 use crate::operation::guard;
-use crate::path::{Named, nameless, nameless_text, place_at, walk};
+use crate::path::{nameless, place_at};
 use crate::scratch::reload;
 use agent_monitor_common::class::{Class, Reason, file};
 use agent_monitor_common::hook::HookId;
@@ -30,15 +30,7 @@ fn path_notify(ctx: LsmContext) -> i32 {
             let dentry: Kernel = load(path, &kernel::PATH_DENTRY);
             let place = place_at(path as u64);
             let named = nameless(load(dentry, &kernel::DENTRY_INODE), dentry, place.mount);
-            let found = if matches!(named, Named::Path) {
-                walk(operation.scratch.object(), place)
-            } else {
-                Ok(nameless_text(operation.scratch.object(), named))
-            };
-            let found = found.map(
-                #[inline(always)]
-                |object| operation.set_object(object),
-            );
+            let found = operation.object_at(place, named);
             operation.judge_found_path(Class::File, found, file::READ);
             let (mask, kind): (u64, u32) = (ctx.arg(1), ctx.arg(2));
             if (kind != OBJ_TYPE_INODE || mask & DECISIONS != 0)
