@@ -2,13 +2,11 @@
 //! them, make and remove subvolumes, type into a terminal, have signals sent to another process.
 
 use super::file_open::file_text;
-use super::power::power;
+use super::power::{self, power};
 use crate::kernel::{self, Kernel, load};
 use crate::operation::{earlier, guard};
-use crate::path::operand;
 use crate::task::session_is_of_agent;
 use agent_monitor_common::class::{Builtin, Class, USE, file};
-use agent_monitor_common::decide::OwnEntry;
 use agent_monitor_common::hook::HookId;
 use agent_monitor_common::name::Privilege;
 use aya_ebpf::macros::lsm;
@@ -167,10 +165,8 @@ pub fn judge_owner(hook: HookId, previous: i32, target: u64) -> i32 {
         previous,
         #[inline(always)]
         |operation| {
-            let object = operand(operation.scratch.object(), [Privilege::SignalAny as u8]);
-            let object = operation.set_object(object);
             operation.scratch.header.value = target;
-            operation.judge(Class::Privilege, object, OwnEntry::default(), USE);
+            power::judge(operation, Privilege::SignalAny);
             true
         },
     )

@@ -1,10 +1,9 @@
 //! What the kernel reads into itself for a program: modules and other kernels. Firmware is not judged: the kernel chooses
 //! the file, for a device that the program may use.
 
-use super::power;
+use super::power::power;
 use crate::kernel::{offset, value};
-use crate::operation::{earlier, guard};
-use agent_monitor_common::class::Class;
+use crate::operation::earlier;
 use agent_monitor_common::hook::HookId;
 use agent_monitor_common::name::Privilege;
 use aya_ebpf::macros::lsm;
@@ -33,14 +32,5 @@ fn read(hook: HookId, previous: i32, what: u32, firmware: &'static u32, kernels:
         return earlier(previous);
     }
     let is_kernel = what as usize == offset(kernels[0]) || what as usize == offset(kernels[1]);
-    guard(
-        hook,
-        Class::Privilege,
-        previous,
-        #[inline(always)]
-        |operation| {
-            power::judge(operation, if is_kernel { Privilege::Kexec } else { Privilege::KernelModule });
-            true
-        },
-    )
+    power(hook, previous, if is_kernel { Privilege::Kexec } else { Privilege::KernelModule })
 }

@@ -22,6 +22,13 @@ pub fn judge(operation: &mut Operation<'_>, privilege: Privilege) -> bool {
     operation.judge(Class::Privilege, object, OwnEntry::default(), USE)
 }
 
+/// The same for a privilege over the process of `target`, which the record names.
+#[inline(always)]
+pub fn judge_over(operation: &mut Operation<'_>, privilege: Privilege, target: Kernel) {
+    operation.scratch.header.value = process(target).into();
+    judge(operation, privilege);
+}
+
 /// `S_ISUID`, `S_ISGID` (`include/uapi/linux/stat.h`).
 const SET_ID_BITS: u32 = 0o6000;
 
@@ -31,13 +38,6 @@ pub fn judge_mode(operation: &mut Operation<'_>, mode: u32) {
     if mode & SET_ID_BITS != 0 && reload(&operation.scratch.header.reason) == Reason::AllowRule as u8 {
         judge(operation, Privilege::SetIdBits);
     }
-}
-
-/// The same for a privilege over the process of `target`, which the record names.
-#[inline(always)]
-pub fn judge_over(operation: &mut Operation<'_>, privilege: Privilege, target: Kernel) {
-    operation.scratch.header.value = process(target).into();
-    judge(operation, privilege);
 }
 
 /// A hook that judges a privilege and nothing else.
