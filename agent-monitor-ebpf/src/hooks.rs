@@ -55,10 +55,21 @@ use crate::kernel::{self, Kernel, load};
 use crate::operation::Operation;
 use agent_monitor_common::class::Builtin;
 
-/// `include/uapi/linux/magic.h`
+// `include/uapi/linux/stat.h`
+const S_IFMT: u16 = 0o170_000;
+const S_IFCHR: u16 = 0o020_000;
+const S_IFDIR: u16 = 0o040_000;
+const S_IFSOCK: u16 = 0o140_000;
+// `include/uapi/linux/magic.h`
 const CGROUP_MAGIC: u64 = 0x27_e0eb;
 const CGROUP2_MAGIC: u64 = 0x6367_7270;
 const BPFFS_MAGIC: u64 = 0xcafe_4a11;
+
+/// Whether an inode is of this type, one of `S_IF*`.
+#[inline(always)]
+fn is_type(inode: Kernel, kind: u16) -> bool {
+    load::<u16>(inode, &kernel::INODE_MODE) & S_IFMT == kind
+}
 
 /// Turns what was found about a change on `superblock` into the built-in denial that holds for the cgroup and BPF file
 /// systems: leaving the cgroup and unpinning the monitor start with one.

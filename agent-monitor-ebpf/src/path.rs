@@ -261,14 +261,14 @@ const OVERLAY: u64 = 0x794c_7630;
 /// Its hash is its own, and its names are what they are.
 const GFS2: u64 = 0x0116_1970;
 /// `include/linux/fs.h`: mounted by the kernel for itself.
-const SB_KERNMOUNT: u64 = 1 << 22;
+pub const SB_KERNMOUNT: u64 = 1 << 22;
 // `include/uapi/linux/magic.h`
 const PIPEFS: u64 = 0x5049_5045;
 const SOCKFS: u64 = 0x534f_434b;
 const TMPFS: u64 = 0x0102_1994;
 const HUGETLBFS: u64 = 0x9584_58f6;
 const ANON_INODE_FS: u64 = 0x0904_1934;
-const PIDFS: u64 = 0x5049_4446;
+pub const PIDFS: u64 = 0x5049_4446;
 /// `ipc/mqueue.c`: the file system of POSIX message queues.
 pub const MQUEUE: u64 = 0x1980_0202;
 /// Error pointers are at the end of memory (`include/linux/err.h`).

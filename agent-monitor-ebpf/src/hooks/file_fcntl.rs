@@ -5,8 +5,7 @@
 //! `drivers/tty/tty_io.c`), and which signal it is, is the caller's choice.
 
 use super::file_ioctl::{is_device, judge_owner};
-use super::file_open::file_text;
-use crate::kernel::{self, Kernel, load};
+use super::file_open::judge_open;
 use crate::operation::{earlier, guard};
 use crate::task::{current, id_in_own_namespace, leader};
 use agent_monitor_common::class::{Class, file};
@@ -43,9 +42,7 @@ fn file_fcntl(ctx: LsmContext) -> i32 {
             ctx.arg(3),
             #[inline(always)]
             |operation| {
-                let open: Kernel = ctx.arg(0);
-                let found = file_text(operation, open, load(open, &kernel::FILE_F_INODE));
-                operation.judge_found_path(Class::File, found, file::WRITE);
+                judge_open(operation, ctx.arg(0), file::WRITE);
                 true
             },
         ),

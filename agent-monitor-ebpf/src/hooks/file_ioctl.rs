@@ -1,8 +1,9 @@
 //! What an ioctl can do to others: set a file's flags (append-only, immutable, those of XFS's interface) and what is like
 //! them, make and remove subvolumes, type into a terminal, have signals sent to another process.
 
-use super::file_open::file_text;
+use super::file_open::judge_open;
 use super::power::{self, power};
+use super::{S_IFCHR, is_type};
 use crate::kernel::{self, Kernel, load};
 use crate::operation::{earlier, guard};
 use crate::task::session_is_of_agent;
@@ -64,9 +65,6 @@ const FIOASYNC: u32 = 0x5452;
 const TIOCSETD: u32 = 0x5423;
 /// Takes a terminal for another group: it reads what is typed, and the others stop.
 const TIOCSPGRP: u32 = 0x5410;
-/// `include/uapi/linux/stat.h`
-const S_IFMT: u16 = 0o170_000;
-const S_IFCHR: u16 = 0o020_000;
 
 #[lsm(hook = "file_ioctl")]
 fn file_ioctl(ctx: LsmContext) -> i32 {
@@ -99,9 +97,7 @@ fn judge(ctx: &LsmContext, hook: HookId, previous: i32) -> i32 {
             previous,
             #[inline(always)]
             |operation| {
-                let open: Kernel = ctx.arg(0);
-                let found = file_text(operation, open, load(open, &kernel::FILE_F_INODE));
-                operation.judge_found_path(Class::File, found, file::SET_ATTRIBUTES);
+                judge_open(operation, ctx.arg(0), file::SET_ATTRIBUTES);
                 true
             },
         ),
@@ -152,8 +148,7 @@ fn judge(ctx: &LsmContext, hook: HookId, previous: i32) -> i32 {
 /// Whether an open file is a character device.
 #[inline(always)]
 pub fn is_device(open: Kernel) -> bool {
-    let inode: Kernel = load(open, &kernel::FILE_F_INODE);
-    load::<u16>(inode, &kernel::INODE_MODE) & S_IFMT == S_IFCHR
+    is_type(load(open, &kernel::FILE_F_INODE), S_IFCHR)
 }
 
 /// Judges that signals about a file are sent to a process that is not the caller's own.

@@ -1,7 +1,7 @@
 //! Making mapped memory executable, or executable memory writable. Memory of a file that was written to, or can be, is no
 //! longer what a rule for the file speaks of: it is judged as anonymous memory.
 
-use super::file_open::file_text;
+use super::file_open::{FMODE_NOACCOUNT, file_text};
 use super::mmap_file::{PROT_EXEC, PROT_WRITE, judge, memory};
 use crate::kernel::{self, Kernel, address, load, offset, read};
 use crate::operation::{earlier, guard};
@@ -12,9 +12,9 @@ use agent_monitor_common::hook::HookId;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
 
-/// `include/linux/fs.h`: FMODE_NOACCOUNT, and FMODE_BACKING, which is the lower bit from 6.14 on (and in later 6.12) and the
-/// upper one before. The other says something about notifications, and no file that is not counted is mapped with it.
-const FMODE_NOACCOUNT: u32 = 1 << 29;
+/// `include/linux/fs.h`: the lower bit from 6.14 on (and in later 6.12), the upper one before. What else the other bit may
+/// say there (parallel direct writes, no notifications) makes no difference: a file that is mapped and has
+/// [`FMODE_NOACCOUNT`] is a backing file.
 const FMODE_BACKING: u32 = 1 << 24 | 1 << 25;
 /// `include/linux/mm.h`
 const VM_WRITE: u64 = 2;

@@ -5,7 +5,7 @@ use super::{BPFFS_MAGIC, on_file_system};
 use crate::image::Text;
 use crate::kernel::{self, Kernel, address, load, offset};
 use crate::operation::{Operation, guard};
-use crate::path::{MQUEUE, internal, nameless, place_at};
+use crate::path::{MQUEUE, PIDFS, SB_KERNMOUNT, internal, nameless, place_at};
 use crate::scratch::reload;
 use agent_monitor_common::class::{Builtin, Class, Fault, Reason, USE, file};
 use agent_monitor_common::hook::HookId;
@@ -15,16 +15,13 @@ use aya_ebpf::programs::LsmContext;
 /// `include/linux/fs.h`: what an open file may be used for, and that it is counted nowhere (a backing file).
 const FMODE_READ: u32 = 1;
 const FMODE_WRITE: u32 = 2;
-const FMODE_NOACCOUNT: u32 = 1 << 29;
+pub const FMODE_NOACCOUNT: u32 = 1 << 29;
 /// `__FMODE_EXEC`: opened by exec.
 const FMODE_EXEC: u32 = 1 << 5;
 /// Makes a file without a name, with the mode of the call.
 const O_TMPFILE: u32 = 0o20_000_000;
 /// Still set while the hook runs; `do_dentry_open()` clears it afterwards.
 const O_TRUNC: u32 = 0o1000;
-/// `include/uapi/linux/magic.h`
-const PIDFS_MAGIC: u64 = 0x5049_4446;
-const SB_KERNMOUNT: u64 = 1 << 22;
 
 #[lsm(hook = "file_open")]
 fn file_open(ctx: LsmContext) -> i32 {
@@ -53,7 +50,7 @@ fn judge(operation: &mut Operation<'_>, open: Kernel) -> bool {
         }
     } else {
         let magic: u64 = load(superblock, &kernel::SUPER_MAGIC);
-        if magic == PIDFS_MAGIC {
+        if magic == PIDFS {
             // From 6.9 on a pidfd is an open file, before it was none. It holds no data; each power over its process
             // (signals, its descriptors, its memory, its namespaces) is judged where it is used.
             return false;
@@ -96,6 +93,13 @@ pub fn access_of(mode: u32) -> u16 {
         FMODE_WRITE => file::WRITE,
         _ => file::READ | file::WRITE,
     }
+}
+
+/// Judges `access` to an open file.
+#[inline(always)]
+pub fn judge_open(operation: &mut Operation<'_>, open: Kernel, access: u16) {
+    let found = file_text(operation, open, load(open, &kernel::FILE_F_INODE));
+    operation.judge_found_path(Class::File, found, access);
 }
 
 /// The operand of an open file, as the object: its path, or the word for what it is without one.

@@ -3,8 +3,8 @@
 //!
 //! Every task's every read and write comes here, so what concerns nobody leaves at the type of the file, before the gate.
 
-use super::file_open::file_text;
-use super::{CGROUP_MAGIC, CGROUP2_MAGIC, on_magic};
+use super::file_open::judge_open;
+use super::{CGROUP_MAGIC, CGROUP2_MAGIC, S_IFSOCK, is_type, on_magic};
 use crate::kernel::{self, Kernel, load};
 use crate::operation::{earlier, guard};
 use crate::task::{is_worker, system_call};
@@ -16,16 +16,12 @@ use aya_ebpf::programs::LsmContext;
 
 /// `include/linux/fs.h`
 const MAY_WRITE: u32 = 2;
-/// `include/uapi/linux/stat.h`
-const S_IFMT: u16 = 0o170_000;
-const S_IFSOCK: u16 = 0o140_000;
 
 #[lsm(hook = "file_permission")]
 fn file_permission(ctx: LsmContext) -> i32 {
     let used: Kernel = ctx.arg(0);
     let inode: Kernel = load(used, &kernel::FILE_F_INODE);
-    let mode: u16 = load(inode, &kernel::INODE_MODE);
-    if mode & S_IFMT == S_IFSOCK {
+    if is_type(inode, S_IFSOCK) {
         return socket(&ctx, used);
     }
     let mask: u32 = ctx.arg(1);
@@ -43,9 +39,7 @@ fn file_permission(ctx: LsmContext) -> i32 {
         ctx.arg(2),
         #[inline(always)]
         |operation| {
-            let used: Kernel = ctx.arg(0);
-            let found = file_text(operation, used, load(used, &kernel::FILE_F_INODE));
-            operation.judge_found_path(Class::File, found, file::WRITE);
+            judge_open(operation, ctx.arg(0), file::WRITE);
             on_magic(operation, magic);
             true
         },

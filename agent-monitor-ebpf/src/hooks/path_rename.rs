@@ -1,7 +1,7 @@
 //! Renames: `rename` on both names, `delete` on a name that is replaced; the new name may have no more rights than the
 //! old one, and below a directory nothing may change. An exchange counts both ways.
 
-use super::on_file_system;
+use super::{S_IFDIR, is_type, on_file_system};
 use crate::kernel::{self, Kernel, load};
 use crate::operation::{Operation, guard};
 use crate::path::{place_in, walk};
@@ -11,11 +11,10 @@ use agent_monitor_common::hook::HookId;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
 
+// `include/uapi/linux/fs.h`
 const RENAME_EXCHANGE: u32 = 2;
 /// Leaves a node of its own under the old name.
 const RENAME_WHITEOUT: u32 = 4;
-const S_IFMT: u16 = 0o170_000;
-const S_IFDIR: u16 = 0o040_000;
 
 #[lsm(hook = "path_rename")]
 fn path_rename(ctx: LsmContext) -> i32 {
@@ -74,5 +73,5 @@ fn judge(operation: &mut Operation<'_>, names: &Names) -> Result<(), Fault> {
 pub fn is_directory(dentry: Kernel) -> bool {
     let inode: Kernel = load(dentry, &kernel::DENTRY_INODE);
     // VERIFIER: the newest kernels know that it may be NULL.
-    !inode.is_null() && load::<u16>(inode, &kernel::INODE_MODE) & S_IFMT == S_IFDIR
+    !inode.is_null() && is_type(inode, S_IFDIR)
 }
