@@ -171,7 +171,22 @@ pub fn guard(hook: HookId, class: Class, previous: i32, ask: impl FnOnce(&mut Op
     guard_at(gate::enter(), hook, class, ask)
 }
 
-/// The same for whoever asks by another gate.
+/// The same for an operation that no policy can grant.
+#[inline(always)]
+pub fn guard_builtin(hook: HookId, class: Class, previous: i32, access: u16, builtin: Builtin) -> i32 {
+    guard(
+        hook,
+        class,
+        previous,
+        #[inline(always)]
+        |operation| {
+            operation.builtin(class, access, builtin);
+            true
+        },
+    )
+}
+
+/// The same as [`guard`] for whoever asks by another gate.
 #[inline(always)]
 pub fn guard_at(gate: Gate, hook: HookId, class: Class, ask: impl FnOnce(&mut Operation<'_>) -> bool) -> i32 {
     let (cgroup, slot, agent, audit, bound) = match gate {

@@ -5,7 +5,7 @@ use super::file_open::judge_open;
 use super::power::{self, power};
 use super::{S_IFCHR, is_type};
 use crate::kernel::{self, Kernel, load};
-use crate::operation::{earlier, guard};
+use crate::operation::{earlier, guard, guard_builtin};
 use crate::task::session_is_of_agent;
 use agent_monitor_common::class::{Builtin, Class, USE, file};
 use agent_monitor_common::hook::HookId;
@@ -129,16 +129,7 @@ fn judge(ctx: &LsmContext, hook: HookId, previous: i32) -> i32 {
                 true
             },
         ),
-        TIOCSTI | TIOCLINUX | TIOCSETD => guard(
-            hook,
-            Class::Privilege,
-            previous,
-            #[inline(always)]
-            |operation| {
-                operation.builtin(Class::Privilege, USE, Builtin::TerminalInput);
-                true
-            },
-        ),
+        TIOCSTI | TIOCLINUX | TIOCSETD => guard_builtin(hook, Class::Privilege, previous, USE, Builtin::TerminalInput),
         // The number of the process is in the caller's memory, where it may change after it was looked at.
         FIOSETOWN | SIOCSPGRP => judge_owner(hook, previous, 0),
         _ => earlier(previous),

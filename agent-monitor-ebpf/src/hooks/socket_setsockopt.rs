@@ -2,7 +2,7 @@
 //! one kept with a flow label), a header of the caller's own on a raw socket. A packet goes to the address that these
 //! name, which no other hook sees.
 
-use crate::operation::{earlier, guard};
+use crate::operation::{earlier, guard_builtin};
 use agent_monitor_common::class::{Builtin, Class, network};
 use agent_monitor_common::hook::HookId;
 use aya_ebpf::macros::lsm;
@@ -32,14 +32,5 @@ fn socket_setsockopt(ctx: LsmContext) -> i32 {
     if !routes {
         return earlier(ctx.arg(3));
     }
-    guard(
-        HookId::SocketSetsockopt,
-        Class::Network,
-        ctx.arg(3),
-        #[inline(always)]
-        |operation| {
-            operation.builtin(Class::Network, network::SEND, Builtin::SourceRoute);
-            true
-        },
-    )
+    guard_builtin(HookId::SocketSetsockopt, Class::Network, ctx.arg(3), network::SEND, Builtin::SourceRoute)
 }

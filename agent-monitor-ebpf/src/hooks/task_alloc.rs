@@ -1,7 +1,7 @@
 //! Creation of a process in another cgroup: `clone3(CLONE_INTO_CGROUP)` works with an O_PATH descriptor, which no hook
 //! sees opened, so this is the only place to deny it.
 
-use crate::operation::{earlier, guard};
+use crate::operation::{earlier, guard_builtin};
 use agent_monitor_common::class::{Builtin, Class, USE};
 use agent_monitor_common::hook::HookId;
 use aya_ebpf::macros::lsm;
@@ -16,14 +16,5 @@ fn task_alloc(ctx: LsmContext) -> i32 {
     if flags & CLONE_INTO_CGROUP == 0 {
         return earlier(ctx.arg(2));
     }
-    guard(
-        HookId::TaskAlloc,
-        Class::Privilege,
-        ctx.arg(2),
-        #[inline(always)]
-        |operation| {
-            operation.builtin(Class::Privilege, USE, Builtin::LeaveCgroup);
-            true
-        },
-    )
+    guard_builtin(HookId::TaskAlloc, Class::Privilege, ctx.arg(2), USE, Builtin::LeaveCgroup)
 }
