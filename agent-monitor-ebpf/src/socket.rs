@@ -11,7 +11,8 @@ use agent_monitor_common::limit::ABSTRACT_NAME_BYTES;
 use agent_monitor_common::name::{IPV4, IPV4_BYTES, IPV6, IPV6_BYTES, UNIX, protocol_byte};
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 
-/// Address families (`include/linux/socket.h`).
+// Address families (`include/linux/socket.h`).
+/// No family.
 pub const AF_UNSPEC: u16 = 0;
 /// Unix sockets.
 pub const AF_UNIX: u16 = 1;
@@ -33,6 +34,15 @@ pub struct Endpoint {
     pub address: [u32; 4],
     /// Whether it is an IPv4 address.
     pub v4: bool,
+}
+
+/// Who sends to an address.
+#[derive(Clone, Copy)]
+pub struct Sender {
+    /// The socket.
+    pub sk: Kernel,
+    /// Whether the message has control messages, which may give it another address or device to send from.
+    pub with_control: bool,
 }
 
 /// The word before the last of an IPv4-mapped IPv6 address, as it stands in memory.
@@ -67,12 +77,16 @@ impl Endpoint {
         self
     }
 
-    /// The same as a destination of a socket. From one with an address or a device of its own, or that a message gives one,
-    /// the unspecified address leads to that host's own address there (`ip_route_output_key_hash_rcu()` in
-    /// `net/ipv4/route.c`): it is judged as what it is, and only a rule for all addresses allows it. From an IPv6 socket with
-    /// a mapped address it is the IPv4 loopback address.
+    /// The same as a destination of this sender.
+    ///
+    /// The unspecified IPv4 address is the loopback address only where the sender has no other address to send from:
+    /// else it is that address, or the one of the device to send by (`ip_route_output_key_hash_rcu()` in
+    /// `net/ipv4/route.c`). Then it is judged as the unspecified address, which only a rule for all addresses allows. The
+    /// unspecified IPv6 address is the IPv4 loopback address for a socket that has a mapped address (`tcp_v6_connect()` in
+    /// `net/ipv6/tcp_ipv6.c`).
     #[inline(always)]
-    pub fn destination_of(mut self, sk: Kernel, with_control: bool) -> Self {
+    pub fn destination_of(mut self, from: Sender) -> Self {
+        let Sender { sk, with_control } = from;
         if self.v4 {
             let device: u32 = load(sk, &kernel::SOCK_DEVICE);
             // VERIFIER: a `struct inet_sock` is more than the `struct sock` that it knows.
@@ -214,8 +228,7 @@ impl Operation<'_> {
     }
 
     /// Judges `access` to the endpoint in a `struct sockaddr` of the kernel; `false` for a family that is not judged by
-    /// address. `unspecified` is the family that `AF_UNSPEC` stands for; `from` the socket, and whether there are control
-    /// messages.
+    /// address. `unspecified` is the family that `AF_UNSPEC` stands for.
     #[inline(always)]
     pub fn judge_sockaddr(
         &mut self,
@@ -224,7 +237,7 @@ impl Operation<'_> {
         protocol: u32,
         unspecified: u16,
         access: u16,
-        from: (Kernel, bool),
+        from: Sender,
     ) -> bool {
         let mut endpoint = Endpoint::NONE;
         match Endpoint::of_sockaddr(name, length, protocol, unspecified, &mut endpoint) {
@@ -232,7 +245,7 @@ impl Operation<'_> {
             Found::Short => self.fault(Class::Network, access, Fault::AddressUnreadable),
             Found::Endpoint => {
                 let listen = access == network::LISTEN;
-                self.judge_endpoint(if listen { endpoint } else { endpoint.destination_of(from.0, from.1) }, access);
+                self.judge_endpoint(if listen { endpoint } else { endpoint.destination_of(from) }, access);
             }
         }
         true

@@ -3,7 +3,7 @@
 use crate::kernel::{Kernel, read};
 use crate::operation::{Operation, earlier, guard};
 use crate::scratch::{Addresses, reload};
-use crate::socket::{AF_INET, AF_INET6, AF_UNSPEC};
+use crate::socket::{AF_INET, AF_INET6, AF_UNSPEC, Sender};
 use agent_monitor_common::class::{Class, Fault, Reason, network};
 use agent_monitor_common::hook::HookId;
 use agent_monitor_common::limit::SCTP_ADDRESSES;
@@ -79,7 +79,8 @@ extern "C" fn step(_index: u32, asked: *mut Asked<'_>) -> i64 {
     }
     let left = left - u64::from(bytes);
     operation.scratch.addresses = Addresses { next: next.wrapping_add(bytes.into()), left, decided: 0 };
-    operation.judge_sockaddr(next, bytes, IPPROTO_SCTP, AF_UNSPEC, asked.access as u16, (asked.sk, false));
+    let sender = Sender { sk: asked.sk, with_control: false };
+    operation.judge_sockaddr(next, bytes, IPPROTO_SCTP, AF_UNSPEC, asked.access as u16, sender);
     if reload(&operation.scratch.header.reason) == Reason::AllowRule as u8
         && reload(&operation.scratch.addresses.left) != 0
     {

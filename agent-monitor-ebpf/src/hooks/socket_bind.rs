@@ -3,7 +3,7 @@
 use crate::kernel::{self, Kernel, load, read};
 use crate::operation::{Operation, guard};
 use crate::path::operand;
-use crate::socket::{AF_INET, AF_UNIX, AF_UNSPEC, abstract_name};
+use crate::socket::{AF_INET, AF_UNIX, AF_UNSPEC, Sender, abstract_name};
 use agent_monitor_common::class::{Class, network};
 use agent_monitor_common::decide::OwnEntry;
 use agent_monitor_common::hook::HookId;
@@ -54,5 +54,12 @@ fn judge(operation: &mut Operation<'_>, sk: Kernel, name: u64, length: u32) -> b
     }
     let protocol: u16 = load(sk, &kernel::SOCK_PROTOCOL);
     let unspecified = if family == AF_INET { AF_INET } else { AF_UNSPEC };
-    operation.judge_sockaddr(name, length, protocol.into(), unspecified, network::LISTEN, (sk, false))
+    operation.judge_sockaddr(
+        name,
+        length,
+        protocol.into(),
+        unspecified,
+        network::LISTEN,
+        Sender { sk, with_control: false },
+    )
 }

@@ -2,7 +2,7 @@
 
 use crate::kernel::{self, Kernel, load, read};
 use crate::operation::guard;
-use crate::socket::{AF_INET, AF_INET6, AF_UNIX, AF_UNSPEC};
+use crate::socket::{AF_INET, AF_INET6, AF_UNIX, AF_UNSPEC, Sender};
 use agent_monitor_common::class::{Class, Fault, network};
 use agent_monitor_common::hook::HookId;
 use aya_ebpf::macros::lsm;
@@ -35,7 +35,14 @@ fn socket_connect(ctx: LsmContext) -> i32 {
                 return true;
             }
             // AF_UNSPEC ends a connection; it names no address.
-            operation.judge_sockaddr(name as u64, ctx.arg(2), protocol.into(), AF_UNSPEC, network::CONNECT, (sk, false))
+            operation.judge_sockaddr(
+                name as u64,
+                ctx.arg(2),
+                protocol.into(),
+                AF_UNSPEC,
+                network::CONNECT,
+                Sender { sk, with_control: false },
+            )
         },
     )
 }

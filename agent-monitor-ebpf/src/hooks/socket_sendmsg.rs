@@ -4,7 +4,7 @@
 use crate::kernel::{self, Kernel, load, read};
 use crate::operation::{Operation, earlier, guard};
 use crate::peer::is_kernels;
-use crate::socket::{AF_INET, AF_INET6, AF_NETLINK, AF_UNSPEC};
+use crate::socket::{AF_INET, AF_INET6, AF_NETLINK, AF_UNSPEC, Sender};
 use agent_monitor_common::class::{Builtin, Class, Fault, network};
 use agent_monitor_common::hook::HookId;
 use agent_monitor_common::name::protocol_byte;
@@ -57,7 +57,8 @@ fn socket_sendmsg(ctx: LsmContext) -> i32 {
             // ignores such a name and sends to the peer.
             let udp = protocol == UDP || protocol == UDPLITE;
             let unspecified = if family == AF_INET6 && udp { AF_UNSPEC } else { family };
-            operation.judge_sockaddr(name, length, protocol.into(), unspecified, access, (sk, control_length != 0))
+            let from = Sender { sk, with_control: control_length != 0 };
+            operation.judge_sockaddr(name, length, protocol.into(), unspecified, access, from)
                 || operation.judge_internet_peer(sk, family, true)
         },
     )
