@@ -20,7 +20,8 @@ use agent_monitor_common::hook::HookId;
 
 /// What a denied operation returns. The dynamic loader and `execvp` go on searching after EACCES but stop at EPERM.
 pub const EACCES: i32 = 13;
-/// What a send gets whose packet is dropped where it leaves; a program there can't choose.
+/// What a send gets whose packet a program drops where it leaves: the kernel chooses (`__cgroup_bpf_run_filter_skb()` in
+/// `kernel/bpf/cgroup.c`).
 const EPERM: i32 = 1;
 
 /// An operation that is being judged.

@@ -309,8 +309,9 @@ fn word(buffer: Buffer, word: &'static str) -> Text {
     buffer.text(start as u64)
 }
 
-/// Whether the file behind an inode and a dentry, whose `struct vfsmount` is at `mount`, has a path. File systems that the kernel mounts for itself and users mount too (tracefs, securityfs) have
-/// `SB_KERNMOUNT` as well, so the mount must be internal, too.
+/// Whether the file behind an inode and a dentry, whose `struct vfsmount` is at `mount`, has a path. File systems that the
+/// kernel mounts for itself and users mount too (tracefs, securityfs) have `SB_KERNMOUNT` as well, so the mount must be
+/// internal, too.
 #[inline(always)]
 pub fn nameless(inode: Kernel, dentry: Kernel, mount: u64) -> Named {
     let superblock: Kernel = load(inode, &kernel::INODE_SB);

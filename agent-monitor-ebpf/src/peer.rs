@@ -10,6 +10,7 @@ use agent_monitor_common::class::{Class, Reason, network};
 use agent_monitor_common::decide::OwnEntry;
 use agent_monitor_common::name::{SOCKET, socket_kind};
 
+// `include/linux/net.h`
 const SOCK_STREAM: u16 = 1;
 const SOCK_DGRAM: u16 = 2;
 

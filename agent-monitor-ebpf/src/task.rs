@@ -16,8 +16,10 @@ pub fn current() -> Kernel {
     unsafe { bpf_get_current_task_btf() as Kernel }
 }
 
-/// `include/linux/sched.h`: a worker of io_uring; a task that a signal ends.
+// `include/linux/sched.h`
+/// A worker of io_uring.
 const PF_IO_WORKER: u32 = 0x10;
+/// A task that a signal ends.
 pub const PF_SIGNALED: u32 = 0x400;
 
 /// Whether the running task is a worker of io_uring.
@@ -27,9 +29,9 @@ pub fn is_worker() -> bool {
 }
 
 /// Whether the kernel acts with other credentials on the task's behalf, as overlayfs does with those of whoever mounted
-/// it. A task can't bring that about by itself: access(2) only gives up rights. With io_uring it can: a worker, and the task
-/// where it goes on with a request that had to wait (`io_issue_sqe()` in `io_uring/io_uring.c`), take on the credentials
-/// that the task had when it submitted. What a worker or a task with a ring does is always judged.
+/// it. A task can bring that about by itself only with io_uring (access(2) merely gives up rights): a worker, and the task
+/// itself where it goes on with a request that had to wait (`io_issue_sqe()` in `io_uring/io_uring.c`), take on the
+/// credentials that the task had when it submitted. So what a worker or a task with a ring does is always judged.
 #[inline(always)]
 pub fn acts_for_others() -> bool {
     let task = current();

@@ -43,7 +43,8 @@ fn capable(ctx: LsmContext) -> i32 {
     )
 }
 
-/// Judges the system calls for which CAP_SYS_ADMIN is the only gate. A number of the 32-bit ABI means a call that does not
+/// Judges the system calls for which CAP_SYS_ADMIN is the only gate, by their numbers in
+/// `arch/x86/entry/syscalls/syscall_{64,32}.tbl`. A number of the 32-bit ABI means a call that does not
 /// ask for CAP_SYS_ADMIN natively, and the other way round, so the ABI need not be known.
 #[inline(always)]
 fn administer(operation: &mut Operation<'_>, call: u32) {
@@ -63,7 +64,7 @@ fn loads_a_kernel(call: u32) -> bool {
     call == 246 || call == 320
 }
 
-/// `include/uapi/linux/capability.h`
+// `include/uapi/linux/capability.h`
 const CAP_SYS_RAWIO: u32 = 17;
 const CAP_SYS_ADMIN: u32 = 21;
 const CAP_SYS_BOOT: u32 = 22;

@@ -1,5 +1,6 @@
 //! What an ioctl can do to others: set a file's flags (append-only, immutable, those of XFS's interface) and what is like
-//! them, make and remove subvolumes, type into a terminal, have signals sent to another process.
+//! them; make and remove subvolumes, read and name files whatever their paths; stop a file system; type into a terminal,
+//! take it for another group; have signals sent to another process.
 
 use super::file_open::judge_open;
 use super::power::{self, power};
@@ -17,40 +18,40 @@ use aya_ebpf::programs::LsmContext;
 const FS_IOC_SETFLAGS: u32 = 0x4008_6602;
 const FS_IOC32_SETFLAGS: u32 = 0x4004_6602;
 const FS_IOC_FSSETXATTR: u32 = 0x401c_5820;
-// The generation of a file, by its general number and by ext4's old one.
+// The generation of a file, by its general number and by ext4's old one; then the same of 32-bit callers.
 const FS_IOC_SETVERSION: u32 = 0x4008_7602;
 const EXT4_IOC_SETVERSION_OLD: u32 = 0x4008_6604;
 const FS_IOC32_SETVERSION: u32 = 0x4004_7602;
 const EXT4_IOC32_SETVERSION_OLD: u32 = 0x4004_6604;
-// Stop a whole file system, for everybody; the number of the last is XFS's (`fs/xfs/libxfs/xfs_fs.h`), which others took.
+// `include/uapi/linux/fs.h`: stop a whole file system, for everybody, and let it go on.
 const FIFREEZE: u32 = 0xc004_5877;
 const FITHAW: u32 = 0xc004_5878;
+/// Ends a whole file system; the number is XFS's (`fs/xfs/libxfs/xfs_fs.h`), and others took it.
 const XFS_IOC_GOINGDOWN: u32 = 0x8004_587d;
 /// Makes a file that may be read one that nobody can write any more (`include/uapi/linux/fsverity.h`).
 const FS_IOC_ENABLE_VERITY: u32 = 0x4080_6685;
 /// Decides how what is made in an empty directory is encrypted (`include/uapi/linux/fscrypt.h`).
 const FS_IOC_SET_ENCRYPTION_POLICY: u32 = 0x800c_6613;
-/// `include/uapi/linux/msdos_fs.h`, `include/uapi/linux/f2fs.h`.
+// `include/uapi/linux/msdos_fs.h`, `include/uapi/linux/f2fs.h`
 const FAT_IOCTL_SET_ATTRIBUTES: u32 = 0x4004_7211;
 const F2FS_IOC_SET_PIN_FILE: u32 = 0x4004_f50d;
-/// Whether a subvolume can be written.
+/// Whether a subvolume can be written (`include/uapi/linux/btrfs.h`).
 const BTRFS_IOC_SUBVOL_SETFLAGS: u32 = 0x4008_941a;
-// `include/uapi/linux/btrfs.h`: names in a directory that is open for reading, which no hook on paths sees made or
-// removed. A copy of a subvolume has every file of it under another name.
+// In `btrfs.h`, too: names in a directory that is open for reading, which no hook on paths sees made or removed. A copy of a subvolume has every file of it under another name.
 const BTRFS_IOC_SNAP_CREATE: u32 = 0x5000_9401;
 const BTRFS_IOC_SUBVOL_CREATE: u32 = 0x5000_940e;
 const BTRFS_IOC_SNAP_DESTROY: u32 = 0x5000_940f;
 const BTRFS_IOC_SNAP_CREATE_V2: u32 = 0x5000_9417;
 const BTRFS_IOC_SUBVOL_CREATE_V2: u32 = 0x5000_9418;
 const BTRFS_IOC_SNAP_DESTROY_V2: u32 = 0x5000_943f;
-// Tell what is in files of any name.
+// In `btrfs.h`, too: tell what is in files of any name.
 const BTRFS_IOC_TREE_SEARCH: u32 = 0xd000_9411;
 const BTRFS_IOC_TREE_SEARCH_V2: u32 = 0xc070_9411;
 const BTRFS_IOC_SEND: u32 = 0x4048_9426;
 const BTRFS_IOC_SEND_32: u32 = 0x4044_9426;
 /// Gives a file another name by names in the caller's memory (`fs/ocfs2/ocfs2_ioctl.h`).
 const OCFS2_IOC_REFLINK: u32 = 0x4018_6f04;
-// The same of bcachefs (`fs/bcachefs/bcachefs_ioctl.h`).
+// Subvolumes of bcachefs (`fs/bcachefs/bcachefs_ioctl.h`).
 const BCH_IOCTL_SUBVOLUME_CREATE: u32 = 0x4020_bc10;
 const BCH_IOCTL_SUBVOLUME_DESTROY: u32 = 0x4020_bc11;
 // `include/uapi/asm-generic/ioctls.h`, `include/uapi/asm-generic/sockios.h`: type a character into a terminal; the same
@@ -63,7 +64,7 @@ const SIOCSPGRP: u32 = 0x8902;
 const FIOASYNC: u32 = 0x5452;
 /// What a terminal makes of what is typed, for whoever uses it.
 const TIOCSETD: u32 = 0x5423;
-/// Takes a terminal for another group: it reads what is typed, and the others stop.
+/// Takes a terminal for another group: that one reads what is typed, and the others stop.
 const TIOCSPGRP: u32 = 0x5410;
 
 #[lsm(hook = "file_ioctl")]

@@ -16,7 +16,7 @@ use aya_ebpf::programs::LsmContext;
 /// say there (parallel direct writes, no notifications) makes no difference: a file that is mapped and has
 /// [`FMODE_NOACCOUNT`] is a backing file.
 const FMODE_BACKING: u32 = 1 << 24 | 1 << 25;
-/// `include/linux/mm.h`
+// `include/linux/mm.h`
 const VM_WRITE: u64 = 2;
 const VM_EXEC: u64 = 4;
 

@@ -12,9 +12,10 @@ use agent_monitor_common::hook::HookId;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
 
-/// `include/linux/fs.h`: what an open file may be used for, and that it is counted nowhere (a backing file).
+// `include/linux/fs.h`
 const FMODE_READ: u32 = 1;
 const FMODE_WRITE: u32 = 2;
+/// Counted nowhere, as the kernel's own files are, backing files among them.
 pub const FMODE_NOACCOUNT: u32 = 1 << 29;
 /// `__FMODE_EXEC`: opened by exec.
 const FMODE_EXEC: u32 = 1 << 5;

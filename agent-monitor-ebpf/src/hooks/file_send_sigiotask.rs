@@ -1,5 +1,6 @@
 //! Signals about files: none reaches the monitor. This runs in whatever task an event meets, so it is not known whose the
-//! file is; the denial is counted and tells of no agent. Who may name a receiver is judged in `file_fcntl.rs`.
+//! file is: there is no agent, no policy and no record, and the denial is counted for the node alone. Who may name a
+//! receiver is judged in `file_fcntl.rs` and `file_ioctl.rs`.
 
 use crate::emit::count_verdict;
 use crate::operation::{EACCES, earlier};

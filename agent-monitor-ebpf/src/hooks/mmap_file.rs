@@ -12,9 +12,10 @@ use aya_ebpf::EbpfContext;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
 
-/// `PROT_WRITE`
+// `include/uapi/asm-generic/mman-common.h`
+/// Memory that can be written.
 pub const PROT_WRITE: u64 = 2;
-/// `PROT_EXEC`
+/// Memory that can be executed.
 pub const PROT_EXEC: u64 = 4;
 
 #[lsm(hook = "mmap_file")]

@@ -1,5 +1,5 @@
-//! Watching a file or directory (inotify, fanotify, dnotify): it tells the names in it, and when what is done to them. It
-//! needs the right to read what is watched; for a whole mount or file system, or to decide about what others do, also the
+//! Watching a file or directory (inotify, fanotify, dnotify): it tells the names in it, and when something is done to them.
+//! It needs the right to read what is watched; for a whole mount or file system, or to decide about what others do, also the
 //! privilege `mount`.
 
 use super::power;
@@ -13,9 +13,11 @@ use agent_monitor_common::name::Privilege;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
 
-/// `FSNOTIFY_OBJ_TYPE_INODE` of `enum fsnotify_obj_type`: the others are whole mounts, file systems and namespaces.
+/// `FSNOTIFY_OBJ_TYPE_INODE` of `enum fsnotify_obj_type` (`include/linux/fsnotify_backend.h`): the others are whole mounts,
+/// file systems and namespaces.
 const OBJ_TYPE_INODE: u32 = 0;
-/// `FAN_OPEN_PERM`, `FAN_ACCESS_PERM`, `FAN_OPEN_EXEC_PERM`, `FAN_PRE_ACCESS`: others wait for what the watcher decides.
+/// `FAN_OPEN_PERM`, `FAN_ACCESS_PERM`, `FAN_OPEN_EXEC_PERM` and `FAN_PRE_ACCESS` (`include/uapi/linux/fanotify.h`): others
+/// wait for what the watcher decides.
 const DECISIONS: u64 = 0x17_0000;
 
 #[lsm(hook = "path_notify")]

@@ -11,13 +11,14 @@ use aya_ebpf::helpers::generated::bpf_loop;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
 
+/// `include/uapi/linux/in.h`
 const IPPROTO_SCTP: u32 = 132;
 // `include/uapi/linux/sctp.h`: what adds addresses of one's own; and what the other end asks for, which arrives in
 // whatever task is running.
 const SCTP_SOCKOPT_BINDX_ADD: u32 = 100;
 const SCTP_PARAM_ADD_IP: u32 = 0xc001;
 const SCTP_PARAM_SET_PRIMARY: u32 = 0xc004;
-/// Bytes of a `struct sockaddr_in`, and of a `struct sockaddr_in6`.
+// Bytes of a `struct sockaddr_in`, and of a `struct sockaddr_in6`.
 const V4_BYTES: u32 = 16;
 const V6_BYTES: u32 = 28;
 

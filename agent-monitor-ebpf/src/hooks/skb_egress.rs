@@ -15,20 +15,21 @@ use aya_ebpf::programs::SkBuffContext;
 const DROP: i32 = 0;
 const PASS: i32 = 1;
 
-/// Bytes of a header without options.
+// Bytes of a header without options.
 const V4_BYTES: usize = 20;
 const V6_BYTES: usize = 40;
-/// `IPPROTO_HOPOPTS`, `IPPROTO_ROUTING`, `IPPROTO_DSTOPTS`.
+// `include/uapi/linux/in6.h`: `IPPROTO_HOPOPTS`, `IPPROTO_ROUTING`, `IPPROTO_DSTOPTS`.
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const DESTINATION: u8 = 60;
 
-/// `Loop::result`: there is a route, or it can't be told; there is none.
+// What [`Loop::result`] says: there is a route, or it can't be told; there is none.
 const ROUTED: u64 = 0;
 const CLEAN: u64 = 1;
 
 #[cgroup_skb(egress)]
 fn skb_egress(ctx: SkBuffContext) -> i32 {
+    // Of IPv4 the length of the header in words of 4 bytes, of IPv6 the kind of the header after the first.
     // SAFETY: the verifier checks each access against the end of the data.
     let after = unsafe {
         let (data, end) = ((*ctx.skb.skb).data as usize, (*ctx.skb.skb).data_end as usize);
@@ -63,7 +64,7 @@ fn skb_egress(ctx: SkBuffContext) -> i32 {
 /// Whether it is an IPv4 packet.
 #[inline(always)]
 fn is_v4(ctx: &SkBuffContext) -> bool {
-    /// `ETH_P_IP`, as it stands in memory.
+    /// `include/uapi/linux/if_ether.h`, as it stands in memory.
     const ETH_P_IP: u32 = 0x0800_u16.to_be() as u32;
     // SAFETY: the context is valid while the program runs.
     unsafe { (*ctx.skb.skb).protocol == ETH_P_IP }
@@ -75,16 +76,19 @@ struct Walk {
     state: *mut Loop,
 }
 
-/// Whether the options of an IPv4 packet, or the headers of an IPv6 packet that start with `next`, set a route.
+/// Whether the options of an IPv4 packet, whose header is `after` words long, or the headers of an IPv6 packet, of which
+/// the one after the first is an `after`, set a route.
 #[inline(always)]
 fn routed(operation: &mut Operation<'_>, packet: *mut __sk_buff, v4: bool, after: u8) -> bool {
-    /// As many as there is room for.
+    /// As many as there is room for (40 bytes), and one step to see the end.
     const OPTIONS: u32 = 41;
-    /// The kernel puts at most one of each kind before the rest.
+    /// More than the kernel puts before the data, which is at most one of each kind and two of destination options
+    /// (`ipv6_push_nfrag_opts()` and `ipv6_push_frag_opts()` in `net/ipv6/exthdrs.c`).
     const HEADERS: u32 = 8;
     let state = &raw mut operation.scratch.state;
     let mut walk = Walk { packet, state };
-    // SAFETY: the buffer is this program's own; the callbacks get the address of `walk`, which lives until then.
+    // SAFETY: the buffer is this program's own; the callbacks get the address of `walk`, which lives until the helper
+    // returns.
     unsafe {
         (*state).result = ROUTED;
         (*state).position = if v4 { V4_BYTES } else { V6_BYTES } as u64;

@@ -10,6 +10,7 @@ use agent_monitor_common::name::{SOCKET, socket_kind};
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
 
+// `include/linux/net.h`, `include/uapi/linux/in.h`
 const SOCK_RAW: u32 = 3;
 const IPPROTO_RAW: u32 = 255;
 

@@ -8,6 +8,7 @@ use agent_monitor_common::hook::HookId;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
 
+/// `include/linux/socket.h`
 const SOL_TCP: u32 = 6;
 /// `include/uapi/linux/tcp.h`
 const TCP_ZEROCOPY_RECEIVE: u32 = 35;

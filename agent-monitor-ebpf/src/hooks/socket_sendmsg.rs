@@ -11,9 +11,11 @@ use agent_monitor_common::name::protocol_byte;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
 
+// `include/uapi/linux/in.h`
 const TCP: u8 = 6;
 const UDP: u16 = 17;
 const UDPLITE: u16 = 136;
+/// `include/linux/socket.h`
 const MSG_FASTOPEN: u32 = 0x2000_0000;
 
 #[lsm(hook = "socket_sendmsg")]
@@ -53,8 +55,8 @@ fn socket_sendmsg(ctx: LsmContext) -> i32 {
                 return operation.judge_internet_peer(sk, family, true);
             }
             let access = if tcp { network::CONNECT } else { network::SEND };
-            // udp_sendmsg() and raw_sendmsg() take AF_UNSPEC for AF_INET, rawv6_sendmsg() for AF_INET6; udpv6_sendmsg()
-            // ignores such a name and sends to the peer.
+            // udp_sendmsg() and raw_sendmsg() (`net/ipv4/{udp,raw}.c`) take AF_UNSPEC for AF_INET, rawv6_sendmsg() for
+            // AF_INET6; udpv6_sendmsg() (`net/ipv6/{raw,udp}.c`) ignores such a name and sends to the peer.
             let udp = protocol == UDP || protocol == UDPLITE;
             let unspecified = if family == AF_INET6 && udp { AF_UNSPEC } else { family };
             let from = Sender { sk, with_control: control_length != 0 };
@@ -97,6 +99,7 @@ fn routed(operation: &mut Operation<'_>, control: u64, length: u64) -> bool {
 /// Whether a control message of this level and type sets a route.
 #[inline(always)]
 fn is_route(level: u32, kind: u32) -> bool {
+    // `include/linux/socket.h`, `include/uapi/linux/in.h`, `include/uapi/linux/in6.h`
     const SOL_IP: u32 = 0;
     const IP_RETOPTS: u32 = 7;
     const SOL_IPV6: u32 = 41;

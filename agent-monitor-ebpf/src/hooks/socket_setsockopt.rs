@@ -8,7 +8,7 @@ use agent_monitor_common::hook::HookId;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
 
-// `include/uapi/linux/in.h`, `include/uapi/linux/in6.h`
+// `include/linux/socket.h`, `include/uapi/linux/in.h`, `include/uapi/linux/in6.h`
 const SOL_IP: u32 = 0;
 const IP_HDRINCL: u32 = 3;
 const IP_OPTIONS: u32 = 4;
