@@ -17,6 +17,7 @@ pub const ALONE: &[Scenario] = scenarios![Alone:
     a_run_that_is_killed_ends_its_agent_before_enforcement_ends,
     a_run_whose_whole_cgroup_is_killed_ends_its_agent_before_enforcement_ends,
     no_policy_lets_an_agent_signal_who_ends_it_with_run,
+    run_does_not_wait_for_its_programs_to_be_detached,
 ];
 
 const PLACE: &str = "/tmp/scenarios-guard";
@@ -74,7 +75,24 @@ fn is_attached() -> anyhow::Result<bool> {
     }
 }
 
+/// The processes that guard agents.
+fn guards() -> anyhow::Result<Vec<String>> {
+    let directory = cgroup::directory(SLICE).join("guards");
+    if directory.exists() { members(&directory) } else { Ok(Vec::new()) }
+}
+
+/// Waits for what ends after `run`.
+fn nothing_is_left() -> Outcome {
+    until("nothing is attached", || Ok(!is_attached()?))?;
+    until("no guard is left", || Ok(guards()?.is_empty()))
+}
+
 fn start(command: &[&str]) -> anyhow::Result<Child> {
+    prepared(command)?.spawn().context("start agent-monitor run")
+}
+
+/// `run` with this command, without a terminal or anything to read or write.
+fn prepared(command: &[&str]) -> anyhow::Result<Command> {
     fs::create_dir_all(PLACE)?;
     for name in ["tried", "leaked"] {
         fs::write(format!("{PLACE}/{name}"), "")?;
@@ -85,7 +103,7 @@ fn start(command: &[&str]) -> anyhow::Result<Child> {
     let mut run = Command::new("agent-monitor");
     run.args(["run", "--policy", &policy, "--"]).args(command);
     run.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    run.spawn().context("start agent-monitor run")
+    Ok(run)
 }
 
 fn size(name: &str) -> anyhow::Result<u64> {
@@ -94,7 +112,7 @@ fn size(name: &str) -> anyhow::Result<u64> {
 
 /// `run` is killed in this way while its agent tries what is forbidden.
 fn killed(placed: impl FnOnce(&Child) -> Outcome, kill: impl FnOnce(&Child) -> Outcome) -> Outcome {
-    ensure!(!is_attached()?, "something is attached before");
+    nothing_is_left()?;
     let mut run = start(&["/bin/busybox", "sh", "-c", COMMAND, PLACE])?;
     placed(&run)?;
     until("the agent tries", || Ok(size("tried")? > 1))?;
@@ -103,7 +121,7 @@ fn killed(placed: impl FnOnce(&Child) -> Outcome, kill: impl FnOnce(&Child) -> O
     run.wait()?;
     // A cgroup in which anything lives can't be removed.
     until("the agent's cgroup is gone", || Ok(agents().is_empty()))?;
-    until("nothing is attached", || Ok(!is_attached()?))?;
+    nothing_is_left()?;
     ensure!(size("leaked")? == 0, "the forbidden file was read");
     Ok(())
 }
@@ -127,12 +145,13 @@ fn a_run_whose_whole_cgroup_is_killed_ends_its_agent_before_enforcement_ends() -
 }
 
 fn no_policy_lets_an_agent_signal_who_ends_it_with_run() -> Outcome {
+    nothing_is_left()?;
     let mut run = start(&["/bin/busybox", "sleep", "1000"])?;
     let mut process = Process::start()?;
     until("there is an agent in its cgroup", || {
         Ok(agents().first().is_some_and(|agent| members(agent).is_ok_and(|members| !members.is_empty())))
     })?;
-    let guards = members(&cgroup::directory(SLICE).join("guards"))?;
+    let guards = guards()?;
     ensure!(guards.len() == 1, "the guards are {guards:?}");
     let agent = agents().pop().context("the agent is gone")?;
     cgroup::enter(&agent, process.pid())?;
@@ -146,5 +165,15 @@ fn no_policy_lets_an_agent_signal_who_ends_it_with_run() -> Outcome {
     kill(run.id().cast_signed())?;
     run.wait()?;
     until("the agent's cgroup is gone", || Ok(agents().is_empty()))?;
-    until("nothing is attached", || Ok(!is_attached()?))
+    nothing_is_left()
+}
+
+fn run_does_not_wait_for_its_programs_to_be_detached() -> Outcome {
+    nothing_is_left()?;
+    // Its end, and that of its output: nobody else may have that open.
+    let output = prepared(&["/bin/busybox", "true"])?.stdout(Stdio::piped()).stderr(Stdio::piped()).output()?;
+    ensure!(output.status.success(), "run ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+    ensure!(agents().is_empty(), "the agents are {:?}", agents());
+    ensure!(is_attached()?, "everything is detached already");
+    nothing_is_left()
 }

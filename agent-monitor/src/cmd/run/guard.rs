@@ -5,6 +5,7 @@
 //! (who supervises a service kills its whole cgroup), blocks every signal, is not chosen where memory runs out, and no agent
 //! can send it a signal. SIGKILL from root remains.
 
+use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -16,6 +17,7 @@ use anyhow::{Context, Result};
 use nix::sys::signal::SigSet;
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::setsid;
+use rustix::stdio::{dup2_stderr, dup2_stdout};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin, Command};
 
@@ -62,13 +64,12 @@ impl Guard {
         Ok(Self { child, pipe })
     }
 
-    /// Says that nothing is left of the agent, and waits for the guard's end, with which the programs are detached.
+    /// Says that nothing is left of the agent. The guard ends, and with it the programs are detached: the kernel waits a tenth
+    /// of a second and more for each (`rcu_tasks_one_gp()` in `kernel/rcu/tasks.h`), and nobody has to wait with it.
     pub async fn dismiss(mut self) {
-        let told = self.pipe.write_all(&[DONE]).await;
-        match (told, self.child.wait().await) {
-            (Ok(()), Ok(status)) if status.success() => {}
-            (_, Ok(status)) => tracing::warn!(%status, "the process that guarded the agent had ended before"),
-            (_, Err(error)) => tracing::warn!(%error, "cannot wait for the process that guarded the agent"),
+        if let Err(error) = self.pipe.write_all(&[DONE]).await {
+            let status = self.child.wait().await;
+            tracing::warn!(%error, ?status, "the process that guarded the agent had ended before");
         }
     }
 }
@@ -87,6 +88,8 @@ pub fn guard(options: &Options) -> ExitCode {
         }
     };
     if is_done() {
+        // Whoever reads what `run` prints to its end is not to wait.
+        leave_output();
         return ExitCode::SUCCESS;
     }
     while let Err(error) = end(&hierarchy, &options.agent) {
@@ -119,6 +122,13 @@ fn is_done() -> bool {
             Ok(1) => return true,
             _ => return false,
         }
+    }
+}
+
+/// Closes what it has of the standard output and error of `run`.
+fn leave_output() {
+    if let Ok(null) = File::options().write(true).open("/dev/null") {
+        let _ = dup2_stdout(&null).and_then(|()| dup2_stderr(&null));
     }
 }
 

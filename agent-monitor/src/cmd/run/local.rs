@@ -46,7 +46,7 @@ pub async fn run(config: &Config, options: &Run) -> Result<Ended> {
     })?;
     let allow_partial = options.allow_partial || config.allow_partial;
     let mut started = daemon::start(config, allow_partial, Stay::Process, &stream, &compiler).await?;
-    let ended = agent(config, options, &mut started, policy, id).await;
+    let (ended, guard) = agent(config, options, &mut started, policy, id).await;
     tell_misses(config, &mut started).await;
     tokio::task::spawn_blocking(move || {
         started.pump.stop();
@@ -56,6 +56,10 @@ pub async fn run(config: &Config, options: &Run) -> Result<Ended> {
     .context("stopping panicked")?;
     drop(stream);
     thread.join().map_err(|_| anyhow!("the thread that writes records panicked"))?;
+    // Last: what it holds is not detached by us then, which takes the kernel ten seconds.
+    if let Some(guard) = guard {
+        guard.dismiss().await;
+    }
     let (code, pid, killed, counts) = ended?;
     let report = std::mem::take(&mut *report.lock().unwrap_or_else(PoisonError::into_inner));
     Ok(Ended { code, pid, killed, counts, report })
@@ -87,15 +91,41 @@ fn policy(config: &Config, options: &Run, compiler: &Compiler) -> Result<Candida
     Ok(policy)
 }
 
-/// Makes the agent, runs the command, and leaves nothing behind, whatever happens.
+/// Exit status and process id of the command, whether something was killed that it had left, what was counted.
+type OfAgent = Result<(u8, u32, bool, Counts)>;
+
+/// Makes the agent, runs the command, and leaves nothing of it, whatever happens; gives the guard that is to be dismissed.
 async fn agent(
     config: &Config,
     options: &Run,
     started: &mut Started,
     policy: Candidate,
     id: String,
-) -> Result<(u8, u32, bool, Counts)> {
-    let node = &mut started.node;
+) -> (OfAgent, Option<Guard>) {
+    let (agent, filter) = match make(config, options, &mut started.node, policy, id).await {
+        Ok(made) => made,
+        Err(error) => return (Err(error), None),
+    };
+    // Before the command, and after all that is attached for it.
+    let guard = Guard::start(&mut started.node, &format!("{}/{GUARDS}", config.run_root), &agent).await;
+    let (guard, ran) = match guard {
+        Ok(guard) => (Some(guard), command(options, &filter, started, &agent).await),
+        Err(error) => (None, Err(error)),
+    };
+    match clean(&mut started.node, &agent).await {
+        Ok((killed, counts)) => (ran.map(|(code, pid)| (code, pid, killed, counts)), guard),
+        // Where something is left the guard goes on when we end.
+        Err(error) => (ran.and(Err(error)), None),
+    }
+}
+
+async fn make(
+    config: &Config,
+    options: &Run,
+    node: &mut Node,
+    policy: Candidate,
+    id: String,
+) -> Result<(Agent, Filter)> {
     let mode = options.mode.as_deref().map(mode_of).transpose()?;
     let filter = Filter::of_image(&policy.image(0), mode.unwrap_or(policy.mode))?;
     let slot = node.load(Source::Agent, Arc::new(policy))?;
@@ -109,20 +139,7 @@ async fn agent(
     };
     let agent = node.make(&format!("{}/{id}", config.run_root), wanted)?;
     node.write().await;
-    // Before the command, and after all that is attached for it.
-    let guard = Guard::start(node, &format!("{}/{GUARDS}", config.run_root), &agent).await;
-    let ran = match &guard {
-        Ok(_) => command(options, &filter, started, &agent).await,
-        Err(error) => Err(anyhow!("{error:#}")),
-    };
-    let cleaned = clean(&mut started.node, &agent).await;
-    // Where something is left it goes on when we end.
-    if let (Ok(guard), Ok(_)) = (guard, &cleaned) {
-        guard.dismiss().await;
-    }
-    let (code, pid) = ran?;
-    let (killed, counts) = cleaned?;
-    Ok((code, pid, killed, counts))
+    Ok((agent, filter))
 }
 
 async fn command(options: &Run, filter: &Filter, started: &mut Started, agent: &Agent) -> Result<(u8, u32)> {
