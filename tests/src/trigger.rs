@@ -18,6 +18,7 @@ mod power;
 mod race;
 mod resource;
 mod ring;
+mod send;
 mod sys;
 mod task;
 mod terminal;
@@ -40,6 +41,7 @@ const TABLES: &[&[Row]] = &[
     exec::STEPS,
     memory::STEPS,
     network::STEPS,
+    send::STEPS,
     unix::STEPS,
     task::STEPS,
     terminal::STEPS,

@@ -4,7 +4,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::files::ATTRIBUTE;
-use super::network::{address, of_protocol};
+use super::network::{address, towards};
+use super::send::OneByte;
 use super::sys::{Done, check, descriptor, errno};
 use super::words::Words;
 
@@ -79,29 +80,22 @@ pub const STEPS: &[super::Row] = &[
         submit(Entry { operation: OP_URING_CMD, descriptor: file.as_raw_fd(), ..Entry::default() }, "")
     }),
     ("ring-connect", |_, words| {
-        let socket = of_protocol(&words.text(1), words.text(2).starts_with('['))?;
+        let socket = towards(&words.text(1), &words.text(2))?;
         let (name, length) = address(&words.text(2));
         let entry = Entry { offset: length.into(), ..on(OP_CONNECT, &socket, (&raw const name) as u64) };
         submit(entry, &words.text(3))
     }),
     ("ring-send", |_, words| {
-        let socket = of_protocol(&words.text(1), words.text(2).starts_with('['))?;
+        let socket = towards(&words.text(1), &words.text(2))?;
         let (name, length) = address(&words.text(2));
         let (to, byte) = ((&raw const name) as u64, b"x".as_ptr() as u64);
         let entry = Entry { offset: to, length: 1, file_index: length, ..on(OP_SEND, &socket, byte) };
         submit(entry, &words.text(3)).map(|_| 0)
     }),
     ("ring-sendmsg", |_, words| {
-        let socket = of_protocol(&words.text(1), words.text(2).starts_with('['))?;
-        let (mut name, length) = address(&words.text(2));
-        let mut byte = *b"x";
-        let mut piece = libc::iovec { iov_base: byte.as_mut_ptr().cast(), iov_len: 1 };
-        // SAFETY: numbers and pointers, for which 0 is a value.
-        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-        message.msg_name = (&raw mut name).cast();
-        message.msg_namelen = length;
-        message.msg_iov = &raw mut piece;
-        message.msg_iovlen = 1;
+        let socket = towards(&words.text(1), &words.text(2))?;
+        let mut byte = OneByte::to(&words.text(2));
+        let message = byte.message();
         let entry = Entry { length: 1, ..on(OP_SENDMSG, &socket, (&raw const message) as u64) };
         submit(entry, &words.text(3)).map(|_| 0)
     }),
