@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use super::held::Held;
-use super::sys::{Done, check, descriptor, errno};
+use super::sys::{Done, check, descriptor, errno, pipe};
 use super::words::Words;
 
 /// The steps, by name.
@@ -90,10 +90,7 @@ fn execute(directory: i32, path: &std::ffi::CStr, arguments: &[CString]) -> i32 
 /// Runs `execute` in a child, which comes back from it only with an errno. The value is the program's exit status, or
 /// 1000 and the signal that ended it.
 fn child(execute: impl FnOnce() -> i32) -> Done {
-    let mut pipe = [0_i32; 2];
-    // SAFETY: room for two descriptors.
-    check(unsafe { libc::pipe2(pipe.as_mut_ptr(), libc::O_CLOEXEC) })?;
-    let (reader, writer) = (descriptor(pipe[0])?, descriptor(pipe[1])?);
+    let (reader, writer) = pipe()?;
     // SAFETY: this process has one thread; the child only executes, or writes and ends.
     let pid = unsafe { libc::fork() };
     check(pid)?;

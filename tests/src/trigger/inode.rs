@@ -54,16 +54,8 @@ pub const STEPS: &[super::Row] = &[
         check(unsafe { libc::inotify_add_watch(watcher.as_raw_fd(), words.path(1).as_ptr(), libc::IN_CREATE) })
             .map(|_| 0)
     }),
-    ("watch-by-group", |_, words| {
-        // SAFETY: see above.
-        let flags = libc::FAN_CLOEXEC | libc::FAN_CLASS_NOTIF;
-        // SAFETY: see above.
-        let group = descriptor(unsafe { libc::fanotify_init(flags, libc::O_RDONLY as u32) })?;
-        let (add, mask) = (libc::FAN_MARK_ADD, libc::FAN_OPEN);
-        // SAFETY: see above.
-        check(unsafe { libc::fanotify_mark(group.as_raw_fd(), add, mask, libc::AT_FDCWD, words.path(1).as_ptr()) })
-    }),
-    // All of the file system that a file is on; or opens of a file, which wait for the watcher.
+    // A file or directory, all of the file system or mount that it is on, or its opens, which wait for the watcher.
+    ("watch-by-group", |_, words| watch(words, libc::FAN_CLASS_NOTIF, 0, libc::FAN_OPEN)),
     ("watch-all", |_, words| watch(words, libc::FAN_CLASS_NOTIF, libc::FAN_MARK_FILESYSTEM, libc::FAN_OPEN)),
     ("watch-mount", |_, words| watch(words, libc::FAN_CLASS_NOTIF, libc::FAN_MARK_MOUNT, libc::FAN_OPEN)),
     ("watch-to-decide", |_, words| watch(words, libc::FAN_CLASS_CONTENT, 0, libc::FAN_OPEN_PERM)),

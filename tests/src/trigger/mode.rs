@@ -3,7 +3,8 @@
 use std::os::fd::AsRawFd;
 
 use super::power::in_child;
-use super::sys::{check, descriptor, errno};
+use super::sys::{F_SETSIG, check, descriptor, errno};
+use super::task::pausing;
 
 const F_SETDELEG: i32 = 1040;
 /// `include/uapi/linux/fs.h`
@@ -61,7 +62,6 @@ pub const STEPS: &[super::Row] = &[
         Ok(0)
     }),
     ("set-signal", |held, words| {
-        const F_SETSIG: i32 = 10;
         let file = held.get(words, 1)?;
         // SAFETY: takes numbers.
         check(unsafe { libc::fcntl(file, F_SETSIG, libc::SIGKILL) })?;
@@ -85,8 +85,8 @@ pub const STEPS: &[super::Row] = &[
                 return -1;
             }
             // A namespace of processes needs a first one.
-            let Ok(first) = pausing(&[]) else { return -1 };
-            let joined = match pausing(&[group]) {
+            let Ok(first) = pausing(None) else { return -1 };
+            let joined = match pausing(Some(group)) {
                 // SAFETY: takes numbers.
                 Ok(child) => i64::from(unsafe { libc::setpgid(child, group) }),
                 Err(_) => -1,
@@ -103,21 +103,3 @@ pub const STEPS: &[super::Row] = &[
     // SAFETY: takes nothing.
     ("lead-session", |_, _| check(unsafe { libc::setsid() }).map(|_| 0)),
 ];
-
-/// A child that waits for its end, with this number in its own namespace.
-fn pausing(number: &[i32]) -> Result<i32, i32> {
-    // struct clone_args: the ninth word and the tenth are the numbers wanted, and how many.
-    let (mut arguments, numbers) = ([0_u64; 10], number.len());
-    arguments[4] = libc::SIGCHLD as u64;
-    arguments[8] = if numbers == 0 { 0 } else { number.as_ptr() as u64 };
-    arguments[9] = numbers as u64;
-    // SAFETY: the structure is as long as is said; the child does nothing but wait.
-    let child = unsafe { libc::syscall(libc::SYS_clone3, arguments.as_ptr(), size_of_val(&arguments)) };
-    if child == 0 {
-        loop {
-            // SAFETY: takes nothing.
-            unsafe { libc::pause() };
-        }
-    }
-    check(child).map(|child| child as i32)
-}

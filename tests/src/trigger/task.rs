@@ -1,8 +1,8 @@
 //! Steps on other processes.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 
-use super::sys::{Done, check, descriptor};
+use super::sys::{Done, F_SETSIG, check, descriptor, pipe};
 
 const CLONE_INTO_CGROUP: u64 = 1 << 33;
 
@@ -27,15 +27,6 @@ struct CloneArgs {
 const F_SETOWN_EX: i32 = 15;
 const F_OWNER_PID: i32 = 1;
 const FIOSETOWN: libc::Ioctl = 0x8901;
-
-/// The end of a pipe.
-fn pipe() -> Result<OwnedFd, i32> {
-    let mut ends = [0_i32; 2];
-    // SAFETY: room for two descriptors.
-    check(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) })?;
-    let (end, _other) = (descriptor(ends[0])?, descriptor(ends[1])?);
-    Ok(end)
-}
 
 /// The steps, by name.
 pub const STEPS: &[super::Row] = &[
@@ -71,17 +62,13 @@ pub const STEPS: &[super::Row] = &[
     ("new-credentials", |_, _| check(unsafe { libc::prctl(libc::PR_SET_KEEPCAPS, 0) })),
     // Who gets the signals about a pipe.
     ("set-owner", |_, words| {
-        let pipe = pipe()?;
+        let (pipe, _) = pipe()?;
         // SAFETY: takes numbers.
         check(unsafe { libc::fcntl(pipe.as_raw_fd(), libc::F_SETOWN, words.number(1) as i32) })
     }),
     // A signal of one's choice, about a pipe that something is written into.
     ("signal-by-file", |_, words| {
-        const F_SETSIG: i32 = 10;
-        let mut ends = [0; 2];
-        // SAFETY: two descriptors fit.
-        check(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) })?;
-        let (from, to) = (descriptor(ends[0])?, descriptor(ends[1])?);
+        let (from, to) = pipe()?;
         // SAFETY: takes numbers, and one byte.
         unsafe {
             check(libc::fcntl(from.as_raw_fd(), libc::F_SETOWN, words.number(1) as i32))?;
@@ -91,14 +78,14 @@ pub const STEPS: &[super::Row] = &[
         }
     }),
     ("set-own-owner", |_, _| {
-        let pipe = pipe()?;
+        let (pipe, _) = pipe()?;
         // SAFETY: takes numbers.
         check(unsafe { libc::fcntl(pipe.as_raw_fd(), libc::F_SETOWN, libc::getpid()) })
     }),
     ("set-owner-ex", |_, words| {
         // struct f_owner_ex { int type; int pid }
         let owner = [F_OWNER_PID, words.number(1) as i32];
-        let pipe = pipe()?;
+        let (pipe, _) = pipe()?;
         // SAFETY: two numbers, as the call takes them.
         check(unsafe { libc::fcntl(pipe.as_raw_fd(), F_SETOWN_EX, owner.as_ptr()) })
     }),
@@ -186,11 +173,9 @@ pub const STEPS: &[super::Row] = &[
     ("clone-into-held", |held, words| clone_into(held.get(words, 1)?)),
     ("new-session", |_, _| {
         // Two forks and a session of its own: the grandchild is nobody's child. Its pid comes through a pipe.
-        let mut pipe = [0_i32; 2];
-        // SAFETY: room for two descriptors; children only make calls and end.
+        let (reader, writer) = pipe()?;
+        // SAFETY: children only make calls and end.
         unsafe {
-            check(libc::pipe2(pipe.as_mut_ptr(), libc::O_CLOEXEC))?;
-            let (reader, writer) = (descriptor(pipe[0])?, descriptor(pipe[1])?);
             let pid = libc::fork();
             if pid == 0 {
                 libc::setsid();
@@ -213,6 +198,12 @@ pub const STEPS: &[super::Row] = &[
     }),
 ];
 
+/// A fork with these arguments: the child's number, and 0 in the child.
+fn clone(args: &CloneArgs) -> Done {
+    // SAFETY: the structure is as long as is said; none of the arguments that are given shares memory.
+    check(unsafe { libc::syscall(libc::SYS_clone3, &raw const *args, size_of::<CloneArgs>()) })
+}
+
 fn clone_into(cgroup: i32) -> Done {
     let args = CloneArgs {
         flags: CLONE_INTO_CGROUP,
@@ -220,14 +211,29 @@ fn clone_into(cgroup: i32) -> Done {
         cgroup: cgroup as u64,
         ..CloneArgs::default()
     };
-    // SAFETY: without CLONE_VM it is a fork; the structure is as long as is said; the child ends at once.
-    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) };
+    let pid = clone(&args)?;
     if pid == 0 {
         // SAFETY: runs nothing of the parent's.
         unsafe { libc::_exit(0) };
     }
-    check(pid)?;
     // SAFETY: nothing is asked about how it ended.
     check(unsafe { libc::waitpid(pid as i32, std::ptr::null_mut(), 0) })?;
     Ok(0)
+}
+
+/// A child that waits for its end, with this number in its own namespace.
+pub fn pausing(number: Option<i32>) -> Result<i32, i32> {
+    let mut args = CloneArgs { exit_signal: libc::SIGCHLD as u64, ..CloneArgs::default() };
+    if let Some(number) = &number {
+        // The first of the numbers is the one in its own namespace.
+        (args.set_tid, args.set_tid_size) = (&raw const *number as u64, 1);
+    }
+    let child = clone(&args)?;
+    if child == 0 {
+        loop {
+            // SAFETY: takes nothing.
+            unsafe { libc::pause() };
+        }
+    }
+    Ok(child as i32)
 }

@@ -9,28 +9,19 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use super::held::Held;
-use super::sys::{Done, check, descriptor, errno};
+use super::sys::{Done, F_SETSIG, check, descriptor, errno};
 
 /// `include/uapi/asm-generic/ioctls.h`: the device number of the terminal that is meant.
 const TIOCGDEV: libc::Ioctl = 0x8004_5432;
 /// Under this name the leader of a session holds its terminal.
 const TERMINAL: &str = "terminal";
-const F_SETSIG: i32 = 10;
 
 /// The steps, by name.
 pub const STEPS: &[super::Row] = &[
-    ("session-of", |_, words| {
-        check(
-            // SAFETY: takes a number.
-            unsafe { libc::getsid(words.number(1) as i32) },
-        )
-    }),
-    ("group-of", |_, words| {
-        check(
-            // SAFETY: takes a number.
-            unsafe { libc::getpgid(words.number(1) as i32) },
-        )
-    }),
+    // SAFETY: takes a number.
+    ("session-of", |_, words| check(unsafe { libc::getsid(words.number(1) as i32) })),
+    // SAFETY: takes a number.
+    ("group-of", |_, words| check(unsafe { libc::getpgid(words.number(1) as i32) })),
     // A new session with the terminal of this name.
     ("lead-terminal", |held, words| {
         // SAFETY: takes nothing; the path ends with NUL. The first terminal that a leader opens is its session's.
@@ -42,8 +33,8 @@ pub const STEPS: &[super::Row] = &[
         foreground_at_will()?;
         Ok(0)
     }),
-    // Starts a job in the `fg` or `bg`; of input, output and error those with a `t` are the terminal, a `p` is a pipe that
-    // somebody reads, the others null.
+    // Starts a job in the `fg` or `bg`. Of input, output and error, one with a `t` is the terminal, one with a `p` a pipe
+    // that somebody reads, any other null.
     ("job", |held, words| {
         let terminal = held.descriptors.get(TERMINAL).ok_or(libc::EBADF)?.try_clone().map_err(|_| libc::EMFILE)?;
         let mut arguments = words.0.iter().skip(3).map(|word| std::ffi::OsString::from_vec(word.clone()));
@@ -89,18 +80,16 @@ pub const STEPS: &[super::Row] = &[
         }
     }),
     // What the terminal's user types: the length of a line.
-    ("read-terminal", |held, _| {
-        let terminal = terminal(held)?;
-        read_line(terminal)
-    }),
-    // 1 where input, output and error are the terminal that `/dev/tty` means.
+    ("read-terminal", |held, _| read_line(terminal(held)?)),
+    // What follows are steps of a command, whose input is its terminal: 1 where input, output and error are the terminal
+    // that `/dev/tty` means.
     ("has-terminal", |_, _| {
         let own = open(c"/dev/tty")?;
         let meant = device(own.as_raw_fd())?;
         let same = |number| Ok::<_, i32>(device(number)? == meant);
         Ok(i64::from(same(0)? && same(1)? && same(2)?))
     }),
-    // Rows and columns.
+    // A thousand for each row, and the columns.
     ("window-size", |_, _| {
         // SAFETY: numbers, to be written.
         let mut size: libc::winsize = unsafe { std::mem::zeroed() };

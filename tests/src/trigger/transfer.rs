@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd;
 use std::ptr::null_mut;
 
-use super::sys::{Done, check, descriptor};
+use super::sys::{Done, check, descriptor, pipe};
 use super::unix;
 use super::words::Words;
 
@@ -98,11 +98,4 @@ fn sctp(words: &Words, option: i32) -> Done {
     let (at, length) = (list.as_ptr().cast(), list.len() as u32);
     // SAFETY: the list is as long as is said.
     check(unsafe { libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_SCTP, option, at, length) }).map(|_| 0)
-}
-
-fn pipe() -> Result<(std::os::fd::OwnedFd, std::os::fd::OwnedFd), i32> {
-    let mut pair = [0_i32; 2];
-    // SAFETY: room for two descriptors.
-    check(unsafe { libc::pipe2(pair.as_mut_ptr(), libc::O_CLOEXEC) })?;
-    Ok((descriptor(pair[0])?, descriptor(pair[1])?))
 }
