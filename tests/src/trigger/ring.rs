@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use super::files::ATTRIBUTE;
 use super::network::{address, towards};
 use super::send::OneByte;
-use super::sys::{Done, check, descriptor, errno};
+use super::sys::{Done, check, descriptor, errno, pipe};
 use super::words::Words;
 
 // `enum io_uring_op` (`include/uapi/linux/io_uring.h`)
@@ -148,14 +148,10 @@ fn two_names(words: &Words, operation: u8, directory: u32) -> Done {
 
 /// A new ring; nothing is done with it.
 fn set_up(flags: u32) -> Done {
-    ring(flags).map(|_| 0)
+    ring(1, flags).map(|_| 0)
 }
 
-fn ring(flags: u32) -> Result<(OwnedFd, Params), i32> {
-    ring_of(1, flags)
-}
-
-fn ring_of(entries: u32, flags: u32) -> Result<(OwnedFd, Params), i32> {
+fn ring(entries: u32, flags: u32) -> Result<(OwnedFd, Params), i32> {
     let mut params = Params::default();
     params.head[2] = flags;
     // SAFETY: the structure has the size that the kernel knows.
@@ -172,72 +168,78 @@ fn submit(mut entry: Entry, by: &str) -> Done {
         _ => return Err(-1),
     };
     entry.flags = flags;
-    let (ring, params) = ring(setup)?;
-    let (rings, entries) = (Mapping::new(&ring, OFFSETS[0])?, Mapping::new(&ring, OFFSETS[1])?);
-    // SAFETY: both mappings are longer than what lies in them for one entry, at the places that the kernel gave, and
-    // only this thread and the kernel use them; the kernel's looks at the entry after the tail was stored. Both rings are
-    // one mapping since 5.4.
-    unsafe {
-        entries.0.cast::<Entry>().write(entry);
-        let at = |offset: u32| rings.0.add(offset as usize).cast::<u32>();
-        at(params.submission[6]).write(0);
-        AtomicU32::from_ptr(at(params.submission[1])).store(1, Ordering::Release);
-        let none = std::ptr::null::<libc::c_void>();
-        check(libc::syscall(libc::SYS_io_uring_enter, ring.as_raw_fd(), 1, 1, ENTER_GETEVENTS | wake, none, 0))?;
-        // struct io_uring_cqe: { u64 user_data; s32 res; u32 flags }
-        let result = at(params.completion[5]).add(2).cast::<i32>().read_volatile();
-        if result < 0 { Err(-result) } else { Ok(result.into()) }
-    }
+    let ring = Ring::new(&[entry], setup)?;
+    ring.enter(1, 1, wake)?;
+    ring.completed(0).1
 }
 
 /// Opens a file once a read from a pipe has ended, for which the caller has credentials of its own again.
 fn later(words: &Words) -> Done {
     const OP_READ: u8 = 22;
     const DRAIN: u8 = 1 << 1;
-    let path = words.path(1);
-    let (mut ends, mut byte) = ([0; 2], [0_u8; 1]);
-    // SAFETY: two descriptors fit.
-    check(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) })?;
-    let (from, to) = (descriptor(ends[0])?, descriptor(ends[1])?);
+    let (path, mut byte) = (words.path(1), [0_u8; 1]);
+    let (from, to) = pipe()?;
     let read = Entry { length: 1, offset: u64::MAX, ..on(OP_READ, &from, byte.as_mut_ptr() as u64) };
     let open = Entry { operation: OP_OPENAT, flags: DRAIN, user_data: 1, ..at(path.as_ptr()) };
-    let (ring, params) = ring_of(2, 0)?;
-    let (rings, entries) = (Mapping::new(&ring, OFFSETS[0])?, Mapping::new(&ring, OFFSETS[1])?);
-    let none = std::ptr::null::<libc::c_void>();
-    let enter = |submit: u32, wait: u32| {
-        // SAFETY: the entries and what they point to live until both have ended.
-        check(unsafe {
-            libc::syscall(libc::SYS_io_uring_enter, ring.as_raw_fd(), submit, wait, ENTER_GETEVENTS, none, 0)
-        })
-    };
-    // SAFETY: as in `submit`.
-    let at = |offset: u32| unsafe { rings.0.add(offset as usize).cast::<u32>() };
-    // SAFETY: as in `submit`.
-    unsafe {
-        entries.0.cast::<Entry>().write(read);
-        entries.0.cast::<Entry>().add(1).write(open);
-        at(params.submission[6]).write(0);
-        at(params.submission[6]).add(1).write(1);
-        AtomicU32::from_ptr(at(params.submission[1])).store(2, Ordering::Release);
-    }
-    enter(2, 0)?;
+    let ring = Ring::new(&[read, open], 0)?;
+    ring.enter(2, 0, 0)?;
     // SAFETY: takes numbers, and one byte.
     unsafe {
         check(libc::prctl(libc::PR_SET_KEEPCAPS, 0))?;
         check(libc::write(to.as_raw_fd(), b"x".as_ptr().cast(), 1) as i64)?;
     }
-    enter(0, 2)?;
-    for index in 0..2 {
-        // SAFETY: as in `submit`; an entry of the completion ring is 16 bytes long.
-        let (number, result) = unsafe {
-            let entry = at(params.completion[5]).add(4 * index);
-            (entry.cast::<u64>().read_volatile(), entry.add(2).cast::<i32>().read_volatile())
-        };
-        if number == 1 {
-            return if result < 0 { Err(-result) } else { descriptor(result).map(|_| 0) };
+    ring.enter(0, 2, 0)?;
+    let opened = [0, 1].map(|index| ring.completed(index)).into_iter().find(|(number, _)| *number == open.user_data);
+    let (_, result) = opened.ok_or(libc::EIO)?;
+    descriptor(result? as i32).map(|_| 0)
+}
+
+/// A ring with the operations that are to be submitted.
+struct Ring {
+    ring: OwnedFd,
+    params: Params,
+    /// Both rings, which are one mapping since 5.4.
+    rings: Mapping,
+    entries: Mapping,
+}
+
+impl Ring {
+    fn new(operations: &[Entry], flags: u32) -> Result<Self, i32> {
+        let (ring, params) = ring(operations.len() as u32, flags)?;
+        let (rings, entries) = (Mapping::new(&ring, OFFSETS[0])?, Mapping::new(&ring, OFFSETS[1])?);
+        let made = Self { ring, params, rings, entries };
+        // SAFETY: both mappings are longer than what lies in them for a few entries, at the places that the kernel gave,
+        // and only this thread and the kernel use them; the kernel's looks at the entries after the tail was stored.
+        unsafe {
+            for (index, operation) in operations.iter().enumerate() {
+                made.entries.0.cast::<Entry>().add(index).write(*operation);
+                made.at(made.params.submission[6]).add(index).write(index as u32);
+            }
+            AtomicU32::from_ptr(made.at(made.params.submission[1])).store(operations.len() as u32, Ordering::Release);
         }
+        Ok(made)
     }
-    Err(libc::EIO)
+
+    /// Submits so many operations and waits for so many ends. What they point to must live until then.
+    fn enter(&self, submit: u32, wait: u32, wake: u32) -> Done {
+        let (flags, none) = (ENTER_GETEVENTS | wake, std::ptr::null::<libc::c_void>());
+        // SAFETY: takes numbers; no set of signals is given.
+        check(unsafe { libc::syscall(libc::SYS_io_uring_enter, self.ring.as_raw_fd(), submit, wait, flags, none, 0) })
+    }
+
+    /// The number of the operation that ended at this place, and what it gave.
+    fn completed(&self, index: usize) -> (u64, Done) {
+        // struct io_uring_cqe: { u64 user_data; s32 res; u32 flags }
+        let entry = self.at(self.params.completion[5]).wrapping_add(4 * index);
+        // SAFETY: as above; the kernel has written it, because so many ends were waited for.
+        let (number, result) =
+            unsafe { (entry.cast::<u64>().read_volatile(), entry.add(2).cast::<i32>().read_volatile()) };
+        (number, if result < 0 { Err(-result) } else { Ok(result.into()) })
+    }
+
+    fn at(&self, offset: u32) -> *mut u32 {
+        self.rings.0.wrapping_add(offset as usize).cast()
+    }
 }
 
 /// A mapped part of a ring, which keeps the ring and its thread.
