@@ -1,6 +1,7 @@
 //! What the scenarios stand on: the daemon, agents, the processes in them, and the records.
 
 pub mod cgroup;
+pub mod changes;
 pub mod control;
 pub mod cycle;
 pub mod daemon;

@@ -5,7 +5,7 @@ use std::io::{Read, Seek};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
@@ -13,6 +13,10 @@ use super::wait::{LIMIT, ready};
 
 /// Where the unified hierarchy is mounted.
 pub const MOUNT: &str = "/sys/fs/cgroup";
+/// Where `run` without a daemon puts its agents.
+pub const RUN: &str = "/agent-monitor-run.slice";
+/// Where it puts who ends them if it is killed.
+pub const GUARDS: &str = "/agent-monitor-run.slice/guards";
 
 /// A cgroup that is emptied and removed at the end, with all below it.
 #[derive(Debug)]
@@ -63,7 +67,7 @@ pub fn remove(directory: &Path) -> Result<()> {
         return Ok(());
     }
     fs::write(directory.join("cgroup.kill"), "1")?;
-    wait_empty(directory)?;
+    until(directory, "populated 0", LIMIT)?;
     remove_tree(directory)
 }
 
@@ -76,16 +80,18 @@ fn remove_tree(directory: &Path) -> Result<()> {
     fs::remove_dir(directory).with_context(|| format!("remove {}", directory.display()))
 }
 
-fn wait_empty(directory: &Path) -> Result<()> {
-    let deadline = Instant::now() + LIMIT;
+/// Waits until this is among what a cgroup tells of itself in `cgroup.events`.
+pub fn until(directory: &Path, event: &str, limit: Duration) -> Result<()> {
+    let deadline = Instant::now() + limit;
     let mut events = File::open(directory.join("cgroup.events"))?;
     loop {
         let mut text = String::new();
         events.rewind()?;
         events.read_to_string(&mut text)?;
-        if text.contains("populated 0") {
+        if text.contains(event) {
             return Ok(());
         }
-        ensure!(ready(events.as_fd(), libc::POLLPRI, deadline), "{} does not get empty", directory.display());
+        let is_changed = ready(events.as_fd(), libc::POLLPRI, deadline);
+        ensure!(is_changed, "{} does not come to tell of `{event}`, but of {text:?}", directory.display());
     }
 }

@@ -2,14 +2,14 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use super::wait::{LIMIT, ready};
+use super::changes::Changes;
+use super::wait::LIMIT;
 
 /// The audit log.
 pub const LOG: &str = "/var/log/agent-monitor/audit.jsonl";
@@ -18,7 +18,7 @@ pub const LOG: &str = "/var/log/agent-monitor/audit.jsonl";
 #[derive(Debug)]
 pub struct Records {
     file: File,
-    changes: OwnedFd,
+    changes: Changes,
     torn: Vec<u8>,
     /// Every line so far.
     pub lines: Vec<String>,
@@ -28,15 +28,7 @@ impl Records {
     /// Opens the log, from its start.
     pub fn open(log: &Path) -> Result<Self> {
         let file = File::open(log).with_context(|| format!("open {}", log.display()))?;
-        let path = std::ffi::CString::new(log.to_string_lossy().as_bytes())?;
-        // SAFETY: the call takes a number; the descriptor that it gives is nobody's yet.
-        let changes = unsafe { libc::inotify_init1(libc::IN_CLOEXEC | libc::IN_NONBLOCK) };
-        anyhow::ensure!(changes >= 0, "inotify is missing");
-        // SAFETY: as above; the path ends with NUL and lives during the call.
-        let changes = unsafe {
-            libc::inotify_add_watch(changes, path.as_ptr(), libc::IN_MODIFY);
-            OwnedFd::from_raw_fd(changes)
-        };
+        let changes = Changes::of(log, libc::IN_MODIFY)?;
         Ok(Self { file, changes, torn: Vec::new(), lines: Vec::new() })
     }
 
@@ -66,12 +58,11 @@ impl Records {
                     }
                 }
             }
-            if !ready(self.changes.as_fd(), libc::POLLIN, deadline) {
+            if !self.changes.next(deadline) {
                 let seen = self.about(start, word)?;
                 let seen: Vec<String> = seen.iter().rev().take(8).map(short).collect();
                 bail!("no record {expected}; the last of {word} were:\n    {}", seen.join("\n    "));
             }
-            self.forget_changes();
         }
     }
 
@@ -79,13 +70,6 @@ impl Records {
     pub fn about(&self, start: usize, word: &str) -> Result<Vec<Value>> {
         let lines = self.lines.iter().skip(start).filter(|line| line.contains(word));
         lines.map(|line| serde_json::from_str(line).with_context(|| format!("no JSON: {line}"))).collect()
-    }
-
-    fn forget_changes(&self) {
-        use std::os::fd::AsRawFd;
-        let mut buffer = [0_u8; 4096];
-        // SAFETY: the buffer is as long as is said, and does not block.
-        while unsafe { libc::read(self.changes.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) } > 0 {}
     }
 }
 

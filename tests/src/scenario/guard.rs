@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 
 use crate::harness::wait::LIMIT;
-use crate::harness::{EACCES, Outcome, Process, Scenario, cgroup, policy};
+use crate::harness::{EACCES, Outcome, Process, Scenario, cgroup, changes, policy};
 use crate::{scenarios, step};
 
 /// They must have no daemon.
@@ -21,7 +21,6 @@ pub const ALONE: &[Scenario] = scenarios![Alone:
 ];
 
 const PLACE: &str = "/tmp/scenarios-guard";
-const SLICE: &str = "/agent-monitor-run.slice";
 
 const SPEC: &str = r#"
 files:
@@ -38,13 +37,33 @@ const COMMAND: &str = "/bin/busybox setsid /bin/busybox sh -c \
     'while :; do if /bin/busybox cat $0/secret >>$0/leaked; then :; else echo >>$0/tried; fi; done' $0 & \
     /bin/busybox sleep 1000";
 
-/// Waits until something is so. There is nothing to be woken by, so it is looked at again and again; with a pause, because
-/// what is waited for needs the processor, and because opening files while programs are attached to that makes the
-/// emulated machine fall over its own patched code now and then.
-fn until(what: &str, mut is_so: impl FnMut() -> anyhow::Result<bool>) -> Outcome {
-    let deadline = Instant::now() + LIMIT * 4;
-    while !is_so()? {
-        ensure!(Instant::now() < deadline, "not so in time: {what}");
+/// Longest wait for a `run`: all programs are attached before its command starts, and detached after its end.
+const RUN_LIMIT: Duration = LIMIT.saturating_mul(4);
+
+/// Waits until the agent has tried this often.
+fn until_tried(times: u64) -> Outcome {
+    let tried = || Ok(size("tried")? >= times);
+    changes::until(&Path::new(PLACE).join("tried"), libc::IN_MODIFY, RUN_LIMIT, "the agent tries", tried)
+}
+
+/// Waits until no agent has a cgroup, no guard is left, and no program is attached.
+fn until_all_is_gone() -> Outcome {
+    // A cgroup in which anything lives can't be removed.
+    changes::until(&cgroup::directory(cgroup::RUN), libc::IN_DELETE, RUN_LIMIT, "the agent's cgroup is gone", || {
+        Ok(agents().is_empty())
+    })?;
+    until_nothing_is_attached()?;
+    cgroup::until(&cgroup::directory(cgroup::GUARDS), "populated 0", RUN_LIMIT)
+}
+
+/// Waits for what the kernel detaches after the end of `run`, also of one before.
+fn until_nothing_is_attached() -> Outcome {
+    // There is nothing to be woken by when the kernel frees a link, so it is looked for again and again; with a pause,
+    // because what is waited for needs the processor, and because opening files while programs are attached to that makes
+    // the emulated machine fall over its own patched code now and then.
+    let deadline = Instant::now() + RUN_LIMIT;
+    while is_attached()? {
+        ensure!(Instant::now() < deadline, "a program is attached still");
         std::thread::sleep(Duration::from_millis(500));
     }
     Ok(())
@@ -52,7 +71,7 @@ fn until(what: &str, mut is_so: impl FnMut() -> anyhow::Result<bool>) -> Outcome
 
 /// The cgroups of agents of `run`.
 fn agents() -> Vec<PathBuf> {
-    let entries = fs::read_dir(cgroup::directory(SLICE)).into_iter().flatten().flatten();
+    let entries = fs::read_dir(cgroup::directory(cgroup::RUN)).into_iter().flatten().flatten();
     let named =
         |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("guard-scenario-"));
     entries.map(|entry| entry.path()).filter(named).collect()
@@ -73,18 +92,6 @@ fn is_attached() -> anyhow::Result<bool> {
             Ok(false)
         }
     }
-}
-
-/// The processes that guard agents.
-fn guards() -> anyhow::Result<Vec<String>> {
-    let directory = cgroup::directory(SLICE).join("guards");
-    if directory.exists() { members(&directory) } else { Ok(Vec::new()) }
-}
-
-/// Waits for what ends after `run`.
-fn nothing_is_left() -> Outcome {
-    until("nothing is attached", || Ok(!is_attached()?))?;
-    until("no guard is left", || Ok(guards()?.is_empty()))
 }
 
 fn start(command: &[&str]) -> anyhow::Result<Child> {
@@ -112,16 +119,14 @@ fn size(name: &str) -> anyhow::Result<u64> {
 
 /// `run` is killed in this way while its agent tries what is forbidden.
 fn killed(placed: impl FnOnce(&Child) -> Outcome, kill: impl FnOnce(&Child) -> Outcome) -> Outcome {
-    nothing_is_left()?;
+    until_nothing_is_attached()?;
     let mut run = start(&["/bin/busybox", "sh", "-c", COMMAND, PLACE])?;
     placed(&run)?;
-    until("the agent tries", || Ok(size("tried")? > 1))?;
+    until_tried(2)?;
     ensure!(is_attached()? && agents().len() == 1, "the agents are {:?}", agents());
     kill(&run)?;
     run.wait()?;
-    // A cgroup in which anything lives can't be removed.
-    until("the agent's cgroup is gone", || Ok(agents().is_empty()))?;
-    nothing_is_left()?;
+    until_all_is_gone()?;
     ensure!(size("leaked")? == 0, "the forbidden file was read");
     Ok(())
 }
@@ -145,13 +150,12 @@ fn a_run_whose_whole_cgroup_is_killed_ends_its_agent_before_enforcement_ends() -
 }
 
 fn no_policy_lets_an_agent_signal_who_ends_it_with_run() -> Outcome {
-    nothing_is_left()?;
-    let mut run = start(&["/bin/busybox", "sleep", "1000"])?;
+    until_nothing_is_attached()?;
+    let mut run = start(&["/bin/busybox", "sh", "-c", "echo >>$0/tried; exec /bin/busybox sleep 1000", PLACE])?;
     let mut process = Process::start()?;
-    until("there is an agent in its cgroup", || {
-        Ok(agents().first().is_some_and(|agent| members(agent).is_ok_and(|members| !members.is_empty())))
-    })?;
-    let guards = guards()?;
+    // Its command runs, so the agent is in its cgroup.
+    until_tried(1)?;
+    let guards = members(&cgroup::directory(cgroup::GUARDS))?;
     ensure!(guards.len() == 1, "the guards are {guards:?}");
     let agent = agents().pop().context("the agent is gone")?;
     cgroup::enter(&agent, process.pid())?;
@@ -164,16 +168,15 @@ fn no_policy_lets_an_agent_signal_who_ends_it_with_run() -> Outcome {
     }
     kill(run.id().cast_signed())?;
     run.wait()?;
-    until("the agent's cgroup is gone", || Ok(agents().is_empty()))?;
-    nothing_is_left()
+    until_all_is_gone()
 }
 
 fn run_does_not_wait_for_its_programs_to_be_detached() -> Outcome {
-    nothing_is_left()?;
+    until_nothing_is_attached()?;
     // Its end, and that of its output: nobody else may have that open.
     let output = prepared(&["/bin/busybox", "true"])?.stdout(Stdio::piped()).stderr(Stdio::piped()).output()?;
     ensure!(output.status.success(), "run ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr));
     ensure!(agents().is_empty(), "the agents are {:?}", agents());
     ensure!(is_attached()?, "everything is detached already");
-    nothing_is_left()
+    until_all_is_gone()
 }

@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
-use crate::harness::{Outcome, Scenario, Scene, control, policy, records};
+use crate::harness::{Outcome, Scenario, Scene, cgroup, control, policy, records};
 use crate::scenarios;
 
 pub const ALL: &[Scenario] = scenarios![Node:
@@ -163,11 +163,11 @@ fn run_without_a_daemon_enforces_by_itself() -> Outcome {
     report(&place, &["--record", file])?;
     let text = fs::read_to_string(file)?;
     ensure!(text.contains("\"path\":\"/tmp/scenarios-run/secret\""), "the record is not in {text}");
-    let left = Path::new("/sys/fs/cgroup/agent-monitor-run.slice");
+    let left = cgroup::directory(cgroup::RUN);
     let is_left = |path: &Path| path.is_dir() && !path.ends_with("guards");
-    let below = fs::read_dir(left).map(|entries| entries.flatten().filter(|entry| is_left(&entry.path())).count());
+    let below = fs::read_dir(&left).map(|entries| entries.flatten().filter(|entry| is_left(&entry.path())).count());
     ensure!(below.unwrap_or(0) == 0, "cgroups are left in {}", left.display());
-    let guards = fs::read_to_string(left.join("guards/cgroup.procs"))?;
+    let guards = fs::read_to_string(cgroup::directory(cgroup::GUARDS).join("cgroup.procs"))?;
     ensure!(guards.is_empty(), "guards are left: {guards}");
     Ok(())
 }
