@@ -1,6 +1,6 @@
-//! Waiting for something to happen on a descriptor, with a limit. Nothing in the scenarios waits for time to pass.
+//! Waiting for something to happen on a descriptor, or for the end of a process, with a limit. Nothing in the scenarios waits for time to pass.
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// Longest wait for anything; the machine may be a hundred times slower than it should be.
@@ -21,4 +21,16 @@ pub fn ready(descriptor: BorrowedFd<'_>, events: i16, deadline: Instant) -> bool
             return false;
         }
     }
+}
+
+/// Waits until a process has ended, whoever's child it is; `false` when the deadline came first.
+pub fn ended(pid: i64, deadline: Instant) -> bool {
+    // SAFETY: takes numbers.
+    let process = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    if process < 0 {
+        return std::io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH);
+    }
+    // SAFETY: the kernel has just given it to us.
+    let process = unsafe { OwnedFd::from_raw_fd(process as i32) };
+    ready(process.as_fd(), libc::POLLIN, deadline)
 }

@@ -4,10 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 
-use crate::harness::process::Step;
-use crate::harness::wait::LIMIT;
+use crate::harness::wait::{LIMIT, ended};
 use crate::harness::{Outcome, Scenario, Scene, Terminal, cgroup, policy};
 use crate::{scenarios, step};
 
@@ -48,12 +47,18 @@ fn place_with(spec: &str) -> anyhow::Result<PathBuf> {
     Ok(place)
 }
 
-/// The step that starts `run` as a job: in the `fg` or `bg`, with these descriptors, with this command.
-fn job(place: &Path, how: &str, descriptors: &str, command: &[&str]) -> Step {
+/// Starts `run` as a job of the terminal's leader: in the `fg` or `bg`, with these descriptors, with this command.
+fn start(
+    terminal: &mut Terminal,
+    place: &Path,
+    how: &str,
+    descriptors: &str,
+    command: &[&str],
+) -> anyhow::Result<String> {
     let policy = place.join("policy.yaml");
     let mut step = step!("job", how, descriptors, "/usr/local/bin/agent-monitor", "run", "--policy", policy, "--");
     step.extend(command.iter().map(|word| word.as_bytes().to_vec()));
-    step
+    Ok(terminal.leader.works(&step, "start run")?.to_string())
 }
 
 const TRIGGER: &[&str] = &["/root/scenarios", "trigger"];
@@ -62,15 +67,27 @@ const TRIGGER: &[&str] = &["/root/scenarios", "trigger"];
 fn at_a_terminal(place: &Path) -> anyhow::Result<(Terminal, String)> {
     let mut terminal = Terminal::make()?;
     terminal.resize(31, 97)?;
-    let job = terminal.leader.works(&job(place, "fg", "ttt", TRIGGER), "start run")?;
+    let job = start(&mut terminal, place, "fg", "ttt", TRIGGER)?;
     terminal.is_served()?;
-    Ok((terminal, job.to_string()))
+    Ok((terminal, job))
 }
 
 fn ends(terminal: &mut Terminal, job: &str, status: i64) -> Outcome {
     let found = terminal.leader.works(&step!("job-wait", job), "wait for run")?;
     ensure!(found == status, "run ended with {found}, not {status}");
     terminal.leader.works(&step!("nothing"), "afterwards, the leader").map(drop)
+}
+
+/// Waits until `run` has stopped with its command.
+fn stops(terminal: &mut Terminal, job: &str) -> Outcome {
+    let status = terminal.leader.works(&step!("job-wait", job), "wait for run")?;
+    ensure!(status == 2000 + i64::from(libc::SIGSTOP), "run has the status {status}, and did not stop");
+    Ok(())
+}
+
+/// Lets `run` go on in the foreground.
+fn goes_on(terminal: &mut Terminal, job: &str) -> Outcome {
+    terminal.leader.works(&step!("job-continue", job), "let run go on").map(drop)
 }
 
 fn own_session_and_terminal() -> Outcome {
@@ -86,7 +103,10 @@ fn own_session_and_terminal() -> Outcome {
     ensure!(size == 31_097, "the size is {size}");
     terminal.resize(40, 120)?;
     // A command that does not wait for the signal asks until it is there.
-    while terminal.does(&step!("window-size"))? != 40_120 {}
+    let deadline = Instant::now() + LIMIT;
+    while terminal.does(&step!("window-size"))? != 40_120 {
+        ensure!(Instant::now() < deadline, "the size does not change");
+    }
     every_byte(&mut terminal)?;
     ensure!(!terminal.is_cooked()?, "the terminal is not raw");
     // The end of a file, as it is typed.
@@ -122,7 +142,7 @@ fn statuses(place: &Path) -> Outcome {
         (&["/no/such/program"], 127),
     ];
     for (command, status) in commands {
-        let job = terminal.leader.works(&job(place, "fg", "ttt", command), "start run")?.to_string();
+        let job = start(&mut terminal, place, "fg", "ttt", command)?;
         if status == 7 {
             let wanted: String = (0..2000).map(|number| format!("{number}\n")).collect();
             let shown = terminal.shows(b"1999\n")?;
@@ -149,17 +169,9 @@ fn run_without_a_daemon_has_a_session_and_a_terminal_of_its_own() -> Outcome {
     let command = terminal.does(&step!("group-of", "0"))?;
     terminal.leader.works(&step!("kill", job, libc::SIGKILL.to_string()), "kill run")?;
     ends(&mut terminal, &job, 1000 + i64::from(libc::SIGKILL))?;
-    let deadline = Instant::now() + LIMIT;
-    while Path::new(&format!("/proc/{command}/exe")).exists() {
-        ensure!(Instant::now() < deadline, "the command {command} lives on");
-    }
+    ensure!(ended(command, Instant::now() + LIMIT), "the command {command} lives on");
     // Who ends it ends, too, which takes as long as it takes the kernel to detach all programs.
-    let guards = cgroup::directory("/agent-monitor-run.slice/guards").join("cgroup.procs");
-    let deadline = Instant::now() + LIMIT * 4;
-    while !fs::read_to_string(&guards)?.is_empty() {
-        ensure!(Instant::now() < deadline, "there is a guard still");
-    }
-    Ok(())
+    cgroup::until(&cgroup::directory(cgroup::GUARDS), "populated 0", LIMIT * 4)
 }
 
 fn no_signal_from_a_terminal_reaches_run_or_its_caller(_scene: &mut Scene<'_>) -> Outcome {
@@ -198,9 +210,8 @@ fn no_signal_from_a_terminal_stops_who_tends_the_command(_scene: &mut Scene<'_>)
     ensure!(terminal.does(&step!("read-in-group-of-parent"))? == 1, "the kernel did not stop the group");
     // Whoever is in that group, what is typed, how the command stops, and how it ends, is passed on as ever.
     terminal.types(b"\x1a")?;
-    let status = terminal.leader.works(&step!("job-wait", job), "wait for run")?;
-    ensure!(status == 2000 + i64::from(libc::SIGSTOP), "run has the status {status}");
-    terminal.leader.works(&step!("job-continue", job), "let run go on")?;
+    stops(&mut terminal, &job)?;
+    goes_on(&mut terminal, &job)?;
     terminal.does(&step!("nothing"))?;
     // Its command has none of these signals blocked.
     let blocked = fs::read_to_string(format!("/proc/{}/status", terminal.does(&step!("group-of", "0"))?))?;
@@ -216,20 +227,19 @@ fn a_command_at_a_terminal_needs_no_calls_but_its_own(_scene: &mut Scene<'_>) ->
     let mut terminal = Terminal::make()?;
     for script in ["while read line; do echo got $line; done; exit 7", "kill -TERM $$"] {
         let shell = ["/bin/busybox", "sh", "-c", script];
-        let run = terminal.leader.works(&job(&place, "fg", "ttt", &shell), "start run")?.to_string();
+        let job = start(&mut terminal, &place, "fg", "ttt", &shell)?;
         if script.contains("exit") {
             terminal.types(b"a line\n")?;
             terminal.shows(b"got a line\n")?;
             // What leads the session is thawed with the command, and still makes no call.
             terminal.types(b"\x1a")?;
-            let status = terminal.leader.works(&step!("job-wait", run), "wait for run")?;
-            ensure!(status == 2000 + i64::from(libc::SIGSTOP), "run has the status {status}");
-            terminal.leader.works(&step!("job-continue", run), "let run go on")?;
+            stops(&mut terminal, &job)?;
+            goes_on(&mut terminal, &job)?;
             terminal.types(b"another\n")?;
             terminal.shows(b"got another\n")?;
             terminal.types(b"\x04")?;
         }
-        ends(&mut terminal, &run, if script.contains("exit") { 7 } else { 128 + 15 })?;
+        ends(&mut terminal, &job, if script.contains("exit") { 7 } else { 128 + 15 })?;
         let shown = terminal.is_shown()?;
         ensure!(!shown.contains("denied"), "the report says {shown}");
     }
@@ -248,16 +258,12 @@ fn run_stops_and_goes_on_as_its_command_does(_scene: &mut Scene<'_>) -> Outcome 
             "typed" => terminal.types(b"\x1a")?,
             _ => terminal.types(b"read-from-behind\n")?,
         }
-        let status = terminal.leader.works(&step!("job-wait", job), "wait for run")?;
-        ensure!(status == 2000 + i64::from(libc::SIGSTOP), "{how}: run has the status {status}");
+        stops(&mut terminal, &job).context(how)?;
         ensure!(terminal.is_cooked()?, "{how}: the terminal is left raw");
         // Its other processes stand still, too: nobody would record what they do.
-        let deadline = Instant::now() + LIMIT;
-        while !fs::read_to_string(agent.join("cgroup.events"))?.contains("frozen 1") {
-            ensure!(Instant::now() < deadline, "{how}: the agent is not frozen");
-        }
+        cgroup::until(&agent, "frozen 1", LIMIT).context(how)?;
         if how == "typed" {
-            terminal.leader.works(&step!("job-continue", job), "let run go on")?;
+            goes_on(&mut terminal, &job)?;
             terminal.does(&step!("nothing"))?;
             ensure!(!terminal.is_cooked()?, "the terminal is not raw again");
         }
@@ -265,7 +271,7 @@ fn run_stops_and_goes_on_as_its_command_does(_scene: &mut Scene<'_>) -> Outcome 
     // It reads in its background still, and is of no more use; the leader is.
     terminal.leader.works(&step!("kill", job, libc::SIGTERM.to_string()), "ask run to end")?;
     // Which comes to the command before it goes on and reads once more.
-    terminal.leader.works(&step!("job-continue", job), "let run go on")?;
+    goes_on(&mut terminal, &job)?;
     ends(&mut terminal, &job, 128 + 15)
 }
 
@@ -274,7 +280,7 @@ fn a_command_in_the_background_reads_nothing_that_is_typed(_scene: &mut Scene<'_
     let mut terminal = Terminal::make()?;
     let before = terminal.settings()?;
     let command = ["/root/scenarios", "once", "take-and-read"];
-    let job = terminal.leader.works(&job(&place, "bg", "ttt", &command), "start run")?.to_string();
+    let job = start(&mut terminal, &place, "bg", "ttt", &command)?;
     wait_for("/root/scenarios", "take-and-read")?;
     terminal.types(b"typed\n")?;
     let length = terminal.leader.works(&step!("read-terminal"), "read what is typed")?;
@@ -284,10 +290,9 @@ fn a_command_in_the_background_reads_nothing_that_is_typed(_scene: &mut Scene<'_
     terminal.leader.works(&step!("kill", job, libc::SIGTERM.to_string()), "ask run to end")?;
     ends(&mut terminal, &job, 128 + 15)?;
     // One that only reads stops as any job that reads in the background, and gets what is typed when it is in front.
-    let job = terminal.leader.works(&self::job(&place, "bg", "ttt", TRIGGER), "start run")?.to_string();
-    let status = terminal.leader.works(&step!("job-wait", job), "wait for run")?;
-    ensure!(status == 2000 + i64::from(libc::SIGSTOP), "run has the status {status}");
-    terminal.leader.works(&step!("job-continue", job), "bring run to the front")?;
+    let job = start(&mut terminal, &place, "bg", "ttt", TRIGGER)?;
+    stops(&mut terminal, &job)?;
+    goes_on(&mut terminal, &job)?;
     ensure!(terminal.does(&step!("has-terminal"))? == 1, "it has no terminal");
     terminal.types(b"\x04")?;
     ends(&mut terminal, &job, 0)
@@ -318,20 +323,20 @@ fn run_before_others_in_a_pipeline_takes_the_terminal_when_its_command_reads(_sc
     let reads = ["/root/scenarios", "once", "read-input"];
     let asks = ["/bin/busybox", "sh", "-c", "read line; echo got $line >/dev/tty"];
     for (command, shown) in [(&reads[..], None), (&asks, Some(b"got a line\n"))] {
-        let run = terminal.leader.works(&job(&place, "fg", "tpt", command), "start run")?.to_string();
+        let job = start(&mut terminal, &place, "fg", "tpt", command)?;
         terminal.types(b"a line\n")?;
         shown.map_or(Ok(Vec::new()), |shown| terminal.shows(shown))?;
-        ends(&mut terminal, &run, 0)?;
+        ends(&mut terminal, &job, 0)?;
         ensure!(terminal.is_cooked()?, "the terminal is left raw");
     }
     // What is typed for a program that has made the terminal raw is left to it.
-    let run = terminal.leader.works(&job(&place, "fg", "tpt", &["/bin/busybox", "sleep", "1001"]), "start run")?;
+    let job = start(&mut terminal, &place, "fg", "tpt", &["/bin/busybox", "sleep", "1001"])?;
     wait_for("/bin/busybox", "1001")?;
     let cooked = terminal.settings()?;
     terminal.change(|modes| modes.c_lflag &= !libc::ICANON)?;
     terminal.types(b"for others")?;
-    terminal.leader.works(&step!("kill", run.to_string(), libc::SIGTERM.to_string()), "ask run to end")?;
-    ends(&mut terminal, &run.to_string(), 128 + 15)?;
+    terminal.leader.works(&step!("kill", job, libc::SIGTERM.to_string()), "ask run to end")?;
+    ends(&mut terminal, &job, 128 + 15)?;
     let length = terminal.leader.works(&step!("read-terminal"), "read what is typed")?;
     ensure!(length == 10, "the leader read {length} bytes");
     terminal.change(|modes| modes.c_lflag |= libc::ICANON)?;
@@ -350,18 +355,17 @@ fn run_without_a_terminal_has_a_session_of_its_own(_scene: &mut Scene<'_>) -> Ou
          [ \"$(/root/scenarios once has-terminal)\" = 'has-terminal {} 0' ] || exit 4; exit 5",
         libc::ENXIO
     );
-    let run = terminal.leader.works(&job(&place, "fg", "---", &["/bin/busybox", "sh", "-c", &script]), "start run")?;
-    ends(&mut terminal, &run.to_string(), 5)?;
+    let job = start(&mut terminal, &place, "fg", "---", &["/bin/busybox", "sh", "-c", &script])?;
+    ends(&mut terminal, &job, 5)?;
     // What is typed stops and ends it all the same.
     let sleep = ["/bin/busybox", "sleep", "1000"];
-    let run = terminal.leader.works(&job(&place, "fg", "---", &sleep), "start run")?.to_string();
+    let job = start(&mut terminal, &place, "fg", "---", &sleep)?;
     wait_for("/bin/busybox", "1000")?;
     terminal.types(b"\x1a")?;
-    let status = terminal.leader.works(&step!("job-wait", run), "wait for run")?;
-    ensure!(status == 2000 + i64::from(libc::SIGSTOP), "run has the status {status}");
-    terminal.leader.works(&step!("job-continue", run), "let run go on")?;
+    stops(&mut terminal, &job)?;
+    goes_on(&mut terminal, &job)?;
     terminal.types(b"\x03")?;
-    ends(&mut terminal, &run, 128 + 2)?;
+    ends(&mut terminal, &job, 128 + 2)?;
     ensure!(terminal.settings()? == before, "the settings were changed");
     Ok(())
 }
