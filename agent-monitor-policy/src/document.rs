@@ -1,7 +1,7 @@
 //! What a policy is compiled from.
 
 use crate::diagnostic::{Diagnostics, Report};
-use crate::yaml::{Kind, Node, parse};
+use crate::yaml::{Kind, parse};
 use std::collections::BTreeMap;
 
 /// The text of a policy or of a table of cases.
@@ -45,23 +45,16 @@ impl Document {
 /// `metadata.name` of a document, whatever is wrong elsewhere in it; `None` where it has none.
 ///
 /// # Errors
-/// It is no YAML, so that nobody knows; what is wrong in it.
+/// It is no YAML, so its name can't be known; what is wrong in it.
 pub fn name_of(document: &Document) -> Result<Option<String>, Diagnostics> {
     let mut report = Report::new(&document.path, &document.text);
     let Some(root) = parse(&document.text, &mut report) else { return Err(report.finish()) };
-    let named = root.entry("metadata").and_then(|metadata| metadata.entry("name"));
+    let named = root.get("metadata").and_then(|metadata| metadata.get("name"));
     Ok(named.and_then(|name| match &name.kind {
         // What is no text is told when the document is compiled.
         Kind::Text(text) | Kind::Number(text) | Kind::Bool(text) => Some(text.clone()),
         _ => None,
     }))
-}
-
-impl Node {
-    fn entry(&self, key: &str) -> Option<&Self> {
-        let Kind::Map(entries) = &self.kind else { return None };
-        entries.iter().find(|entry| entry.key == key).map(|entry| &entry.value)
-    }
 }
 
 /// Where included policies are found.

@@ -17,6 +17,14 @@ impl<'n> Fields<'n> {
     }
 }
 
+impl Node {
+    /// What this key has in it; nothing is reported where it is no mapping.
+    pub(crate) fn get(&self, key: &str) -> Option<&Self> {
+        let Kind::Map(entries) = &self.kind else { return None };
+        Fields(entries).get(key)
+    }
+}
+
 impl Report<'_> {
     /// An error with what would be right.
     pub(crate) fn wrong(&mut self, place: Place, message: impl Into<String>, help: impl Into<String>) {
