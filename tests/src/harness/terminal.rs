@@ -41,30 +41,30 @@ impl Terminal {
         let mut leader = Process::start()?;
         leader.works(&crate::step!("lead-terminal", name), "lead a session")?;
         let terminal = Self { user, leader, shown: Vec::new() };
-        terminal.change(|modes| {
-            modes.c_lflag &= !(libc::ECHO | libc::ECHONL);
-            modes.c_oflag &= !libc::OPOST;
+        terminal.change(|settings| {
+            settings.c_lflag &= !(libc::ECHO | libc::ECHONL);
+            settings.c_oflag &= !libc::OPOST;
         })?;
         Ok(terminal)
     }
 
     /// Changes its settings, as a program does that uses it.
     pub fn change(&self, change: impl FnOnce(&mut libc::termios)) -> Result<()> {
-        let mut modes = self.modes()?;
-        change(&mut modes);
+        let mut settings = self.read_settings()?;
+        change(&mut settings);
         // SAFETY: a structure of that kind.
-        let set = unsafe { libc::tcsetattr(self.user.as_raw_fd(), libc::TCSANOW, &raw const modes) };
+        let set = unsafe { libc::tcsetattr(self.user.as_raw_fd(), libc::TCSANOW, &raw const settings) };
         ensure!(set == 0, "change the terminal's settings: {}", std::io::Error::last_os_error());
         Ok(())
     }
 
     /// Its settings, to be compared.
     pub fn settings(&self) -> Result<(Vec<u32>, Vec<u8>)> {
-        let found = self.modes()?;
+        let found = self.read_settings()?;
         Ok((vec![found.c_iflag, found.c_oflag, found.c_cflag, found.c_lflag], found.c_cc.to_vec()))
     }
 
-    fn modes(&self) -> Result<libc::termios> {
+    fn read_settings(&self) -> Result<libc::termios> {
         // SAFETY: numbers, to be written.
         let mut settings: libc::termios = unsafe { std::mem::zeroed() };
         // SAFETY: a structure of that kind.
@@ -75,7 +75,7 @@ impl Terminal {
 
     /// Whether it makes lines and signals of what is typed.
     pub fn is_cooked(&self) -> Result<bool> {
-        let flags = self.modes()?.c_lflag;
+        let flags = self.read_settings()?.c_lflag;
         Ok(flags & libc::ICANON != 0 && flags & libc::ISIG != 0)
     }
 
@@ -85,7 +85,7 @@ impl Terminal {
         unsafe { libc::tcgetpgrp(self.user.as_raw_fd()) }.into()
     }
 
-    /// Makes it so large.
+    /// Gives it this size.
     pub fn resize(&self, rows: u16, columns: u16) -> Result<()> {
         let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         // SAFETY: a structure of that kind.
@@ -93,13 +93,13 @@ impl Terminal {
         Ok(())
     }
 
-    /// Types.
+    /// Types these bytes, as the user.
     pub fn types(&mut self, bytes: &[u8]) -> Result<()> {
         self.user.write_all(bytes).context("type")
     }
 
     /// Waits until a command is there that does steps; without a daemon that takes long.
-    pub fn is_served(&mut self) -> Result<()> {
+    pub fn wait_served(&mut self) -> Result<()> {
         let deadline = Instant::now() + 6 * LIMIT;
         self.types(b"nothing\n")?;
         self.shows_until(b"nothing 0 0\n", deadline).map(drop)
@@ -127,8 +127,8 @@ impl Terminal {
         }
     }
 
-    /// What was shown until now, and takes it away.
-    pub fn is_shown(&mut self) -> Result<String> {
+    /// Takes away what was shown until now.
+    pub fn take_shown(&mut self) -> Result<String> {
         let now = Instant::now();
         while ready(self.user.as_fd(), libc::POLLIN, now) {
             let mut bytes = [0; 4096];

@@ -68,7 +68,7 @@ fn at_a_terminal(place: &Path) -> anyhow::Result<(Terminal, String)> {
     let mut terminal = Terminal::make()?;
     terminal.resize(31, 97)?;
     let job = start(&mut terminal, place, "fg", "ttt", TRIGGER)?;
-    terminal.is_served()?;
+    terminal.wait_served()?;
     Ok((terminal, job))
 }
 
@@ -151,7 +151,7 @@ fn statuses(place: &Path) -> Outcome {
         ends(&mut terminal, &job, status)?;
         ensure!(terminal.settings()? == before, "the settings are not what they were");
         // Not even what leads the session counts as left behind.
-        let shown = terminal.is_shown()?;
+        let shown = terminal.take_shown()?;
         ensure!(!shown.contains("killed") && !shown.contains("denied"), "the report says {shown}");
     }
     Ok(())
@@ -240,7 +240,7 @@ fn a_command_at_a_terminal_needs_no_calls_but_its_own(_scene: &mut Scene<'_>) ->
             terminal.types(b"\x04")?;
         }
         ends(&mut terminal, &job, if script.contains("exit") { 7 } else { 128 + 15 })?;
-        let shown = terminal.is_shown()?;
+        let shown = terminal.take_shown()?;
         ensure!(!shown.contains("denied"), "the report says {shown}");
     }
     Ok(())
@@ -333,13 +333,13 @@ fn run_before_others_in_a_pipeline_takes_the_terminal_when_its_command_reads(_sc
     let job = start(&mut terminal, &place, "fg", "tpt", &["/bin/busybox", "sleep", "1001"])?;
     wait_for("/bin/busybox", "1001")?;
     let cooked = terminal.settings()?;
-    terminal.change(|modes| modes.c_lflag &= !libc::ICANON)?;
+    terminal.change(|settings| settings.c_lflag &= !libc::ICANON)?;
     terminal.types(b"for others")?;
     terminal.leader.works(&step!("kill", job, libc::SIGTERM.to_string()), "ask run to end")?;
     ends(&mut terminal, &job, 128 + 15)?;
     let length = terminal.leader.works(&step!("read-terminal"), "read what is typed")?;
     ensure!(length == 10, "the leader read {length} bytes");
-    terminal.change(|modes| modes.c_lflag |= libc::ICANON)?;
+    terminal.change(|settings| settings.c_lflag |= libc::ICANON)?;
     ensure!(terminal.settings()? == cooked, "the settings were changed");
     Ok(())
 }
