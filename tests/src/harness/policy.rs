@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use serde_json::{Value, json};
 
 use super::daemon::PLACE;
 
@@ -40,6 +41,16 @@ pub fn document(name: &str, spec: &str, workspace: &Path) -> String {
     let spec = spec.replace("$W", &workspace.to_string_lossy());
     let spec: String = spec.lines().map(|line| format!("  {line}\n")).collect();
     format!("apiVersion: agent-monitor.dev/v1alpha1\nkind: AgentPolicy\nmetadata:\n  name: {name}\nspec:\n{spec}")
+}
+
+/// A document that allows this access to one file, and nothing else.
+pub fn allowing(name: &str, access: &str, file: &Path) -> String {
+    document(name, &format!("files:\n  - {{allow: [{access}], paths: [\"{}\"]}}\n", file.display()), Path::new("/"))
+}
+
+/// A record of what became of a policy.
+pub fn change(name: &str, action: &str) -> Value {
+    json!({"type": "policy", "action": action, "policy": {"name": name}})
 }
 
 /// A policy that allows everything that a policy can allow.

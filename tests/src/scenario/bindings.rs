@@ -4,7 +4,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::harness::cgroup::{self, Cgroup};
 use crate::harness::control::{ask, metrics};
 use crate::harness::daemon::PLACE;
+use crate::harness::policy::PolicyFile;
 use crate::harness::{EACCES, Outcome, Process, Scenario, Scene, policy};
 use crate::{scenarios, step};
 
@@ -22,6 +23,13 @@ pub const ALL: &[Scenario] = scenarios![Node:
     a_cgroup_made_anew_is_bound_while_the_one_before_it_lingers,
     a_cgroup_of_the_configuration_that_is_made_anew_is_told_of_and_bound_again,
 ];
+
+/// What is known of the agent whose cgroup has this id; null where there is none.
+fn agent_of(cgroup_id: u64) -> anyhow::Result<Value> {
+    let known = ask("GET", "/v1/agents", &Value::Null)?;
+    let found = known.as_array().into_iter().flatten().find(|one| one["cgroup_id"] == cgroup_id);
+    Ok(found.cloned().unwrap_or_default())
+}
 
 /// A cgroup that is removed stays bound until its last process is reaped. Nobody can find a path for it any more.
 fn a_restarted_daemon_binds_nothing_but_the_agents_cgroups_where_one_is_gone_and_lingers(
@@ -46,9 +54,7 @@ fn a_restarted_daemon_binds_nothing_but_the_agents_cgroups_where_one_is_gone_and
     }
     agent.works(&read, "with the next daemon")?;
     agent.expect(&write, EACCES, "with the next daemon")?;
-    let known = ask("GET", "/v1/agents", &Value::Null)?;
-    let known = known.as_array().into_iter().flatten().find(|one| one["cgroup_id"] == id).cloned();
-    let known = known.unwrap_or_default();
+    let known = agent_of(id)?;
     ensure!(known["cgroup"].is_null() && known["origin"] == "below-root", "the one that is gone is {known}");
     // Once its process is reaped it goes, and so does its agent.
     drop(zombie);
@@ -100,8 +106,8 @@ fn a_cgroup_whose_name_is_no_text_is_bound_and_follows_its_policy(scene: &mut Sc
     let mut process = Process::start_in(&below)?;
     process.works(&step, "before binding")?;
     // Bound where it is, and with its parent's binding when that changes.
-    let named = PolicyFile(Path::new("/etc/agent-monitor/policies/scenario-mode.yaml"));
-    named.write(scene, "enforce")?;
+    let named = PolicyFile("scenario-mode.yaml");
+    put(&named, scene, "enforce")?;
     let id = scene.bind_named("scenario-mode", json!({}))?;
     process.expect(&step, EACCES, "bound")?;
     let own = cgroup::directory("/agents.slice/scenario-mode").join(name);
@@ -114,11 +120,11 @@ fn a_cgroup_whose_name_is_no_text_is_bound_and_follows_its_policy(scene: &mut Sc
     scene.records.wait(scene.start, "\"started\"", &started)?;
     let unbound = Cgroup::make("/scenarios-unbound/below")?;
     let mut outsider = Process::start_in(&unbound.directory())?;
-    named.write(scene, "audit")?;
+    put(&named, scene, "audit")?;
     process.works(&step, "in audit mode")?;
     agent.works(&step, "in audit mode, below the agents root")?;
     outsider.works(&step!("open", file, "w"), "as an outsider")?;
-    named.write(scene, "enforce")?;
+    put(&named, scene, "enforce")?;
     process.expect(&step, EACCES, "enforced again")?;
     agent.expect(&step, EACCES, "enforced again, below the agents root")?;
     outsider.works(&step!("open", file, "w"), "as an outsider")?;
@@ -136,29 +142,16 @@ fn a_cgroup_whose_name_is_no_text_is_bound_and_follows_its_policy(scene: &mut Sc
     process.works(&step, "after unbinding").map(drop)
 }
 
-/// A policy of the directory that allows to read nothing, gone at the end.
-struct PolicyFile(&'static Path);
-
-impl PolicyFile {
-    /// Puts it in force with this mode, and comes back when it is.
-    fn write(&self, scene: &mut Scene<'_>, mode: &str) -> Outcome {
-        let start = scene.records.lines.len();
-        let new = self.0.with_extension("new");
-        fs::write(&new, policy::document("scenario-mode", &format!("mode: {mode}\n{NOTHING}"), Path::new("/")))?;
-        fs::rename(&new, self.0)?;
-        let known = json!({"type": "policy", "policy": {"name": "scenario-mode"}});
-        scene.records.wait(start, "\"policy\"", &known).map(drop)
-    }
-}
-
-impl Drop for PolicyFile {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(self.0);
-    }
+/// Puts the policy in force with this mode, and comes back when it is. It lets nothing be read.
+fn put(named: &PolicyFile, scene: &mut Scene<'_>, mode: &str) -> Outcome {
+    let start = scene.records.lines.len();
+    named.write(&policy::document("scenario-mode", &format!("mode: {mode}\n{NOTHING}"), Path::new("/")))?;
+    let known = json!({"type": "policy", "policy": {"name": "scenario-mode"}});
+    scene.records.wait(start, "\"policy\"", &known).map(drop)
 }
 
 /// The directory of a cgroup, removed at the end.
-struct Removed(std::path::PathBuf);
+struct Removed(PathBuf);
 
 impl Drop for Removed {
     fn drop(&mut self) {
@@ -203,15 +196,14 @@ fn a_cgroup_of_the_configuration_that_is_made_anew_is_told_of_and_bound_again(sc
     let (zombie, first) = (process, cgroup::id(&service.directory())?);
     let mut start = scene.records.lines.len();
     cgroup::remove(&service.directory())?;
-    told(scene, &mut start, &path, "degraded", "is gone")?;
+    told(scene, &mut start, &path, "is gone")?;
     let (status, body) = metrics("/readyz")?;
     ensure!(status == 503 && body.contains(&path), "with the cgroup gone /readyz gave {status}: {body}");
     // Made again: the first moments are not guarded, and that is told.
     let mut process = bound_again(scene, &mut start, &path)?;
     process.works(&read, "bound again")?;
     process.expect(&write, EACCES, "bound again")?;
-    let known = ask("GET", "/v1/agents", &Value::Null)?;
-    let old = known.as_array().into_iter().flatten().find(|one| one["cgroup_id"] == first).cloned().unwrap_or_default();
+    let old = agent_of(first)?;
     ensure!(old["origin"] == "bound" && old["cgroup"].is_null(), "the one that lingers is {old}");
     drop(zombie);
     // Gone and made again, and no time between.
@@ -224,15 +216,13 @@ fn a_cgroup_of_the_configuration_that_is_made_anew_is_told_of_and_bound_again(sc
     cgroup::remove(&service.directory())?;
     drop(process);
     scene.daemon.start_again(&["--config", &config.to_string_lossy()])?;
-    told(scene, &mut start, &path, "degraded", "is not there")?;
+    told(scene, &mut start, &path, "is not there")?;
     let mut process = bound_again(scene, &mut start, &path)?;
     process.expect(&write, EACCES, "bound by the next daemon")?;
     let id = cgroup::id(&service.directory())?;
     scene.daemon.end()?;
     scene.daemon.start_again(&[])?;
-    let known = ask("GET", "/v1/agents", &Value::Null)?;
-    let agent = known.as_array().into_iter().flatten().find(|one| one["cgroup_id"] == id).cloned().unwrap_or_default();
-    scene.agent = agent["id"].as_str().map(str::to_owned);
+    scene.agent = agent_of(id)?["id"].as_str().map(str::to_owned);
     scene.unbind()?;
     process.works(&write, "after unbinding").map(drop)
 }
@@ -242,7 +232,7 @@ fn bound_again(scene: &mut Scene<'_>, start: &mut usize, path: &str) -> anyhow::
     let directory = cgroup::directory(path);
     fs::create_dir(&directory)?;
     let process = Process::start_in(&directory)?;
-    told(scene, start, path, "degraded", "is not guarded until it is bound")?;
+    told(scene, start, path, "is not guarded until it is bound")?;
     let bound = json!({"type": "agent", "action": "bound", "agent": {"cgroup_id": cgroup::id(&directory)?}});
     scene.records.wait(*start, path, &bound)?;
     scene.records.wait(*start, "\"ready\"", &json!({"type": "monitor", "action": "ready"}))?;
@@ -251,9 +241,9 @@ fn bound_again(scene: &mut Scene<'_>, start: &mut usize, path: &str) -> anyhow::
     Ok(process)
 }
 
-/// Waits for a record of the monitor with these words in a message about the path; from the next one on is looked later.
-fn told(scene: &mut Scene<'_>, start: &mut usize, path: &str, action: &str, words: &str) -> Outcome {
-    scene.records.wait(*start, words, &json!({"type": "monitor", "action": action}))?;
+/// Waits until the monitor tells in these words that it is degraded by the path; later only what comes after is looked at.
+fn told(scene: &mut Scene<'_>, start: &mut usize, path: &str, words: &str) -> Outcome {
+    scene.records.wait(*start, words, &json!({"type": "monitor", "action": "degraded"}))?;
     let found = |line: &String| line.contains(words) && line.contains(path);
     let at = scene.records.lines.iter().skip(*start).position(found);
     *start += at.with_context(|| format!("{path} is not named with {words}"))? + 1;

@@ -4,7 +4,7 @@ use anyhow::Context;
 use serde_json::{Value, json};
 
 use super::socket_connect::internet;
-use crate::harness::policy::ALL as EVERYTHING;
+use crate::harness::policy::{self, ALL as EVERYTHING};
 use crate::harness::{Cycle, EACCES, Outcome, Process, Scenario, Scene, builtin, control, record};
 use crate::{scenarios, step};
 
@@ -141,7 +141,7 @@ fn no_policy_lets_an_agent_get_the_monitors_maps(scene: &mut Scene<'_>) -> Outco
 
 fn the_monitor_is_not_touched_in_audit_mode_either(scene: &mut Scene<'_>) -> Outcome {
     let pid = scene.daemon.pid();
-    let policies = "/etc/agent-monitor/policies";
+    let policies = policy::DIRECTORY;
     let over = json!({"name": "resources-any", "target": pid});
     let bpf = || builtin("bpf", &[], json!({"name": "bpf"}), "monitor");
     let own = |hook: &str| builtin(hook, &["write"], json!({"path": policies}), "monitor");

@@ -1,13 +1,11 @@
 //! The node's daemon: its policy directory, its control socket, its metrics, its records under a flood.
 
-use std::path::Path;
-
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
 use crate::harness::control::{self, ask, metric, request};
-use crate::harness::policy::PolicyFile;
-use crate::harness::{EACCES, Outcome, Scenario, Scene, policy};
+use crate::harness::policy::{PolicyFile, allowing, change};
+use crate::harness::{EACCES, Outcome, Scenario, Scene};
 use crate::{scenarios, step};
 
 pub const ALL: &[Scenario] = scenarios![Node:
@@ -23,15 +21,9 @@ fn a_broken_policy_gives_all_errors_and_changes_nothing(scene: &mut Scene<'_>) -
     let file = scene.file("file", "f");
     let named = PolicyFile("scenario-swapped.yaml");
     let word = "scenario-swapped";
-    let with = |access: &str| {
-        policy::document(
-            word,
-            &format!("files:\n  - {{allow: [{access}], paths: [\"{}\"]}}\n", file.display()),
-            Path::new("/"),
-        )
-    };
+    let with = |access: &str| allowing(word, access, &file);
     named.write(&with("read"))?;
-    scene.records.wait(scene.start, word, &json!({"type": "policy", "action": "loaded", "policy": {"name": word}}))?;
+    scene.records.wait(scene.start, word, &change(word, "loaded"))?;
     let mut process = scene.process()?;
     scene.bind_named(word, json!({}))?;
     process.works(&step!("open", file, "r"), "bound")?;
@@ -54,11 +46,7 @@ fn a_broken_policy_gives_all_errors_and_changes_nothing(scene: &mut Scene<'_>) -
     ensure!(text.contains(":5:") && text.contains(":7:"), "places are missing: {text}");
     // A good one is in force for the agent that runs.
     named.write(&with("write"))?;
-    scene.records.wait(
-        scene.start,
-        word,
-        &json!({"type": "policy", "action": "replaced", "policy": {"name": word}}),
-    )?;
+    scene.records.wait(scene.start, word, &change(word, "replaced"))?;
     process.works(&step!("open", file, "w"), "after the swap")?;
     process.expect(&step!("open", file, "r"), EACCES, "after the swap").map(drop)
 }

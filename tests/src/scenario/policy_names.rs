@@ -63,7 +63,7 @@ fn named() -> Outcome {
     let unknown = run("planted")?;
     let error = String::from_utf8_lossy(&unknown.stderr);
     ensure!(unknown.status.code() == Some(125) && unknown.stdout.is_empty(), "an unknown name gave {unknown:?}");
-    for words in ["there is no policy planted", "/etc/agent-monitor/policies", "./planted"] {
+    for words in ["there is no policy planted", policy::DIRECTORY, "./planted"] {
         ensure!(error.contains(words), "{words:?} is not in {error}");
     }
     Ok(())

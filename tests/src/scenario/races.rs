@@ -157,7 +157,7 @@ impl Turns {
     }
 
     fn place(&self) -> PathBuf {
-        Path::new("/etc/agent-monitor/policies").join(format!("{}.yaml", self.name))
+        Path::new(policy::DIRECTORY).join(format!("{}.yaml", self.name))
     }
 
     /// Which of the files the policy of a generation allows: the first generation is 1.

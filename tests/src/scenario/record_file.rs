@@ -3,12 +3,11 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::time::Instant;
 
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
-use crate::harness::wait::LIMIT;
+use crate::harness::policy::PolicyFile;
 use crate::harness::{Outcome, Scenario, Scene, control, policy, records};
 use crate::scenarios;
 
@@ -22,7 +21,7 @@ pub const ALONE: &[Scenario] = scenarios![Alone:
 ];
 
 const PLACE: &str = "/tmp/scenarios-record";
-const POLICY: &str = "/etc/agent-monitor/policies/record-scenario.yaml";
+const NAME: &str = "record-scenario";
 const SPEC: &str = r#"
 files:
   - {allow: [all], paths: ["$W", "$W/**"]}
@@ -57,7 +56,7 @@ fn denied(policy: &str) -> Outcome {
     let text = fs::read_to_string(format!("{workspace}/records.jsonl"))?;
     let lines: Vec<Value> = text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
     let expected = json!({"type": "operation", "operation": "path_unlink", "verdict": "deny", "reason": "builtin:monitor",
-        "object": {"path": format!("{workspace}/records.jsonl")}, "policy": {"name": "record-scenario"}});
+        "object": {"path": format!("{workspace}/records.jsonl")}, "policy": {"name": NAME}});
     ensure!(lines.iter().any(|line| records::holds(line, &expected)), "no such record in {text}");
     // It is that file alone.
     let other = format!("{workspace}/other");
@@ -69,7 +68,7 @@ fn denied(policy: &str) -> Outcome {
 }
 
 fn document() -> String {
-    policy::document("record-scenario", SPEC, Path::new(PLACE))
+    policy::document(NAME, SPEC, Path::new(PLACE))
 }
 
 fn by_file() -> Outcome {
@@ -79,23 +78,17 @@ fn by_file() -> Outcome {
     denied(&policy)
 }
 
-/// Waits until the daemon has the policy, or has it no more.
-fn is_loaded(wanted: bool) -> Outcome {
-    let deadline = Instant::now() + LIMIT;
-    while (control::request("GET", "/v1/policies/record-scenario", "")?.0 == 200) != wanted {
-        ensure!(Instant::now() < deadline, "the policy directory is not read");
-    }
-    Ok(())
-}
-
-fn no_policy_lets_an_agent_touch_the_file_of_its_records(_scene: &mut Scene<'_>) -> Outcome {
+fn no_policy_lets_an_agent_touch_the_file_of_its_records(scene: &mut Scene<'_>) -> Outcome {
     by_file()?;
     // The same for one that others share.
-    fs::write(POLICY, document())?;
-    let shared = is_loaded(true).and_then(|()| denied("record-scenario"));
-    fs::remove_file(POLICY)?;
-    is_loaded(false)?;
-    shared?;
+    let shared = PolicyFile("record-scenario.yaml");
+    shared.write(&document())?;
+    let source = shared.path();
+    let told = |action: &str| json!({"type": "policy", "action": action, "policy": {"name": NAME}, "source": source});
+    scene.records.wait(scene.start, NAME, &told("loaded"))?;
+    denied(NAME)?;
+    drop(shared);
+    scene.records.wait(scene.start, NAME, &told("removed"))?;
     let request = json!({"policy": "locked", "protect": ["records.jsonl"]});
     let (status, answer) = control::request("POST", "/v1/agents", &request.to_string())?;
     ensure!(status == 422 && answer.contains("is not an absolute path"), "status {status}: {answer}");

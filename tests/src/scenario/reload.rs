@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -11,9 +10,8 @@ use serde_json::{Value, json};
 use crate::harness::cgroup::Cgroup;
 use crate::harness::control::{self, ask, metric};
 use crate::harness::daemon::PLACE;
-use crate::harness::policy::{ALL as EVERYTHING, PolicyFile, document};
+use crate::harness::policy::{ALL as EVERYTHING, PolicyFile, allowing, change, document};
 use crate::harness::records::Records;
-use crate::harness::wait::LIMIT;
 use crate::harness::{EACCES, Outcome, Process, Scenario, Scene};
 use crate::{scenarios, step};
 
@@ -43,27 +41,11 @@ fn denied(policy: &str, operation: &str, access: &str, path: &Path) -> Value {
            "reason": "builtin:monitor", "errno": "EACCES", "policy": {"name": policy}})
 }
 
-fn change(word: &str, action: &str) -> Value {
-    json!({"type": "policy", "action": action, "policy": {"name": word}})
-}
-
 /// A process in a new cgroup below that of a policy of the directory.
 fn newcomer(policy: &str, name: &str) -> Result<(Cgroup, Process)> {
     let cgroup = Cgroup::make(&format!("/agents.slice/{policy}/{name}"))?;
     let process = Process::start_in(&cgroup.directory())?;
     Ok((cgroup, process))
-}
-
-/// Waits until the daemon has seen that a policy's file is gone.
-fn until_removed(name: &str) -> Outcome {
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        let all = ask("GET", "/v1/policies", &Value::Null)?;
-        if all.as_array().into_iter().flatten().any(|one| one["name"] == name && one["state"] == "removed") {
-            return Ok(());
-        }
-        ensure!(Instant::now() < deadline, "{name} is not removed: {all}");
-    }
 }
 
 /// Policies that a request brought, that lie in the directory, and whose file is gone: all allow everything.
@@ -84,7 +66,10 @@ fn agents_that_were_taken_over_can_not_touch_the_log_of_the_next_daemon(scene: &
         process.works(&step!("open", log, "w"), "while it is nobody's log")?;
     }
     drop(gone);
-    until_removed(names[2])?;
+    scene.records.wait(scene.start, names[2], &change(names[2], "removed"))?;
+    let all = ask("GET", "/v1/policies", &Value::Null)?;
+    let is_removed = |one: &Value| one["name"] == names[2] && one["state"] == "removed";
+    ensure!(all.as_array().into_iter().flatten().any(is_removed), "{} is not removed: {all}", names[2]);
     with_settings(scene, &format!("audit_log = {log:?}\n"), |_, _| {
         let mut records = Records::open(&log)?;
         for (process, name) in processes.iter_mut().zip(names) {
@@ -123,10 +108,7 @@ fn no_policy_lets_an_agent_touch_the_configuration_that_was_named(scene: &mut Sc
 fn a_daemon_killed_while_it_replaces_a_policy_leaves_no_older_one_in_force(scene: &mut Scene<'_>) -> Outcome {
     let (old, new) = (scene.file("old", "o"), scene.file("new", "n"));
     let (named, word) = (PolicyFile("scenario-stricter.yaml"), "scenario-stricter");
-    let with = |path: &Path| {
-        let spec = format!("files:\n  - {{allow: [read], paths: [\"{}\"]}}\n", path.display());
-        document(word, &spec, Path::new("/"))
-    };
+    let with = |path: &Path| allowing(word, "read", path);
     named.write(&with(&old))?;
     scene.records.wait(scene.start, word, &change(word, "loaded"))?;
     let mut process = scene.process()?;
@@ -155,8 +137,7 @@ fn a_daemon_killed_while_it_replaces_a_policy_leaves_no_older_one_in_force(scene
 fn a_policy_file_that_breaks_while_no_daemon_runs_leaves_its_policy_in_force(scene: &mut Scene<'_>) -> Outcome {
     let file = scene.file("file", "f");
     let (named, word) = (PolicyFile("scenario-breaks.yaml"), "scenario-breaks");
-    let spec = format!("files:\n  - {{allow: [read], paths: [\"{}\"]}}\n", file.display());
-    named.write(&document(word, &spec, Path::new("/")))?;
+    named.write(&allowing(word, "read", &file))?;
     scene.records.wait(scene.start, word, &change(word, "loaded"))?;
     scene.daemon.end()?;
     named.write(&document(word, "fils: []\n", Path::new("/")))?;
