@@ -49,6 +49,22 @@ fn ten_thousand_patterns_in_one_rule_compile_in_seconds() {
 }
 
 #[test]
+fn variables_make_no_document_longer_than_documents_are() {
+    let with = |value: usize, times: usize| {
+        let rules = format!("    - allow: [read]\n      paths: [\"{}\"]\n", "${A}".repeat(times));
+        let mut document = policy(&rules);
+        document.text =
+            document.text.replace("spec:\n", &format!("spec:\n  variables: {{A: \"/{}\"}}\n", "a".repeat(value)));
+        timed("variables", document, 8).map(drop).map_err(|errors| errors.to_string())
+    };
+    let error = with(5000, 1).expect_err("is no path's value");
+    assert!(error.contains("has 5001 bytes, more than any path"), "{error}");
+    let error = with(4000, 100_000).expect_err("would be 400 MB");
+    assert!(error.contains("variables make the document longer than 4194304 bytes"), "{error}");
+    with(4000, 1).expect("is a path");
+}
+
+#[test]
 fn a_pattern_set_that_is_too_large_is_refused_with_the_rules_that_make_it_so() {
     // Each rule remembers whether it has been met, and each combination has a label of its own.
     let mut rules = String::new();

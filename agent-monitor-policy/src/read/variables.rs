@@ -2,21 +2,36 @@
 
 use super::Reader;
 use crate::diagnostic::did_you_mean;
+use crate::document::Document;
 use crate::pattern::{PatternError, Variables};
 use crate::yaml::{Kind, Node};
+use agent_monitor_common::limit::PATH_BYTES;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 /// The variables of one document; `None` for one without a value.
 #[derive(Default)]
-pub(super) struct Values(BTreeMap<String, Option<String>>);
+pub(super) struct Values {
+    by_name: BTreeMap<String, Option<String>>,
+    /// Bytes that were inserted for them.
+    inserted: Cell<usize>,
+}
 
 impl Variables for Values {
     fn value(&self, name: &str) -> Result<Option<String>, PatternError> {
-        self.0.get(name).cloned().ok_or_else(|| {
-            let help = did_you_mean(name, self.0.keys().map(String::as_str))
+        let value = self.by_name.get(name).cloned().ok_or_else(|| {
+            let help = did_you_mean(name, self.by_name.keys().map(String::as_str))
                 .unwrap_or_else(|| format!("declare it: `variables: {{{name}: VALUE}}`, or `null` for no default"));
             PatternError::new(0, format!("variable `{name}` is not declared"), help)
-        })
+        })?;
+        // What is written out is bounded by the size of the document, and what is inserted likewise.
+        let inserted = self.inserted.get().saturating_add(value.as_ref().map_or(0, String::len));
+        if inserted > Document::BYTES {
+            let message = format!("variables make the document longer than {} bytes", Document::BYTES);
+            return Err(PatternError::new(0, message, "split it and use `include`"));
+        }
+        self.inserted.set(inserted);
+        Ok(value)
     }
 }
 
@@ -44,7 +59,7 @@ impl Reader<'_, '_> {
                     None => None,
                 },
             };
-            self.values.0.insert(name, value);
+            self.values.by_name.insert(name, value);
         }
     }
 
@@ -52,6 +67,11 @@ impl Reader<'_, '_> {
     fn checked(&mut self, node: &Node, name: &str, value: &str) -> Option<String> {
         if value.is_empty() {
             self.error(node.place, format!("value of variable `{name}` is empty"), "write `null` for no default");
+            return None;
+        }
+        if value.len() > PATH_BYTES {
+            let message = format!("value of variable `{name}` has {} bytes, more than any path", value.len());
+            self.error(node.place, message, format!("use {PATH_BYTES} bytes or fewer"));
             return None;
         }
         if value.contains("${") {
