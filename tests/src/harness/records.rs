@@ -1,5 +1,6 @@
 //! The audit log, as somebody who reads it sees it.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -59,17 +60,32 @@ impl Records {
                 }
             }
             if !self.changes.next(deadline) {
-                let seen = self.about(start, word)?;
-                let seen: Vec<String> = seen.iter().rev().take(8).map(short).collect();
+                let mut seen = VecDeque::new();
+                for record in self.about(start, word) {
+                    seen.truncate(7);
+                    seen.push_front(short(&record?));
+                }
+                let seen = Vec::from(seen);
                 bail!("no record {expected}; the last of {word} were:\n    {}", seen.join("\n    "));
             }
         }
     }
 
-    /// All records from line `start` on that name `word`.
-    pub fn about(&self, start: usize, word: &str) -> Result<Vec<Value>> {
-        let lines = self.lines.iter().skip(start).filter(|line| line.contains(word));
-        lines.map(|line| serde_json::from_str(line).with_context(|| format!("no JSON: {line}"))).collect()
+    /// All records from line `start` on that name `word`. One after the other: all those of a flood have no room at once.
+    pub fn about(&self, start: usize, word: &str) -> impl Iterator<Item = Result<Value>> {
+        let lines = self.lines.iter().skip(start).filter(move |line| line.contains(word));
+        lines.map(|line| serde_json::from_str(line).with_context(|| format!("no JSON: {line}")))
+    }
+
+    /// How many records from line `start` on that name `word` tell of a denial, and how many denials of losses.
+    pub fn denied_and_lost(&self, start: usize, word: &str) -> Result<(u64, u64)> {
+        let (mut denied, mut lost) = (0, 0);
+        for record in self.about(start, word) {
+            let record = record?;
+            denied += u64::from(record["type"] == "operation" && record["verdict"] == "deny");
+            lost += record["count"].as_u64().filter(|_| record["type"] == "loss").unwrap_or_default();
+        }
+        Ok((denied, lost))
     }
 }
 

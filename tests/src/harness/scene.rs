@@ -121,9 +121,14 @@ impl<'a> Scene<'a> {
     }
 
     fn told_of(&mut self, id: &str, start: usize) -> String {
-        let seen = self.records.read().and_then(|()| self.records.about(start, &format!("\"id\":\"{id}\"")));
-        let seen = seen.unwrap_or_default();
-        seen.iter().map(super::records::short).collect::<Vec<_>>().join("\n    ")
+        let _ = self.records.read();
+        let word = format!("\"id\":\"{id}\"");
+        self.records
+            .about(start, &word)
+            .flatten()
+            .map(|record| super::records::short(&record))
+            .collect::<Vec<_>>()
+            .join("\n    ")
     }
 
     /// Does a step in `process` that must be denied with this record.

@@ -172,10 +172,8 @@ fn a_flood_of_denials_is_counted_to_the_last(scene: &mut Scene<'_>) -> Outcome {
     // The log agrees with the counters, and has a record for every loss.
     let word = format!("\"{id}\"");
     scene.records.wait(scene.start, &word, &json!({"type": "agent", "action": "unbound"}))?;
-    let about = scene.records.about(scene.start, &word)?;
-    let written = about.iter().filter(|one| one["type"] == "operation" && one["verdict"] == "deny").count() as u64;
+    let (written, lost) = scene.records.denied_and_lost(scene.start, &word)?;
     ensure!(written == number("written"), "{written} records are in the log: {counts}");
-    let lost: u64 = about.iter().filter(|one| one["type"] == "loss").filter_map(|one| one["count"].as_u64()).sum();
     ensure!(lost == number("lost"), "loss records tell of {lost}: {counts}");
     // Numbers have no gap.
     let mut expected = None;

@@ -213,7 +213,8 @@ fn a_policy_is_replaced_at_one_moment_for_all_files(scene: &mut Scene<'_>) -> Ou
     let word = format!("\"id\":\"{id}\"");
     scene.records.wait(scene.start, &word, &json!({"type": "agent", "action": "unbound"}))?;
     let mut denials = 0;
-    for record in scene.records.about(scene.start, &word)? {
+    for record in scene.records.about(scene.start, &word) {
+        let record = record?;
         if record["type"] != "operation" {
             continue;
         }

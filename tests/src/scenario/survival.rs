@@ -69,10 +69,8 @@ pub fn unbind_after(scene: &mut Scene<'_>, denials: u64) -> Outcome {
     ensure!(number("denied")? == denials, "{denials} operations were denied, and counted are {counts}");
     ensure!(number("written")? + number("lost")? == denials, "counted are {counts}");
     scene.records.wait(scene.start, &word, &json!({"type": "agent", "action": "unbound"}))?;
-    let about = scene.records.about(scene.start, &word)?;
-    let written = about.iter().filter(|one| one["type"] == "operation" && one["verdict"] == "deny").count() as u64;
+    let (written, lost) = scene.records.denied_and_lost(scene.start, &word)?;
     ensure!(written == number("written")?, "{written} records are in the log: {counts}");
-    let lost: u64 = about.iter().filter(|one| one["type"] == "loss").filter_map(|one| one["count"].as_u64()).sum();
     ensure!(lost == number("lost")?, "loss records tell of {lost}: {counts}");
     Ok(())
 }

@@ -73,11 +73,13 @@ fn under_fire(scene: &mut Scene<'_>, act: impl FnOnce(&mut Scene<'_>) -> Outcome
 /// The last denials of what the scene's agent may do, and what was counted: a record may have found no room.
 fn blamed(scene: &mut Scene<'_>) -> String {
     let id = format!("\"{}\"", scene.agent.clone().unwrap_or_default());
-    let about = scene.records.read().and_then(|()| scene.records.about(scene.start, &id)).unwrap_or_default();
+    let _ = scene.records.read();
     let forbidden =
         |one: &Value| ["/forbidden", "/file", "127.0.0.1"].iter().any(|word| one["object"].to_string().contains(word));
-    let others = about.iter().filter(|one| !forbidden(one));
-    let shown: Vec<String> = others.rev().take(6).map(records::short).collect();
+    let others = scene.records.about(scene.start, &id).flatten().filter(|one| !forbidden(one));
+    let mut shown: Vec<String> = others.map(|one| records::short(&one)).collect();
+    shown.reverse();
+    shown.truncate(6);
     let agent = ask("GET", &format!("/v1/agents/{}", scene.agent.clone().unwrap_or_default()), &Value::Null);
     let counts = agent.map_or(Value::Null, |agent| agent["counts"].clone());
     format!("counted are {counts}, denied were {}", shown.join("; "))
