@@ -1,11 +1,18 @@
 //! The command line: what can be typed, and its help.
 
-use std::ffi::OsString;
+mod agents;
+mod policy;
+mod run;
+
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::seccomp::Numbers;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use agents::Agents;
+pub use policy::PolicyCommand;
+pub use run::{Enter, Guard, Lead, Run, Tend};
 
 /// Exit status of `run` for its own failures.
 pub const RUN_FAILED: u8 = 125;
@@ -114,38 +121,6 @@ pub enum Command {
     Canary(Canary),
 }
 
-/// Options of `run`.
-#[derive(Debug, Args)]
-pub struct Run {
-    /// Name of a policy that the daemon or the policy directory has, or a file: with a slash (./FILE) or the ending .yaml
-    #[arg(long, value_name = "NAME|FILE")]
-    pub policy: String,
-    /// Name of the agent in records
-    #[arg(long)]
-    pub name: Option<String>,
-    /// Label of the agent in records
-    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = pair)]
-    pub labels: Vec<(String, String)>,
-    /// Value for a variable of the policy
-    #[arg(long = "var", value_name = "NAME=VALUE", value_parser = pair)]
-    pub variables: Vec<(String, String)>,
-    /// enforce or audit; the policy's own mode where it is not given
-    #[arg(long)]
-    pub mode: Option<String>,
-    /// Write the agent's records to this file
-    #[arg(long, value_name = "FILE")]
-    pub record: Option<PathBuf>,
-    /// Leave this descriptor open for the command; standard input, output and error always are, all others are closed
-    #[arg(long = "keep-fd", value_name = "NUMBER")]
-    pub keep_descriptors: Vec<u32>,
-    /// Go on where the kernel lets only the network be enforced
-    #[arg(long)]
-    pub allow_partial: bool,
-    /// The command and its arguments
-    #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
-    pub command: Vec<OsString>,
-}
-
 /// Options of `daemon`.
 #[derive(Debug, Args)]
 pub struct Daemon {
@@ -174,113 +149,43 @@ pub enum Format {
     Json,
 }
 
-/// The commands of `agents`.
-#[derive(Debug, Subcommand)]
-pub enum Agents {
-    /// List the agents of this node
-    #[command(after_help = "Example:\n  agent-monitor agents list")]
-    List(Output),
-    /// Show one agent
-    #[command(after_help = "Example:\n  agent-monitor agents show coding-agent-3f2a")]
-    Show {
-        /// Id of the agent
-        id: String,
-        /// How to print
-        #[command(flatten)]
-        output: Output,
-    },
-    /// Bind a cgroup that is there to a policy
-    #[command(after_help = "Example:\n  agent-monitor agents bind /system.slice/bot.service --policy coding-agent")]
-    Bind {
-        /// Path of the cgroup in the hierarchy
-        cgroup: String,
-        /// Name of a policy that the daemon has
-        #[arg(long, value_name = "NAME")]
-        policy: String,
-        /// Name of the agent in records
-        #[arg(long)]
-        name: Option<String>,
-        /// Label of the agent in records
-        #[arg(long = "label", value_name = "KEY=VALUE", value_parser = pair)]
-        labels: Vec<(String, String)>,
-        /// Value for a variable of the policy
-        #[arg(long = "var", value_name = "NAME=VALUE", value_parser = pair)]
-        variables: Vec<(String, String)>,
-        /// enforce or audit; the policy's own mode where it is not given
-        #[arg(long)]
-        mode: Option<String>,
-    },
-    /// Unbind a cgroup that was bound, or end an agent that `run` left behind
-    #[command(after_help = "Example:\n  agent-monitor agents unbind bot.service")]
-    Unbind {
-        /// Id of the agent
-        id: String,
-    },
+/// What makes up an agent beside its policy and its cgroup.
+#[derive(Debug, Args)]
+pub struct AgentOptions {
+    /// Name of the agent in records
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Label of the agent in records
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = pair)]
+    labels: Vec<(String, String)>,
+    /// Values for the policy's variables
+    #[command(flatten)]
+    pub variables: Variables,
+    /// enforce or audit; the policy's own mode where it is not given
+    #[arg(long)]
+    pub mode: Option<String>,
 }
 
-/// The commands of `policy`.
-#[derive(Debug, Subcommand)]
-pub enum PolicyCommand {
-    /// Report all errors of policies at once; exit status 1 if there is any
-    #[command(after_help = "Example:\n  agent-monitor policy check policies/*.yaml")]
-    Check {
-        /// Files of policies (with a slash or the ending .yaml), or names in the policy directory
-        #[arg(required = true, value_name = "FILE|NAME")]
-        policies: Vec<String>,
-    },
-    /// Say what a policy makes of an operation, and by which rule
-    #[command(after_help = "Examples:
-  agent-monitor policy explain p.yaml file:read,write /etc/passwd
-  agent-monitor policy explain p.yaml network:connect tcp:10.1.2.3:443
-  agent-monitor policy explain p.yaml file:rename /w/a /w/b")]
-    Explain {
-        /// Policy: a file (with a slash or the ending .yaml), or a name in the policy directory
-        #[arg(value_name = "FILE|NAME")]
-        policy: String,
-        /// The operation: file:read,write network:connect exec privilege capability ...
-        operation: String,
-        /// What it is on
-        object: String,
-        /// The new name of a rename or link
-        new_object: Option<String>,
-        /// Value for a variable of the policy
-        #[arg(long = "var", value_name = "NAME=VALUE", value_parser = pair)]
-        variables: Vec<(String, String)>,
-    },
-    /// Try a table of operations; exit status 1 if a verdict differs
-    #[command(after_help = "Example:\n  agent-monitor policy test policy.yaml policy.cases.yaml")]
-    Test {
-        /// Policy: a file (with a slash or the ending .yaml), or a name in the policy directory
-        #[arg(value_name = "FILE|NAME")]
-        policy: String,
-        /// Files of cases
-        #[arg(required = true)]
-        cases: Vec<PathBuf>,
-    },
-    /// Write a part of a policy in the form that other programs read
-    #[command(
-        after_help = "Example:\n  agent-monitor policy export --seccomp coding-agent.yaml --var WORKSPACE=/w > seccomp.json"
-    )]
-    Export {
-        /// The rules for system calls, as a seccomp profile for OCI runtimes (containerd, runc, podman)
-        #[arg(long, required = true)]
-        seccomp: bool,
-        /// Policy: a file (with a slash or the ending .yaml), or a name in the policy directory
-        #[arg(value_name = "FILE|NAME")]
-        policy: String,
-        /// Value for a variable of the policy
-        #[arg(long = "var", value_name = "NAME=VALUE", value_parser = pair)]
-        variables: Vec<(String, String)>,
-    },
-    /// Show a policy as the daemon has it
-    #[command(after_help = "Example:\n  agent-monitor policy show coding-agent")]
-    Show {
-        /// Name of the policy
-        name: String,
-        /// How to print
-        #[command(flatten)]
-        output: Output,
-    },
+impl AgentOptions {
+    /// The labels by their keys.
+    pub fn labels(&self) -> BTreeMap<String, String> {
+        self.labels.iter().cloned().collect()
+    }
+}
+
+/// Values for the variables of a policy.
+#[derive(Debug, Args)]
+pub struct Variables {
+    /// Value for a variable of the policy
+    #[arg(long = "var", value_name = "NAME=VALUE", value_parser = pair)]
+    variables: Vec<(String, String)>,
+}
+
+impl Variables {
+    /// The values by the names of their variables.
+    pub fn values(&self) -> BTreeMap<String, String> {
+        self.variables.iter().cloned().collect()
+    }
 }
 
 /// Options of `events`.
@@ -307,101 +212,6 @@ pub enum EventFormat {
     Json,
     /// A short line.
     Line,
-}
-
-/// Options of `guard`.
-#[derive(Debug, Args)]
-pub struct Guard {
-    /// Where the cgroup hierarchy is mounted
-    #[arg(long, value_name = "DIR")]
-    pub mount: PathBuf,
-    /// Path of the agent's cgroup in the hierarchy
-    #[arg(long, value_name = "PATH")]
-    pub agent: PathBuf,
-    /// Path of the cgroup in which this process waits
-    #[arg(long, value_name = "PATH")]
-    pub own: String,
-}
-
-/// Options of `lead`.
-#[derive(Debug, Args)]
-pub struct Lead {
-    /// Process id of the parent, with which this process ends
-    #[arg(long)]
-    pub parent: u32,
-    /// Standard descriptor that is the session's terminal
-    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u8).range(0..3))]
-    pub terminal: u8,
-    /// How much the kernel is to prefer this process where it must end one for lack of memory
-    #[arg(long, allow_negative_numbers = true)]
-    pub oom_score_adj: Option<i16>,
-    /// The options of `tend`
-    #[arg(required = true, last = true)]
-    pub tend: Vec<OsString>,
-}
-
-/// Options of `tend`.
-#[derive(Debug, Args)]
-pub struct Tend {
-    /// Process id of the parent, which leads the session
-    #[arg(long)]
-    pub parent: u32,
-    /// Standard descriptor that is the session's terminal
-    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u8).range(0..3))]
-    pub terminal: u8,
-    /// Start the command in the terminal's foreground
-    #[arg(long)]
-    pub foreground: bool,
-    /// Descriptor of the pipe from which orders come
-    #[arg(long, value_name = "NUMBER")]
-    pub orders: u32,
-    /// Descriptor of the pipe that takes what is told of the command
-    #[arg(long, value_name = "NUMBER")]
-    pub news: u32,
-    /// Directory of the cgroup
-    #[arg(long)]
-    pub cgroup: PathBuf,
-    /// The options of `enter`
-    #[arg(required = true, last = true)]
-    pub enter: Vec<OsString>,
-}
-
-/// Options of `enter`.
-#[derive(Debug, Args)]
-pub struct Enter {
-    /// Directory of the cgroup
-    #[arg(long)]
-    pub cgroup: PathBuf,
-    /// Process id of the parent, with which the command ends
-    #[arg(long)]
-    pub parent: u32,
-    /// Make a session for the command
-    #[arg(long)]
-    pub session: bool,
-    /// Come into the foreground of the terminal that is this standard descriptor
-    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u8).range(0..3))]
-    pub foreground: Option<u8>,
-    /// Unblock this signal, which who started this process has blocked
-    #[arg(long, value_name = "NUMBER")]
-    pub unblock: Vec<i32>,
-    /// Leave this descriptor open
-    #[arg(long = "keep-fd", value_name = "NUMBER")]
-    pub keep_descriptors: Vec<u32>,
-    /// Numbers of the system calls that the command may make, like 0-334,424
-    #[arg(long)]
-    pub syscalls: Numbers,
-    /// It may also make those of other interfaces
-    #[arg(long)]
-    pub foreign: bool,
-    /// What it may not make is logged by the kernel, and passes
-    #[arg(long)]
-    pub audit: bool,
-    /// How much the kernel is to prefer the command where it must end a process for lack of memory
-    #[arg(long, allow_negative_numbers = true)]
-    pub oom_score_adj: Option<i16>,
-    /// The command and its arguments
-    #[arg(required = true, trailing_var_arg = true)]
-    pub command: Vec<OsString>,
 }
 
 /// Options of `canary`.

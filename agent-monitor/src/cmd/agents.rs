@@ -28,13 +28,13 @@ pub fn agents(config: &Config, command: Agents) -> Result<u8> {
                 Format::Table => print::out(&details(&agent))?,
             }
         }
-        Agents::Bind { cgroup, policy, name, labels, variables, mode } => {
+        Agents::Bind { cgroup, policy, agent } => {
             let request = CreateAgent {
-                name,
+                variables: agent.variables.values(),
+                labels: agent.labels(),
+                name: agent.name,
                 policy: Some(Word::of(&policy).name_only()?.to_owned()),
-                variables: variables.into_iter().collect(),
-                labels: labels.into_iter().collect(),
-                mode,
+                mode: agent.mode,
                 cgroup: Some(cgroup),
                 ..CreateAgent::default()
             };

@@ -25,10 +25,12 @@ pub fn policy(command: PolicyCommand, config: impl Fn() -> Result<Config>) -> Re
     match command {
         PolicyCommand::Check { policies } => check(&policies, &config()?),
         PolicyCommand::Explain { policy, operation, object, new_object, variables } => {
-            explain_one(&policy, (&operation, &object, new_object.as_deref()), variables, &config()?)
+            explain_one(&policy, (&operation, &object, new_object.as_deref()), variables.values(), &config()?)
         }
         PolicyCommand::Test { policy, cases } => test(&policy, &cases, &config()?),
-        PolicyCommand::Export { seccomp: _, policy, variables } => export::seccomp(&policy, variables, &config()?),
+        PolicyCommand::Export { seccomp: _, policy, variables } => {
+            export::seccomp(&policy, variables.values(), &config()?)
+        }
         PolicyCommand::Show { name, output } => show(&config()?, &name, output.output),
     }
 }
@@ -62,12 +64,12 @@ fn check(policies: &[String], config: &Config) -> Result<u8> {
 fn explain_one(
     word: &str,
     (words, object, new_object): (&str, &str, Option<&str>),
-    variables: Vec<(String, String)>,
+    variables: BTreeMap<String, String>,
     config: &Config,
 ) -> Result<u8> {
     let operation =
         operation::parse(words, object, new_object).map_err(|error| anyhow!("operation {words} {object}: {error}"))?;
-    let options = Options { variables: variables.into_iter().collect::<BTreeMap<_, _>>(), allow_unset: false };
+    let options = Options { variables, allow_unset: false };
     let compiled = compile(document(word, config)?, &Files::new(&config.policies_dir), &options);
     let policy = match compiled {
         Ok(compiled) => compiled.policy,

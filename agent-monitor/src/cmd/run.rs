@@ -44,7 +44,7 @@ struct Ended {
 
 /// Runs the command.
 pub fn run(config: &Config, options: &Run) -> Result<u8> {
-    if let Some(mode) = &options.mode {
+    if let Some(mode) = &options.agent.mode {
         mode_of(mode)?;
     }
     if !rustix::process::geteuid().is_root() {

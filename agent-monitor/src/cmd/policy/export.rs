@@ -1,6 +1,8 @@
 //! `policy export`: the rules for system calls as a seccomp profile of the OCI runtime specification (its `linux.seccomp`),
 //! which is also what containerd and podman take as a file.
 
+use std::collections::BTreeMap;
+
 use agent_monitor_policy::{Options, compile};
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -12,8 +14,8 @@ use crate::daemon::library::Files;
 use crate::seccomp::Filter;
 
 /// Prints the profile of a policy.
-pub fn seccomp(policy: &str, variables: Vec<(String, String)>, config: &Config) -> Result<u8> {
-    let options = Options { variables: variables.into_iter().collect(), allow_unset: false };
+pub fn seccomp(policy: &str, variables: BTreeMap<String, String>, config: &Config) -> Result<u8> {
+    let options = Options { variables, allow_unset: false };
     let policy = match compile(document(policy, config)?, &Files::new(&config.policies_dir), &options) {
         Ok(compiled) => compiled.policy,
         Err(errors) => {

@@ -82,8 +82,7 @@ fn tap(report: Arc<Mutex<Report>>) -> Tap {
 
 fn policy(config: &Config, options: &Run, compiler: &Compiler) -> Result<Candidate> {
     let document = document(&options.policy, config)?;
-    let variables = options.variables.iter().cloned().collect();
-    let compiled = compiler.compile(document, &compiler.files, &variables);
+    let compiled = compiler.compile(document, &compiler.files, &options.agent.variables.values());
     let policy = compiled.map_err(|errors| anyhow!("cannot use the policy:\n{errors}"))?;
     for message in &policy.messages {
         eprintln!("{message}");
@@ -126,13 +125,13 @@ async fn make(
     policy: Candidate,
     id: String,
 ) -> Result<(Agent, Filter)> {
-    let mode = options.mode.as_deref().map(mode_of).transpose()?;
+    let mode = options.agent.mode.as_deref().map(mode_of).transpose()?;
     let filter = Filter::of_image(&policy.image(0), mode.unwrap_or(policy.mode))?;
     let slot = node.load(Source::Agent, Arc::new(policy))?;
     let wanted = Wanted {
         id: Some(id.clone()),
-        name: options.name.clone(),
-        labels: options.labels.iter().cloned().collect(),
+        name: options.agent.name.clone(),
+        labels: options.agent.labels(),
         slot,
         mode,
         origin: Origin::Made,

@@ -86,10 +86,10 @@ async fn follow_and_run(
 fn request(config: &Config, options: &Run) -> Result<CreateAgent> {
     let mut request = CreateAgent {
         protect: options.record.as_deref().map(names).unwrap_or_default(),
-        name: options.name.clone(),
-        variables: options.variables.iter().cloned().collect(),
-        labels: options.labels.iter().cloned().collect(),
-        mode: options.mode.clone(),
+        name: options.agent.name.clone(),
+        variables: options.agent.variables.values(),
+        labels: options.agent.labels(),
+        mode: options.agent.mode.clone(),
         ..CreateAgent::default()
     };
     let file = match Word::of(&options.policy) {
