@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use agent_monitor_common::class::Verdict;
-use agent_monitor_policy::{Compiled, Options, cases, compile, explain, operation};
+use agent_monitor_policy::{Compiled, Image, Options, Policy, cases, compile, explain, operation};
 use anyhow::{Context, Result, anyhow};
 
 use super::{print, small_runtime};
@@ -69,16 +69,7 @@ fn explain_one(
 ) -> Result<u8> {
     let operation =
         operation::parse(words, object, new_object).map_err(|error| anyhow!("operation {words} {object}: {error}"))?;
-    let options = Options { variables, allow_unset: false };
-    let compiled = compile(document(word, config)?, &Files::new(&config.policies_dir), &options);
-    let policy = match compiled {
-        Ok(compiled) => compiled.policy,
-        Err(errors) => {
-            eprintln!("{errors}");
-            return Ok(WRONG);
-        }
-    };
-    let image = policy.image(0, &[]).with_context(|| format!("policy {}", policy.name()))?;
+    let Some((_, image)) = image_of(word, variables, config)? else { return Ok(WRONG) };
     let explanation = explain(image.as_bytes(), &operation);
     let verdict = if explanation.verdict == Verdict::Allow { "allow" } else { "deny" };
     let mut text = format!("{verdict} ({})", explanation.reason);
@@ -98,6 +89,21 @@ fn explain_one(
     }
     print::out(&text)?;
     Ok(0)
+}
+
+/// The policy that a word names, and its image; none where it is wrong, which is told.
+fn image_of(word: &str, variables: BTreeMap<String, String>, config: &Config) -> Result<Option<(Policy, Image)>> {
+    let options = Options { variables, allow_unset: false };
+    match compile(document(word, config)?, &Files::new(&config.policies_dir), &options) {
+        Ok(Compiled { policy, .. }) => {
+            let image = policy.image(0, &[]).with_context(|| format!("policy {}", policy.name()))?;
+            Ok(Some((policy, image)))
+        }
+        Err(errors) => {
+            eprintln!("{errors}");
+            Ok(None)
+        }
+    }
 }
 
 /// Each line with so much before it, and a line feed after the last.

@@ -3,27 +3,17 @@
 
 use std::collections::BTreeMap;
 
-use agent_monitor_policy::{Options, compile};
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::Serialize;
 
-use super::{WRONG, document};
+use super::{WRONG, image_of};
 use crate::cmd::print;
 use crate::config::Config;
-use crate::daemon::library::Files;
 use crate::seccomp::Filter;
 
 /// Prints the profile of a policy.
 pub fn seccomp(policy: &str, variables: BTreeMap<String, String>, config: &Config) -> Result<u8> {
-    let options = Options { variables, allow_unset: false };
-    let policy = match compile(document(policy, config)?, &Files::new(&config.policies_dir), &options) {
-        Ok(compiled) => compiled.policy,
-        Err(errors) => {
-            eprintln!("{errors}");
-            return Ok(WRONG);
-        }
-    };
-    let image = policy.image(0, &[]).with_context(|| format!("policy {}", policy.name()))?;
+    let Some((policy, image)) = image_of(policy, variables, config)? else { return Ok(WRONG) };
     let filter = Filter::of_image(image.as_bytes(), policy.mode())?;
     if let Some(warning) = warning(&filter) {
         eprintln!("warning: {warning}");
