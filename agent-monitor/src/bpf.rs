@@ -1,8 +1,11 @@
 //! The kernel programs and their maps, from user space: loading, attaching, writing images and bindings, reading counters
 //! and rings, and pinning it all. The only place that names aya, and the only one that knows what the kernel is asked for.
 
+mod attach;
 mod btf;
+mod error;
 mod field;
+mod hook;
 mod image;
 mod load;
 #[cfg(feature = "kernel-log")]
@@ -16,7 +19,9 @@ mod raw;
 mod removal;
 mod ring;
 
-pub use load::{HookState, HookStatus, LoadError, LoadOptions, Roots};
+pub use error::LoadError;
+pub use hook::{HookState, HookStatus};
+pub use load::{LoadOptions, Roots};
 pub use map::{Counters, MapError, MapState};
 pub use misses::ProgramMisses;
 pub use probe::{FeatureState, probe};
@@ -75,7 +80,7 @@ impl Programs {
     pub fn load(options: &LoadOptions) -> Result<Self, LoadError> {
         let Some(bpffs) = &options.pins else {
             let mut loaded = load::open(options, &[])?;
-            load::attach(&mut loaded, options)?;
+            attach::attach(&mut loaded, options)?;
             let (maps, images) = (Maps::take(&mut loaded.object)?, Images::take(&mut loaded.object)?);
             let mut programs = Self::of(loaded.hooks, maps, images);
             (programs.links, programs.object) = (loaded.links, Some(loaded.object));
@@ -107,7 +112,7 @@ impl Programs {
         if let Some(newest) = earlier.first() {
             migrate::copy_before(newest, &pins)?;
         }
-        load::attach(&mut loaded, options)?;
+        attach::attach(&mut loaded, options)?;
         pins.make_programs(&mut loaded)?;
         if let Some(newest) = earlier.first() {
             migrate::copy_after(newest, &pins)?;
@@ -209,7 +214,7 @@ impl Programs {
     /// The kernel refused it, or has no such hook.
     pub fn watch_syscalls(&mut self, wanted: bool) -> Result<(), LoadError> {
         let Some(state) = self.hooks.iter_mut().find(|state| state.hook.id == HookId::SysEnter) else { return Ok(()) };
-        load::set_on_request(state, self.object.as_mut(), self.pins.as_ref(), &mut self.system_calls, wanted)
+        attach::set_on_request(state, self.object.as_mut(), self.pins.as_ref(), &mut self.system_calls, wanted)
     }
 
     /// One more descriptor of each link: the programs stay attached while somebody has these open, whatever becomes of this

@@ -1,7 +1,8 @@
 //! Writing and reading images: one map value each, in an array of maps for each size, so that a policy is replaced by one
 //! pointer.
 
-use super::map::{MapError, Open, chain, open};
+use super::error::chain;
+use super::map::{MapError, Open, open};
 use super::raw;
 use agent_monitor_common::image::at;
 use agent_monitor_common::limit::{IMAGE_SIZES, POLICIES};

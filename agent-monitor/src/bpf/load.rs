@@ -1,21 +1,19 @@
-//! Loading and attaching: one walk over the hook table.
+//! Loading: one walk over the hook table, in which each program that this kernel has a hook for goes through its verifier.
 
-use super::btf::Btf;
-use super::field;
-use super::map::MapError;
-use agent_monitor_common::hook::{Attach, HOOKS, Hook};
-use agent_monitor_common::limit::{SCRATCH_CPUS, SCRATCH_PER_CPU};
-use aya::programs::links::{CgroupAttachMode, FdLink};
-use aya::programs::{
-    BtfTracePoint, CgroupSkb, CgroupSkbAttachType, CgroupSockAddr, Lsm, Program, ProgramError, ProgramInfo,
-};
-use aya::{Ebpf, EbpfLoader};
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
+use agent_monitor_common::hook::{Attach, HOOKS, Hook};
+use agent_monitor_common::limit::{SCRATCH_CPUS, SCRATCH_PER_CPU};
+use aya::programs::links::FdLink;
+use aya::programs::{BtfTracePoint, CgroupSkb, CgroupSockAddr, Lsm, Program, ProgramError, ProgramInfo};
+use aya::{Ebpf, EbpfLoader};
+
+use super::btf::Btf;
+use super::error::{LoadError, chain, explain};
+use super::field;
+use super::hook::{HookState, HookStatus, ProgramSize};
 use super::pin::Pins;
 
 /// The object, built by the build script.
@@ -49,125 +47,6 @@ pub struct LoadOptions {
     pub pins: Option<PathBuf>,
 }
 
-/// A hook and what became of it.
-#[derive(Clone, Debug)]
-pub struct HookState {
-    /// Its row in the table.
-    pub hook: &'static Hook,
-    /// What became of it.
-    pub status: HookStatus,
-    /// How large its program is; `None` where it is not loaded.
-    pub size: Option<ProgramSize>,
-}
-
-/// How large a program is to the kernel: how near it is to being refused, and how much it adds to an operation at most.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ProgramSize {
-    /// Instructions that the verifier went through on all paths together; it refuses a program with more than a million.
-    pub verified_instructions: Option<u32>,
-    /// Instructions of the program itself, as the kernel translated it.
-    pub translated_instructions: Option<u32>,
-}
-
-impl HookState {
-    /// Whether its program does not run although something would pass for that: not so for a hook that this kernel may
-    /// lack, and not before it was attached.
-    #[must_use]
-    pub fn lacking(&self) -> bool {
-        match self.status {
-            HookStatus::Attached => false,
-            HookStatus::Missing(_) => !self.hook.optional(),
-            HookStatus::Loaded => !self.on_request(),
-            HookStatus::Refused(_) => true,
-        }
-    }
-
-    /// Whether its program is in the kernel, attached or not.
-    #[must_use]
-    pub fn loaded(&self) -> bool {
-        matches!(self.status, HookStatus::Loaded | HookStatus::Attached)
-    }
-
-    /// Whether its program runs only while a bound policy asks for it.
-    #[must_use]
-    pub fn on_request(&self) -> bool {
-        matches!(self.hook.attach, Attach::TracepointOnRequest(_))
-    }
-}
-
-/// What became of a hook.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum HookStatus {
-    /// Loaded, not attached yet.
-    Loaded,
-    /// Its program runs.
-    Attached,
-    /// The kernel has no such hook, or another form of it.
-    Missing(String),
-    /// The kernel refused the program: why.
-    Refused(String),
-}
-
-/// Why the programs are not loaded.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// No BTF, or none that can be read.
-    #[error("{0}: this kernel does not describe its types; use one with CONFIG_DEBUG_INFO_BTF=y")]
-    NoBtf(String),
-    /// Fields that the programs read are not in this kernel.
-    #[error("this kernel lacks {}: no build of agent-monitor supports it yet", .0.join(", "))]
-    MissingFields(Vec<String>),
-    /// The object was refused as a whole: a map could not be made.
-    #[error("load the kernel programs: {0}")]
-    Object(String),
-    /// Hooks that must be there are not.
-    #[error("{}", refused(.0))]
-    Hooks(Vec<HookState>),
-    /// The root of the cgroup hierarchy could not be opened.
-    #[error("open the cgroup hierarchy {}: {error}; mount cgroup2 there", path.display())]
-    Cgroup {
-        /// Where it was looked for.
-        path: PathBuf,
-        /// Why it could not be opened.
-        error: std::io::Error,
-    },
-    /// A map of the object could not be used.
-    #[error(transparent)]
-    Map(#[from] MapError),
-    /// Programs of a build are pinned whose maps mean other things.
-    #[error(
-        "this node is guarded by programs that this version can't take over ({0}): start a daemon of that version, or end \
-         enforcement with `agent-monitor daemon --uninstall`"
-    )]
-    OtherPins(String),
-    /// The pins could not be read or changed.
-    #[error("cannot {action} the pins {}: {error}", path.display())]
-    Pins {
-        /// Which.
-        path: PathBuf,
-        /// What was to be done with them.
-        action: &'static str,
-        /// Why it could not be.
-        error: io::Error,
-    },
-}
-
-impl LoadError {
-    pub(super) fn pins(path: &Path, action: &'static str, error: io::Error) -> Self {
-        Self::Pins { path: path.to_owned(), action, error }
-    }
-}
-
-fn refused(hooks: &[HookState]) -> String {
-    let line = |state: &HookState| match &state.status {
-        HookStatus::Missing(why) => format!("hook {}: missing: {why}", state.hook.name),
-        HookStatus::Refused(why) => format!("hook {}: refused: {why}", state.hook.name),
-        HookStatus::Loaded | HookStatus::Attached => format!("hook {}", state.hook.name),
-    };
-    let lines: Vec<String> = hooks.iter().map(line).collect();
-    format!("{} of {} hooks can't be used:\n{}", lines.len(), HOOKS.len(), lines.join("\n"))
-}
-
 /// The object and what became of each hook.
 pub struct Loaded {
     pub object: Ebpf,
@@ -176,8 +55,7 @@ pub struct Loaded {
     pub links: Vec<(&'static Hook, FdLink)>,
 }
 
-/// Makes the maps and loads each program, attaching none.
-/// Maps that are `shared` with another build are its own.
+/// Makes the maps and loads each program, attaching none. Maps that are `shared` with another build are that build's own.
 pub fn open(options: &LoadOptions, shared: &[(&'static str, PathBuf)]) -> Result<Loaded, LoadError> {
     let types = options.roots.sys.join("kernel/btf/vmlinux");
     let kernel = Btf::read(&types).map_err(LoadError::NoBtf)?;
@@ -255,38 +133,6 @@ fn load_all(object: &mut Ebpf, statuses: &mut [(&'static Hook, Result<(), HookSt
     });
 }
 
-/// Attaches every loaded program; all hooks must be there, or with `partial` all that are no LSM hooks.
-pub fn attach(loaded: &mut Loaded, options: &LoadOptions) -> Result<(), LoadError> {
-    let needed = |state: &HookState| {
-        let left_out = options.partial && state.hook.attach.is_lsm();
-        let not_built = state.hook.optional() && matches!(state.status, HookStatus::Missing(_));
-        !left_out && !not_built
-    };
-    let bad: Vec<HookState> =
-        loaded.hooks.iter().filter(|state| needed(state) && state.status != HookStatus::Loaded).cloned().collect();
-    if !bad.is_empty() {
-        return Err(LoadError::Hooks(bad));
-    }
-    let path = &options.roots.cgroup;
-    let cgroup = File::open(path).map_err(|error| LoadError::Cgroup { path: path.clone(), error })?;
-    for state in &mut loaded.hooks {
-        let on_request = matches!(state.hook.attach, Attach::TracepointOnRequest(_));
-        if state.status == HookStatus::Loaded && !on_request {
-            state.status = match attach_one(&mut loaded.object, state.hook, &cgroup) {
-                Ok(link) => {
-                    loaded.links.push((state.hook, link));
-                    HookStatus::Attached
-                }
-                Err(error) => HookStatus::Refused(explain(&error)),
-            };
-            if state.status != HookStatus::Attached {
-                return Err(LoadError::Hooks(vec![state.clone()]));
-            }
-        }
-    }
-    Ok(())
-}
-
 /// Whether the hook is to have a program, and the kernel has it in a form that the program was written for; else what became
 /// of it.
 fn present(hook: &Hook, kernel: &Btf, options: &LoadOptions) -> Result<(), HookStatus> {
@@ -346,108 +192,6 @@ fn size(info: &ProgramInfo) -> ProgramSize {
         verified_instructions: info.verified_instruction_count(),
         translated_instructions: info.size_translated().map(|bytes| bytes / INSTRUCTION_BYTES),
     }
-}
-
-/// A link to a cgroup always stands beside others; the kernel takes no flags with it (`cgroup_bpf_link_attach()` in
-/// kernel/bpf/cgroup.c), and `Single` is aya's word for none.
-const BESIDE_OTHERS: CgroupAttachMode = CgroupAttachMode::Single;
-
-fn not_a_link(error: aya::programs::links::LinkError) -> ProgramError {
-    ProgramError::IOError(io::Error::other(error))
-}
-
-/// Attaches a program. It is detached when the link is dropped, or when the link's pin is removed.
-fn attach_one(object: &mut Ebpf, hook: &Hook, cgroup: &File) -> Result<FdLink, ProgramError> {
-    let program = object.program_mut(hook.name).ok_or(ProgramError::NotLoaded)?;
-    match hook.attach {
-        Attach::Lsm(_) | Attach::LsmForms(_) => {
-            let program = <&mut Lsm>::try_from(program)?;
-            let link = program.attach()?;
-            program.take_link(link).map(FdLink::from)
-        }
-        Attach::Tracepoint(_) | Attach::TracepointOnRequest(_) => attach_tracepoint(program.try_into()?),
-        Attach::CgroupSockAddr => {
-            let program = <&mut CgroupSockAddr>::try_from(program)?;
-            let link = program.attach(cgroup, BESIDE_OTHERS)?;
-            FdLink::try_from(program.take_link(link)?).map_err(not_a_link)
-        }
-        Attach::CgroupEgress => {
-            let program = <&mut CgroupSkb>::try_from(program)?;
-            let link = program.attach(cgroup, CgroupSkbAttachType::Egress, BESIDE_OTHERS)?;
-            FdLink::try_from(program.take_link(link)?).map_err(not_a_link)
-        }
-    }
-}
-
-fn attach_tracepoint(program: &mut BtfTracePoint) -> Result<FdLink, ProgramError> {
-    let link = program.attach()?;
-    program.take_link(link).map(FdLink::from)
-}
-
-/// Attaches the program of `hook`, or detaches it.
-pub fn set_on_request(
-    state: &mut HookState,
-    object: Option<&mut Ebpf>,
-    pins: Option<&Pins>,
-    link: &mut Option<FdLink>,
-    wanted: bool,
-) -> Result<(), LoadError> {
-    let attached = state.status == HookStatus::Attached;
-    if wanted == attached {
-        return Ok(());
-    }
-    if !matches!(state.status, HookStatus::Loaded | HookStatus::Attached) {
-        return Err(LoadError::Hooks(vec![state.clone()]));
-    }
-    let hook = state.hook;
-    let refused = |error: ProgramError| {
-        LoadError::Hooks(vec![HookState { status: HookStatus::Refused(explain(&error)), ..state.clone() }])
-    };
-    match (wanted, pins) {
-        (true, Some(pins)) => {
-            let mut program = pins.tracepoint(hook).map_err(refused)?;
-            pins.add_link(hook, attach_tracepoint(&mut program).map_err(refused)?)?;
-        }
-        (false, Some(pins)) => pins.remove_link(hook)?,
-        (true, None) => {
-            let program = object.and_then(|object| object.program_mut(hook.name));
-            let program = program.ok_or(ProgramError::NotLoaded).and_then(<&mut BtfTracePoint>::try_from);
-            *link = Some(program.and_then(attach_tracepoint).map_err(refused)?);
-        }
-        (false, None) => *link = None,
-    }
-    state.status = if wanted { HookStatus::Attached } else { HookStatus::Loaded };
-    Ok(())
-}
-
-/// A refusal in words, with the end of the verifier's, where it says why.
-fn explain(error: &ProgramError) -> String {
-    const LAST_LINES: usize = 30;
-    /// Who may not load programs gets EPERM; a program that the verifier refuses gets EACCES or another errno.
-    const EPERM: i32 = 1;
-    if let ProgramError::LoadError { io_error, verifier_log } = error {
-        if io_error.raw_os_error() == Some(EPERM) {
-            return format!("{io_error}: this host does not let anybody load such programs");
-        }
-        let log = verifier_log.to_string();
-        let lines: Vec<&str> = log.lines().collect();
-        return format!(
-            "{io_error}; the verifier's last words:\n{}",
-            lines[lines.len().saturating_sub(LAST_LINES)..].join("\n")
-        );
-    }
-    chain(error)
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        next = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

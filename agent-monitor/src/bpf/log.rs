@@ -1,6 +1,6 @@
 //! The log of the kernel programs, in builds with the feature `kernel-log` only: reads it and writes it to our own log.
 
-use super::load::LoadError;
+use super::error::LoadError;
 use super::map::MapError;
 use aya::Ebpf;
 use aya_log::EbpfLogger;

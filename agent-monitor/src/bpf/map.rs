@@ -7,6 +7,8 @@ use agent_monitor_common::counter::{self, AgentCounters};
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
 
+use super::error::chain;
+
 /// Where maps are opened: the object that was loaded, or the pins of one.
 pub trait Open {
     /// The map with this name.
@@ -305,15 +307,4 @@ fn gone_is_fine(result: Result<(), aya::maps::MapError>, map: &'static str) -> R
         Err(aya::maps::MapError::KeyNotFound) | Ok(()) => Ok(()),
         Err(error) => Err(MapError::new(map, "write", chain(&error))),
     }
-}
-
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        next = error.source();
-    }
-    text
 }

@@ -9,9 +9,10 @@ use std::path::PathBuf;
 use agent_monitor_common::layout::LAYOUT;
 use aya::maps::{MapData, MapInfo};
 
+use super::error::{LoadError, chain};
 use super::image::Images;
-use super::load::{LoadError, LoadOptions, OBJECT};
-use super::map::{MapError, chain};
+use super::load::{LoadOptions, OBJECT};
+use super::map::MapError;
 use super::pin::{MAPS, Pins};
 use super::raw;
 

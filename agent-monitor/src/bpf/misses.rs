@@ -2,7 +2,7 @@
 //! processor: what the program should have judged passed. aya does not show the number; the kernel shows it in `/proc`, with
 //! what else it says about the program's descriptor.
 
-use super::load::HookState;
+use super::hook::HookState;
 use agent_monitor_common::hook::Hook;
 use std::os::fd::RawFd;
 use std::path::Path;

@@ -17,8 +17,9 @@ use aya::maps::{Map, MapData};
 use aya::programs::BtfTracePoint;
 use aya::programs::links::{FdLink, PinnedLink};
 
-use super::load::{LoadError, LoadOptions, Loaded, OBJECT};
-use super::map::{MapError, Open, chain};
+use super::error::{LoadError, chain};
+use super::load::{LoadOptions, Loaded, OBJECT};
+use super::map::{MapError, Open};
 
 /// File system magic of the BPF file system (`include/uapi/linux/magic.h`).
 const BPFFS_MAGIC: u64 = 0xcafe_4a11;

@@ -1,6 +1,8 @@
 //! What this kernel and this node can enforce, found by asking the kernel and never by its version.
 
-use super::load::{self, HookStatus, LoadError, LoadOptions, ProgramSize, Roots};
+use super::error::LoadError;
+use super::hook::{HookStatus, ProgramSize};
+use super::load::{self, LoadOptions, Roots};
 use agent_monitor_common::hook::HOOKS;
 use agent_monitor_common::limit::BINDINGS;
 

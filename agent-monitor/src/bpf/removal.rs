@@ -4,7 +4,7 @@ use std::path::Path;
 
 use agent_monitor_common::binding::Binding;
 
-use super::load::LoadError;
+use super::error::LoadError;
 use super::map::Maps;
 use super::pin::{Pins, Place};
 

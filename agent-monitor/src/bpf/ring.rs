@@ -1,6 +1,6 @@
 //! Reading the rings.
 
-use super::load::LoadError;
+use super::error::LoadError;
 use super::map::{MapError, Open, open};
 use super::migrate::is_shared;
 use super::pin::Pins;
