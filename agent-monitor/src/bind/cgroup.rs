@@ -129,6 +129,20 @@ impl Hierarchy {
         }
     }
 
+    /// Kills every process in the cgroup and below it and waits, blocking the thread, until none is left. Says whether any was
+    /// there.
+    ///
+    /// # Errors
+    /// Some are left after `limit`, or the kernel refuses; a cgroup that is gone is no error.
+    pub fn empty(&self, path: &Path, limit: Duration) -> io::Result<bool> {
+        let populated = self.populated(path)?;
+        if populated {
+            self.kill(path)?;
+            self.wait_empty(path, limit)?;
+        }
+        Ok(populated)
+    }
+
     /// Waits, blocking the thread, until no process is left in the cgroup or below it.
     ///
     /// # Errors

@@ -29,7 +29,7 @@ impl Daemon {
             None => {}
         }
         if !matches!(known, Some((_, Origin::Directory))) {
-            let wanted = wanted(EMPTY_SLOT, Origin::Directory);
+            let wanted = Wanted::new(EMPTY_SLOT, Origin::Directory);
             self.node.bind(&root, Wanted { id: Some("agents-root".to_owned()), ..wanted })?;
         }
         let (directory, compiler, known) = self.to_read();
@@ -59,7 +59,7 @@ impl Daemon {
         if self.node.directory.table().by_cgroup(cgroup.id).is_some() {
             return;
         }
-        if let Err(error) = self.node.bind(cgroup, wanted(slot, Origin::Below)) {
+        if let Err(error) = self.node.bind(cgroup, Wanted::new(slot, Origin::Below)) {
             self.lasting.insert(format!("cgroup {} is not bound", shown(&cgroup.path)));
             tracing::error!("{error:#}");
         }
@@ -169,15 +169,10 @@ impl Daemon {
             Some((number, _, _)) => self.node.forget(number),
             None => {}
         }
-        self.node.bind(&cgroup, wanted(slot, Origin::Directory))?;
+        self.node.bind(&cgroup, Wanted::new(slot, Origin::Directory))?;
         for child in self.node.directory.hierarchy.children(&cgroup)? {
             self.adopt(&child, slot);
         }
         Ok(())
     }
-}
-
-/// Something bound to this slot, with nothing given for it.
-fn wanted(slot: u32, origin: Origin) -> Wanted {
-    Wanted { id: None, name: None, labels: std::collections::BTreeMap::new(), slot, mode: None, origin }
 }

@@ -170,11 +170,6 @@ impl Instance {
         &self.candidate.name
     }
 
-    /// Whether each system call of its agents is looked at.
-    pub fn watches_syscalls(&self) -> bool {
-        self.candidate.syscall_enforcement == SyscallEnforcement::Kill
-    }
-
     /// What the verdicts of its agents do, where they do not ask for something else.
     pub fn mode(&self) -> Mode {
         self.candidate.mode
@@ -193,6 +188,16 @@ impl Policies {
     /// The policy in a slot.
     pub fn get(&self, slot: u32) -> Option<&Instance> {
         self.instances.get(&slot)
+    }
+
+    /// What the verdicts of a slot's agents do, where they do not ask for something else. Without a policy they are enforced.
+    pub fn mode(&self, slot: u32) -> Mode {
+        self.get(slot).map_or(Mode::Enforce, Instance::mode)
+    }
+
+    /// Whether each system call of a slot's agents is looked at.
+    pub fn watches_syscalls(&self, slot: u32) -> bool {
+        self.get(slot).is_some_and(|one| one.candidate.syscall_enforcement == SyscallEnforcement::Kill)
     }
 
     /// All policies in the order of their slots.

@@ -13,7 +13,7 @@ use agent_monitor_policy::Document;
 use tokio::sync::mpsc;
 
 use super::library::{Compiler, Sent};
-use super::node::{Node, Wanted};
+use super::node::Wanted;
 use super::policies::{Candidate, Instance, Source};
 use super::serve::{Background, Daemon, can_end};
 use super::{random_name, view};
@@ -321,7 +321,7 @@ fn end(daemon: &mut Daemon, id: &str, answer: Option<Answer<api::Agent>>) {
     tokio::spawn(async move {
         let number = agent.number;
         let emptied = tokio::task::spawn_blocking(move || match agent.cgroup {
-            Some(path) => Node::empty(&directory, &path, KILL_LIMIT),
+            Some(path) => directory.hierarchy.empty(&path, KILL_LIMIT),
             None => Ok(false),
         })
         .await;

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::directory::{Loaded, derived_identity};
 use super::node::Node;
-use super::policies::{Candidate, Instance, Source};
+use super::policies::{Candidate, Source};
 use super::selftest;
 use super::state::{self, AgentState};
 use crate::bind::{Agent, Cgroup, Origin, shown};
@@ -76,12 +76,7 @@ impl Node {
         self.restore_policies()?;
         self.restore_agents(roots)?;
         self.restore_accounts(roots.log);
-        if self
-            .directory
-            .table()
-            .iter()
-            .any(|agent| self.policies.get(agent.slot).is_some_and(Instance::watches_syscalls))
-        {
+        if self.directory.table().iter().any(|agent| self.policies.watches_syscalls(agent.slot)) {
             self.programs.watch_syscalls(true).context("cannot go on looking at system calls")?;
         }
         let unused: Vec<u32> = self.policies.iter().map(|one| one.slot).collect();

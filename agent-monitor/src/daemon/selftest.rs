@@ -56,8 +56,7 @@ pub async fn run(node: &mut Node, parent: &str, tests: &[&'static str]) -> Resul
     let open = compile(document, &NoLibrary, &Options::default());
     let open = open.map_err(|errors| anyhow::anyhow!("the policy of the self-test is refused: {errors}"))?.policy;
     set(node, slot, 1, &open)?;
-    let wanted =
-        Wanted { id: None, name: None, labels: BTreeMap::new(), slot, mode: Some(Mode::Enforce), origin: Origin::Test };
+    let wanted = Wanted { mode: Some(Mode::Enforce), ..Wanted::new(slot, Origin::Test) };
     let path = format!("{parent}/selftest-{}", super::random_name());
     let agent = node.make(&path, wanted)?;
     let outcome = tokio::time::timeout(LIMIT, judge(node, &agent, slot, tests)).await;
@@ -115,7 +114,7 @@ async fn clean(node: &mut Node, agent: &Agent, slot: u32) {
     let (directory, going) = (node.directory.clone(), agent.clone());
     let removed = tokio::task::spawn_blocking(move || {
         let path = going.path()?;
-        Node::empty(&directory, path, Duration::from_secs(10))?;
+        directory.hierarchy.empty(path, Duration::from_secs(10))?;
         directory.hierarchy.remove(path)
     });
     if let Ok(Err(error)) = removed.await {

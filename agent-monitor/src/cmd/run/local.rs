@@ -168,7 +168,7 @@ async fn command(options: &Run, filter: &Filter, started: &mut Started, agent: &
 /// Kills what is left, waits for the last events, removes the cgroup.
 async fn clean(node: &mut Node, agent: &Agent) -> Result<(bool, Counts)> {
     let (directory, path) = (node.directory.clone(), agent.path()?.to_owned());
-    let emptied = tokio::task::spawn_blocking(move || Node::empty(&directory, &path, KILL_LIMIT));
+    let emptied = tokio::task::spawn_blocking(move || directory.hierarchy.empty(&path, KILL_LIMIT));
     let killed = emptied.await.context("emptying the cgroup panicked")?;
     let killed = killed.with_context(|| format!("cannot kill what is left in the cgroup {}", agent.shown()))?;
     // Before the cgroup goes, because its binding goes with it.

@@ -1,0 +1,48 @@
+//! What the node tells: records of its agents, its policies and the monitor itself.
+
+use super::Node;
+use crate::bind::{Agent, Origin};
+use crate::daemon::VERSION;
+use crate::record::{AgentChange, Body, Counts, MonitorChange, PolicyChange, PolicyRef, Record, clock};
+use crate::support::Level;
+
+impl Node {
+    /// Makes a record about an agent.
+    pub fn tell_agent(&mut self, action: &str, agent: &Agent, counts: Option<Counts>) {
+        if agent.origin == Origin::Test {
+            return;
+        }
+        let change = AgentChange {
+            action: action.to_owned(),
+            mode: agent.mode.name().to_owned(),
+            policy: self.directory.policy(agent.slot),
+            agent: agent.identity.clone(),
+            counts,
+        };
+        self.tell(Body::Agent(Box::new(change)));
+    }
+
+    /// Makes a record about a policy.
+    pub fn tell_policy(&mut self, action: &str, policy: PolicyRef, source: Option<String>, messages: Vec<String>) {
+        self.tell(Body::Policy(PolicyChange { action: action.to_owned(), policy, source, messages }));
+    }
+
+    /// Makes a record about the monitor itself.
+    pub fn tell_monitor(&mut self, action: &str, level: Level, messages: Vec<String>) {
+        let (version, enforcement) = (VERSION.to_owned(), level.name().to_owned());
+        self.tell(Body::Monitor(MonitorChange { action: action.to_owned(), version, enforcement, messages }));
+    }
+
+    /// Makes a record.
+    pub fn tell(&mut self, body: Body) {
+        self.records.push(Record { time: clock::now(), seq: None, node_name: self.node_name.clone(), body });
+    }
+
+    /// Hands the records made so far to the stream.
+    pub async fn write(&mut self) {
+        if !self.records.is_empty() {
+            let records = std::mem::take(&mut self.records);
+            self.stream.write(records).await;
+        }
+    }
+}
