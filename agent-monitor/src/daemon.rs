@@ -14,6 +14,7 @@ pub mod node;
 mod notify;
 pub mod policies;
 mod pump;
+mod readiness;
 mod requests;
 mod restore;
 mod selftest;
@@ -23,6 +24,7 @@ mod state;
 mod uninstall;
 mod view;
 mod watch;
+mod work;
 
 use std::path::{Path, PathBuf};
 
@@ -31,7 +33,6 @@ use agent_monitor_policy::Protected;
 pub use pump::Notice;
 pub use serve::run;
 pub use start::{StartError, Started, Stay, start};
-
 pub use uninstall::uninstall;
 
 use crate::config::Config;

@@ -12,7 +12,8 @@ use super::library::Compiler;
 use super::node::Wanted;
 use super::notify::notify;
 use super::policies::Source;
-use super::serve::{Background, Daemon, UNBOUND};
+use super::readiness::UNBOUND;
+use super::serve::{Background, Daemon};
 use crate::bind::{Cgroup, Origin, shown};
 
 impl Daemon {

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use super::library::{Compiler, Sent};
 use super::node::Wanted;
 use super::policies::{Candidate, Instance, Source};
-use super::serve::{Background, Daemon, can_end};
+use super::serve::{Background, Daemon};
 use super::{random_name, view};
 use crate::bind::{Agent, Cgroup, Origin, shown};
 use crate::control::api::{self, CreateAgent, Refusal};
@@ -331,6 +331,11 @@ fn end(daemon: &mut Daemon, id: &str, answer: Option<Answer<api::Agent>>) {
         };
         let _ = background.send(Background::Emptied(number, killed)).await;
     });
+}
+
+/// Whether an agent can be ended by request.
+fn can_end(agent: &Agent) -> bool {
+    matches!(agent.origin, Origin::Made | Origin::Bound)
 }
 
 fn no_agent(id: &str) -> Refusal {

@@ -1,5 +1,5 @@
-//! Watching directories. Of the policies': says that something in it changed, once things have been quiet for a moment. Of
-//! cgroups: says at once that one was made or removed.
+//! Watching directories. A change in the policy directory is told once things have been quiet for a moment; that a cgroup was
+//! made or removed is told at once.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -19,11 +19,11 @@ const QUIET: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 /// Longest time that a change waits for things to be quiet.
 const LONGEST: Duration = Duration::from_secs(2);
 
-/// Watches a directory in a thread, until the receiver is gone and something changes, or the process ends.
+/// Watches the policy directory in a thread, until the receiver is gone and something changes, or the process ends.
 ///
 /// # Errors
 /// The directory can't be watched.
-pub fn watch(directory: PathBuf, changed: mpsc::Sender<()>) -> io::Result<()> {
+pub fn watch_policies(directory: PathBuf, changed: mpsc::Sender<()>) -> io::Result<()> {
     let watch = Watch::start(&directory)?;
     let thread = thread::Builder::new().name("policies".to_owned()).spawn(move || {
         if let Err(error) = watch.run(&changed) {
@@ -40,7 +40,8 @@ pub struct CgroupWatch {
 }
 
 impl CgroupWatch {
-    /// Watches in a thread, until the receiver is gone and something changes, or the process ends. At first nothing.
+    /// Watches in a thread, until the receiver is gone and something changes, or the process ends. Nothing is watched before
+    /// [`Self::look_at`].
     ///
     /// # Errors
     /// The kernel refuses.
@@ -48,8 +49,15 @@ impl CgroupWatch {
         let inotify = Arc::new(inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?);
         let watch = Watch { inotify: inotify.clone() };
         thread::Builder::new().name("cgroups".to_owned()).spawn(move || {
-            let told = |_| changed.blocking_send(()).is_ok();
-            while watch.wait(None).inspect_err(|error| tracing::warn!(%error, "cannot watch cgroups")).is_ok_and(told) {
+            loop {
+                match watch.wait(None) {
+                    Ok(_) if changed.blocking_send(()).is_ok() => {}
+                    Ok(_) => return,
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot watch cgroups");
+                        return;
+                    }
+                }
             }
         })?;
         Ok(Self { inotify })
@@ -71,6 +79,7 @@ impl CgroupWatch {
     }
 }
 
+/// What both wait on.
 struct Watch {
     inotify: Arc<OwnedFd>,
 }
@@ -123,7 +132,7 @@ mod tests {
         let directory = std::env::temp_dir().join(format!("agent-monitor-{}-watch", std::process::id()));
         std::fs::create_dir_all(&directory).expect("directory can be made");
         let (changed, mut changes) = mpsc::channel(8);
-        watch(directory.clone(), changed).expect("directory can be watched");
+        watch_policies(directory.clone(), changed).expect("directory can be watched");
         for name in ["a.yaml", "b.yaml", "c.yaml"] {
             std::fs::write(directory.join(name), "x").expect("file can be written");
         }
@@ -151,6 +160,6 @@ mod tests {
     #[test]
     fn a_directory_that_is_not_there_is_an_error() {
         let (changed, _changes) = mpsc::channel(1);
-        assert!(watch("/does/not/exist".into(), changed).is_err());
+        assert!(watch_policies("/does/not/exist".into(), changed).is_err());
     }
 }

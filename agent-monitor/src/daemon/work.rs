@@ -1,0 +1,190 @@
+//! The daemon's work: one task that owns the node and does one thing at a time. What takes long (compiling, killing) is done
+//! elsewhere and comes back as a message.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::pump::Notice;
+use super::readiness::UNBOUND;
+use super::serve::{Background, Daemon};
+use super::watch::{CgroupWatch, watch_policies};
+use super::{misses, requests};
+use crate::bind::Origin;
+use crate::control::{Request, api};
+
+/// How often counters that nobody tells of are looked at.
+const TICK: Duration = Duration::from_secs(1);
+
+impl Daemon {
+    /// Works until a signal ends it.
+    ///
+    /// # Errors
+    /// Signals can't be received.
+    pub async fn work(
+        &mut self,
+        mut requests: mpsc::Receiver<Request>,
+        mut notices: mpsc::Receiver<Notice>,
+        mut done: mpsc::Receiver<Background>,
+    ) -> Result<()> {
+        let mut terminate = signal(SignalKind::terminate()).context("cannot receive signals")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("cannot receive signals")?;
+        let mut hangup = signal(SignalKind::hangup()).context("cannot receive signals")?;
+        let (changed, mut changes) = mpsc::channel(1);
+        let (made, mut remade) = mpsc::channel(1);
+        // Kept, so that what can't be watched does not end the waiting for its changes at once.
+        let _kept = (changed.clone(), made.clone());
+        self.watch(changed, made);
+        let mut progress = self.node.stream.progress();
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut misses = interval(misses::EVERY);
+        misses.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                Some(request) = requests.recv() => requests::answer(self, request),
+                Some(notice) = notices.recv() => self.notice(notice),
+                Some(done) = done.recv() => self.go_on(done),
+                Some(()) = changes.recv() => self.reload(),
+                Some(()) = remade.recv() => self.check_configured(),
+                Ok(()) = progress.changed() => {}
+                _ = tick.tick() => self.tick().await,
+                _ = misses.tick() => self.check_misses(),
+                _ = hangup.recv() => {
+                    self.reload();
+                    if let Err(error) = self.node.stream.reopen().await {
+                        tracing::error!(%error, "cannot open the audit log again; the old one stays in use");
+                    }
+                }
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+            }
+            self.settle();
+            self.node.write().await;
+        }
+        Ok(())
+    }
+
+    /// Has changes of the policy directory told, and those where the cgroups of the configuration are made.
+    fn watch(&mut self, changed: mpsc::Sender<()>, made: mpsc::Sender<()>) {
+        if let Err(error) = watch_policies(self.config.policies_dir.clone(), changed) {
+            let directory = self.config.policies_dir.display();
+            tracing::warn!(%error, "cannot watch the policy directory {directory}; send SIGHUP to read it again");
+        }
+        if !self.config.agents.is_empty() {
+            let watch = CgroupWatch::start(made);
+            let watch = watch
+                .inspect_err(|error| tracing::warn!(%error, "cannot watch cgroups: they are looked at every second"));
+            self.cgroup_watch = watch.ok();
+            self.check_configured();
+        }
+    }
+
+    /// Goes on with what took long.
+    fn go_on(&mut self, done: Background) {
+        match done {
+            Background::Emptied(number, killed) => self.emptied(number, killed),
+            Background::Read(read) => self.take_read(read),
+            Background::Passed(awaited) => self.unsettled.extend(self.node.tell_missing(&awaited)),
+            Background::Configured(index, policy) => self.finish_configured(index, policy),
+            Background::Compiled(compiled) => {
+                let (request, policy, answer) = *compiled;
+                requests::finish_creating(self, request, policy, answer);
+            }
+        }
+    }
+
+    fn notice(&mut self, notice: Notice) {
+        match notice {
+            // A number may have become an agent's since: see `renumber`.
+            Notice::Superfluous(number) if self.node.directory.table().get(number).is_some() => {}
+            Notice::Superfluous(number) => {
+                if let Err(error) = self.node.programs.remove_agent(number) {
+                    tracing::warn!(%error, "cannot remove counters that no agent needs");
+                }
+            }
+            Notice::Released(cgroup) => {
+                let agent = self.node.directory.table().by_cgroup(cgroup).map(|agent| (agent.number, agent.origin));
+                if let Some((number, origin)) = agent {
+                    self.node.leave(number, "exited");
+                    if origin == Origin::Bound {
+                        self.check_configured();
+                    }
+                }
+            }
+            Notice::BindingLost(cgroup) => {
+                tracing::error!(cgroup, "a cgroup could not be bound; everything is denied in it");
+                self.lasting.insert(UNBOUND.to_owned());
+                self.refresh();
+            }
+        }
+    }
+
+    fn emptied(&mut self, number: u32, killed: Result<bool, String>) {
+        match killed {
+            Ok(killed) => {
+                if let Some((_, found)) = self.ending.get_mut(&number) {
+                    *found = killed;
+                }
+                self.node.leave(number, "exited");
+            }
+            Err(error) => {
+                tracing::error!(error, "cannot end an agent");
+                if let Some((Some(answer), _)) = self.ending.remove(&number) {
+                    let _ = answer.send(Err(api::Refusal::Failed(format!("cannot end the agent: {error}"))));
+                }
+            }
+        }
+    }
+
+    /// Takes leave of agents, and answers who waits for it.
+    fn settle(&mut self) {
+        for (agent, counts) in self.node.settle() {
+            if agent.origin == Origin::Made
+                && let Some(path) = agent.cgroup.as_deref()
+                && let Err(error) = self.node.directory.hierarchy.remove(path)
+            {
+                tracing::warn!(%error, cgroup = agent.shown(), "cannot remove the cgroup of an agent that is gone");
+            }
+            if let Some((Some(answer), killed)) = self.ending.remove(&agent.number) {
+                let shown = super::view::agent(self, &agent);
+                let _ = answer.send(Ok(api::Agent { counts, killed, ..shown }));
+            }
+        }
+    }
+
+    /// Looks for what an earlier daemon did not write, once all is written that is in the rings now.
+    fn look_for_missing(&mut self) {
+        if self.unsettled.is_empty() {
+            return;
+        }
+        let awaited = self.node.awaited(&std::mem::take(&mut self.unsettled));
+        let (marks, background) = (self.marks.clone(), self.background.clone());
+        tokio::spawn(async move {
+            marks.pass().await;
+            let _ = background.send(Background::Passed(awaited)).await;
+        });
+    }
+
+    async fn tick(&mut self) {
+        self.look_for_missing();
+        self.node.check_losses();
+        self.check_configured();
+        self.lose_paths();
+        let last = self.node.stream.totals().last_seq.load(Ordering::Relaxed);
+        if last != self.checkpoint {
+            self.checkpoint = last;
+            self.node.checkpoint().await;
+        }
+        let failing = self.node.stream.totals().failing.load(Ordering::Relaxed);
+        if failing {
+            // Tries whether the log can be written again, where no record comes that would.
+            self.node.stream.write(Vec::new()).await;
+        }
+        self.refresh();
+    }
+}
