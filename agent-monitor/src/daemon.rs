@@ -4,6 +4,7 @@
 mod accounts;
 mod catalogue;
 mod charge;
+pub mod compiler;
 mod configured;
 pub mod directory;
 mod leave;

@@ -277,8 +277,9 @@ impl Catalogue {
 
 #[cfg(test)]
 mod tests {
-    use super::read::tests::{compiled, compiler};
+    use super::read::tests::compiled;
     use super::*;
+    use crate::daemon::compiler::tests::compiler;
 
     #[test]
     fn a_policy_that_is_not_in_force_is_shown_and_a_reason_as_long_as_its_slot_is_its_own() {

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 
 use super::VERSION;
 use super::catalogue::{self, Known, Read};
-use super::library::Compiler;
+use super::compiler::Compiler;
 use super::node::Wanted;
 use super::notify::notify;
 use super::policies::Source;

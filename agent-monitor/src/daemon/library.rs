@@ -1,16 +1,11 @@
 //! Where policy documents are found: files of directories, and documents that came with a request.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use agent_monitor_policy::{
-    Compiled, Diagnostics, Document, ImageError, Library, Options, Protected, compile, name_of,
-};
+use agent_monitor_policy::{Diagnostics, Document, Library, name_of};
 
-use super::policies::Candidate;
 use crate::control::api;
 
 /// Files in directories: beside the including document, then in the policy directory.
@@ -43,7 +38,7 @@ impl Library for Files {
 /// Documents that came with a request, then the files.
 #[derive(Clone, Debug)]
 pub struct Sent<'a> {
-    /// The documents.
+    /// The documents: the policy itself, and what it includes.
     pub documents: &'a [api::Document],
     /// Where the rest is found.
     pub files: Files,
@@ -56,112 +51,6 @@ impl Library for Sent<'_> {
             Some(found) => Ok(Some(Document { path: found.path.clone(), text: found.text.clone() })),
             None => self.files.find(name, beside),
         }
-    }
-}
-
-/// What a policy included when its document was written down.
-struct Recorded<'a>(&'a [Included]);
-
-impl Library for Recorded<'_> {
-    fn find(&self, name: &str, beside: &str) -> Result<Option<Document>, String> {
-        let found = self.0.iter().find(|one| one.name == name && one.beside == beside);
-        Ok(found.map(|one| one.document.clone()))
-    }
-}
-
-/// A library that remembers what was found in it, so that it can be sent along and compared later.
-struct Remembering<'a> {
-    inner: &'a dyn Library,
-    found: RefCell<Vec<Included>>,
-}
-
-/// A document that another one includes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Included {
-    /// The name by which it is included.
-    pub name: String,
-    /// The document that includes it.
-    pub beside: String,
-    /// The document.
-    pub document: Document,
-}
-
-impl Library for Remembering<'_> {
-    fn find(&self, name: &str, beside: &str) -> Result<Option<Document>, String> {
-        let found = self.inner.find(name, beside)?;
-        if let Some(document) = &found {
-            let (name, beside) = (name.to_owned(), beside.to_owned());
-            self.found.borrow_mut().push(Included { name, beside, document: document.clone() });
-        }
-        Ok(found)
-    }
-}
-
-/// Compiles documents to images that protect the monitor's own paths.
-#[derive(Clone, Debug)]
-pub struct Compiler {
-    /// Where included documents are found.
-    pub files: Files,
-    /// Paths that no agent may touch, whatever its policy says.
-    pub protected: Vec<Protected>,
-    /// More of them, for some agents only.
-    pub also: Vec<String>,
-}
-
-impl Compiler {
-    /// The same, with these paths protected too.
-    pub fn also(&self, paths: &[String]) -> Self {
-        Self { also: paths.to_vec(), ..self.clone() }
-    }
-
-    /// Compiles a document; what it includes is found in `library`.
-    ///
-    /// # Errors
-    /// All that is wrong in it.
-    pub fn compile(
-        &self,
-        document: Document,
-        library: &dyn Library,
-        variables: &BTreeMap<String, String>,
-    ) -> Result<Candidate, Diagnostics> {
-        let (path, text) = (document.path.clone(), document.text.clone());
-        let options = Options { variables: variables.clone(), allow_unset: false };
-        let library = Remembering { inner: library, found: RefCell::default() };
-        let Compiled { policy, warnings } = compile(document, &library, &options)?;
-        let messages = warnings.iter().map(|warning| warning.to_string().trim_end().to_owned()).collect();
-        let included = library.found.take();
-        let refuse = |error: ImageError| Diagnostics::of_document(&path, error.to_string(), None);
-        let also = self.also.iter().cloned().map(Protected::Tree);
-        let protected: Vec<Protected> = self.protected.iter().cloned().chain(also).collect();
-        let mut candidate = Candidate::new(&policy, &protected).map_err(refuse)?;
-        candidate.also.clone_from(&self.also);
-        candidate.messages = messages;
-        candidate.variables.clone_from(variables);
-        candidate.included = included;
-        (candidate.path, candidate.text) = (path, text);
-        Ok(candidate)
-    }
-
-    /// Compiles a policy that was taken over again, of the documents that were written down with it.
-    ///
-    /// # Errors
-    /// They were not written down, or this version refuses them.
-    pub fn compile_again(&self, known: &Candidate) -> Result<Candidate, Diagnostics> {
-        if known.text.is_empty() {
-            return Err(Diagnostics::of_document(&known.path, "its document is not known", None));
-        }
-        let document = Document { path: known.path.clone(), text: known.text.clone() };
-        self.also(&known.also).compile(document, &Recorded(&known.included), &known.variables)
-    }
-
-    /// Whether compiling again would give the same: this daemon has compiled it, and neither the document nor what it
-    /// includes has changed.
-    pub fn is_current(&self, known: &Candidate, document: &Document) -> bool {
-        let same = |one: &Included| {
-            let found = self.files.find(&one.name, &one.beside);
-            found.is_ok_and(|found| found.as_ref() == Some(&one.document))
-        };
-        known.compiled && known.path == document.path && known.text == document.text && known.included.iter().all(same)
     }
 }
 
@@ -255,70 +144,6 @@ fn first(errors: &Diagnostics) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const HEAD: &str = "apiVersion: agent-monitor.dev/v1alpha1\nkind: AgentPolicy\n";
-
-    #[test]
-    fn a_policy_is_current_until_it_or_what_it_includes_changes() {
-        let root = std::env::temp_dir().join(format!("agent-monitor-{}-current", std::process::id()));
-        fs::create_dir_all(&root).expect("directory can be made");
-        let write = |name: &str, spec: &str| {
-            let text = format!("{HEAD}metadata: {{name: {name}}}\nspec: {{{spec}}}\n");
-            fs::write(root.join(format!("{name}.yaml")), text).expect("file can be written");
-        };
-        write("base", "");
-        write("main", "include: [base]");
-        let compiler = Compiler {
-            files: Files::new(&root),
-            protected: vec![Protected::Tree("/run/x".to_owned())],
-            also: Vec::new(),
-        };
-        let read = || read_document(&root.join("main.yaml")).expect("file can be read");
-        let known = compiler.compile(read(), &compiler.files, &BTreeMap::new()).expect("is valid");
-        assert_eq!(known.included.len(), 1);
-        assert!(compiler.is_current(&known, &read()));
-        write("base", "exec: [{allow: [/bin/ls]}]");
-        assert!(!compiler.is_current(&known, &read()));
-        write("base", "");
-        assert!(compiler.is_current(&known, &read()));
-        write("main", "");
-        assert!(!compiler.is_current(&known, &read()));
-    }
-
-    #[test]
-    fn a_policy_that_was_taken_over_is_not_current_and_is_compiled_of_what_was_written_down() {
-        let root = std::env::temp_dir().join(format!("agent-monitor-{}-again", std::process::id()));
-        fs::create_dir_all(&root).expect("directory can be made");
-        let write = |name: &str, spec: &str| {
-            let text = format!("{HEAD}metadata: {{name: {name}}}\nspec: {{{spec}}}\n");
-            fs::write(root.join(format!("{name}.yaml")), text).expect("file can be written");
-        };
-        write("base", "exec: [{allow: [/bin/ls]}]");
-        write("main", "include: [base]");
-        let compiler = |path: &str| Compiler {
-            files: Files::new(&root),
-            protected: vec![Protected::Tree(path.to_owned())],
-            also: Vec::new(),
-        };
-        let document = read_document(&root.join("main.yaml")).expect("file can be read");
-        let compile = |compiler: &Compiler| {
-            compiler.compile(document.clone(), &compiler.files, &BTreeMap::new()).expect("is valid")
-        };
-        let (old, new) = (compiler("/run/old"), compiler("/run/new"));
-        let mut known = compile(&old);
-        known.compiled = false;
-        assert!(!old.is_current(&known, &document) && !new.is_current(&known, &document));
-        let expected = compile(&new);
-        // What is in the files now is not what was written down.
-        fs::remove_dir_all(&root).expect("directory can be removed");
-        let again = new.compile_again(&known).expect("is valid");
-        assert_eq!(again.image(1), expected.image(1));
-        assert_ne!(again.image(1), known.image(1));
-        assert!(again.compiled && again.included == known.included);
-        known.text.clear();
-        let error = new.compile_again(&known).expect_err("nothing is known").to_string();
-        assert!(error.contains("not known"), "{error}");
-    }
 
     #[test]
     fn the_nearest_policy_of_a_name_is_found_in_whatever_form_and_never_passed_over() {

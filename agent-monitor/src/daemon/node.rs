@@ -13,9 +13,9 @@ use anyhow::{Context, Result};
 
 pub use binding::Wanted;
 
+use super::compiler::Compiler;
 use super::directory::Directory;
 use super::leave::Leaving;
-use super::library::Compiler;
 use super::loss::Losses;
 use super::misses::Misses;
 use super::policies::{Candidate, Policies, Source};

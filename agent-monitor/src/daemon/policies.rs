@@ -11,7 +11,7 @@ use agent_monitor_common::image::at;
 use agent_monitor_common::limit::POLICIES;
 use agent_monitor_policy::{Document, ImageError, ImageView, Policy, Protected};
 
-use super::library::Included;
+use super::compiler::Included;
 use super::state::{Numbers, PolicyState};
 
 /// Where a policy comes from.

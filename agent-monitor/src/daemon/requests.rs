@@ -12,7 +12,8 @@ use agent_monitor_common::class::Mode;
 use agent_monitor_policy::Document;
 use tokio::sync::mpsc;
 
-use super::library::{Compiler, Sent};
+use super::compiler::Compiler;
+use super::library::Sent;
 use super::node::Wanted;
 use super::policies::{Candidate, Instance, Source};
 use super::serve::{Background, Daemon};
@@ -242,7 +243,7 @@ pub fn find(daemon: &Daemon, request: &CreateAgent) -> Result<Found, Refusal> {
 /// It is refused.
 pub async fn compile(compiler: Compiler, document: Document, request: &CreateAgent) -> Result<Arc<Candidate>, Refusal> {
     let (documents, variables) = (request.documents.clone(), request.variables.clone());
-    let compiler = compiler.also(&request.protect);
+    let compiler = compiler.protecting(&request.protect);
     let compiled = tokio::task::spawn_blocking(move || {
         let library = Sent { documents: &documents, files: compiler.files.clone() };
         compiler.compile(document, &library, &variables).map_err(|errors| errors.to_string())

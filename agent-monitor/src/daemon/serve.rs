@@ -9,8 +9,8 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::catalogue::{Catalogue, Read};
+use super::compiler::Compiler;
 use super::configured::Configured;
-use super::library::{Compiler, Files};
 use super::loss::Awaited;
 use super::node::Node;
 use super::notify::notify;
@@ -145,11 +145,7 @@ async fn guarded(
     request_totals: Arc<RequestTotals>,
     requests: mpsc::Receiver<Request>,
 ) -> Result<(), StartError> {
-    let compiler = Compiler {
-        files: Files::new(&config.policies_dir),
-        protected: super::protected(config, &[]),
-        also: Vec::new(),
-    };
+    let compiler = Compiler::new(&config.policies_dir, super::protected(config, &[]));
     let started = start(config, allow_partial || config.allow_partial, Stay::Node, &stream, &compiler).await?;
     let Started { node, pump, notices, level, tests, enricher } = started;
     let (background, done) = mpsc::channel(REQUESTS);

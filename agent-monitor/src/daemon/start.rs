@@ -7,8 +7,8 @@ use anyhow::{Context, Result};
 use tokio::runtime::Builder;
 use tokio::sync::mpsc;
 
+use super::compiler::Compiler;
 use super::directory::Directory;
-use super::library::Compiler;
 use super::node::Node;
 use super::pump::{Notice, Pump, Running};
 use super::restore;

@@ -14,7 +14,7 @@ use crate::bind::{Agent, Origin};
 use crate::cli::Run;
 use crate::cmd::policy::document;
 use crate::config::Config;
-use crate::daemon::library::{Compiler, Files};
+use crate::daemon::compiler::Compiler;
 use crate::daemon::node::{Node, Wanted};
 use crate::daemon::policies::{Candidate, Source};
 use crate::daemon::{self, Notice, Started, Stay, random_name};
@@ -31,8 +31,7 @@ const GUARDS: &str = "guards";
 /// Runs the command.
 pub async fn run(config: &Config, options: &Run) -> Result<Ended> {
     let more: Vec<&Path> = options.record.as_deref().into_iter().collect();
-    let files = Files::new(&config.policies_dir);
-    let compiler = Compiler { files, protected: daemon::protected(config, &more), also: Vec::new() };
+    let compiler = Compiler::new(&config.policies_dir, daemon::protected(config, &more));
     let policy = policy(config, options, &compiler)?;
     let id = format!("{}-{}", policy.name, random_name());
     let report = Arc::new(Mutex::new(Report::default()));

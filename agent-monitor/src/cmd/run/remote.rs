@@ -16,7 +16,8 @@ use crate::cmd::policy::{Word, hint};
 use crate::config::Config;
 use crate::control::api::{Agent, CreateAgent, Document, Status};
 use crate::control::client::{Client, ClientError, Lines, encode};
-use crate::daemon::library::{Compiler, Files, Included, read_document};
+use crate::daemon::compiler::{Compiler, Included};
+use crate::daemon::library::read_document;
 use crate::daemon::{StartError, names};
 use crate::record::{Body, Record};
 use crate::support::Level;
@@ -100,7 +101,7 @@ fn request(config: &Config, options: &Run) -> Result<CreateAgent> {
         Word::File(file) => file,
     };
     // Compiled here too: what is wrong is shown with its place, and what it includes is found beside the file.
-    let compiler = Compiler { files: Files::new(&config.policies_dir), protected: Vec::new(), also: Vec::new() };
+    let compiler = Compiler::new(&config.policies_dir, Vec::new());
     let compiled = read_document(file)
         .and_then(|document| compiler.compile(document, &compiler.files, &request.variables))
         .map_err(|errors| anyhow!("cannot use the policy:\n{errors}"))?;

@@ -8,7 +8,8 @@ use std::time::Instant;
 
 use agent_monitor_policy::{Diagnostics, Document, Options, compile};
 
-use crate::daemon::library::{Compiler, policy_files, read_document};
+use crate::daemon::compiler::Compiler;
+use crate::daemon::library::{policy_files, read_document};
 use crate::daemon::policies::Candidate;
 
 /// A policy, or all that is wrong in it.
@@ -92,7 +93,7 @@ fn read_directory(directory: &Path, compiler: &Compiler, known: &Known, read: &m
             if compiler.is_current(candidate, &document) {
                 return Ok(candidate.clone());
             }
-            compiler.also(&candidate.also).compile(document, &compiler.files, &candidate.variables).map(Arc::new)
+            compiler.protecting(&candidate.also).compile(document, &compiler.files, &candidate.variables).map(Arc::new)
         });
         read.again.push((*slot, compiled.map_err(|errors| messages(&errors))));
     }
@@ -123,19 +124,14 @@ fn messages(errors: &Diagnostics) -> Vec<String> {
 }
 
 #[cfg(test)]
-pub mod tests {
+pub(super) mod tests {
     use super::*;
-    use crate::daemon::library::Files;
+    use crate::daemon::compiler::tests::{HEAD, compiler};
     use std::fs;
 
-    pub fn compiler(directory: &Path, protected: &str) -> Compiler {
-        let protected = vec![agent_monitor_policy::Protected::Tree(protected.to_owned())];
-        Compiler { files: Files::new(directory), protected, also: Vec::new() }
-    }
-
+    /// A policy without rules.
     pub fn compiled(compiler: &Compiler, name: &str, path: &str) -> Arc<Candidate> {
-        let head = "apiVersion: agent-monitor.dev/v1alpha1\nkind: AgentPolicy\n";
-        let text = format!("{head}metadata: {{name: {name}}}\nspec: {{}}\n");
+        let text = format!("{HEAD}metadata: {{name: {name}}}\nspec: {{}}\n");
         let document = Document { path: path.to_owned(), text };
         Arc::new(compiler.compile(document, &compiler.files, &BTreeMap::new()).expect("is valid"))
     }
@@ -175,7 +171,7 @@ pub mod tests {
         let root = std::env::temp_dir().join(format!("agent-monitor-{}-protects", std::process::id()));
         fs::create_dir_all(&root).expect("directory can be made");
         let plain = compiler(&root, "/run/x");
-        let with = plain.also(&["/w/records".to_owned()]);
+        let with = plain.protecting(&["/w/records".to_owned()]);
         let file = root.join("p.yaml");
         let path = file.display().to_string();
         let known = compiled(&with, "p", &path);
