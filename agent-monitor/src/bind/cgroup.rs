@@ -235,9 +235,8 @@ fn find(proc: &Path) -> io::Result<PathBuf> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
-    use rustix::fs::Mode;
 
     #[test]
     fn paths_are_made_normal_and_can_not_leave_the_hierarchy() {
@@ -259,8 +258,8 @@ mod tests {
         assert!(Hierarchy::open(Path::new("/tmp"), &proc).is_err());
     }
 
-    /// Where cgroups can be made.
-    fn writable() -> Option<(Hierarchy, PathBuf)> {
+    /// The hierarchy and a new cgroup of a test's own, where cgroups can be made.
+    pub fn writable() -> Option<(Hierarchy, PathBuf)> {
         static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let Ok(hierarchy) = Hierarchy::open(Path::new(""), Path::new("/proc")) else {
             eprintln!("skipped: no cgroup2 file system is mounted");
@@ -297,84 +296,5 @@ mod tests {
         hierarchy.remove(&top).expect("can be removed");
         assert!(!hierarchy.populated(&path).expect("gone is empty"));
         assert!(hierarchy.children(&made).expect("gone has none").is_empty());
-    }
-
-    #[test]
-    fn every_cgroup_of_a_tree_is_visited_before_its_children_are_looked_for() {
-        let Some((hierarchy, top)) = writable() else { return };
-        let name = top.join(OsStr::from_bytes(b"\xff"));
-        hierarchy.make(&name).expect("any bytes are a name");
-        let root = hierarchy.look_up(&top).expect("was made");
-        let mut seen = Vec::new();
-        let walked = hierarchy.walk(&root, |cgroup| {
-            if seen.is_empty() {
-                fs::create_dir(hierarchy.directory(top.join("late")))?;
-            }
-            seen.push(cgroup.path.clone());
-            io::Result::Ok(())
-        });
-        walked.expect("can be read");
-        seen.sort();
-        assert_eq!(seen, [top.clone(), top.join("late"), name]);
-        hierarchy.remove(&top).expect("can be removed");
-    }
-
-    #[test]
-    fn a_tree_is_gone_through_until_a_pass_changes_nothing() {
-        let Some((hierarchy, top)) = writable() else { return };
-        hierarchy.make(top.join("a/b")).expect("can be made");
-        let root = hierarchy.look_up(&top).expect("was made");
-        let mut done = Vec::new();
-        let settled = hierarchy.settle(&root, |cgroup| {
-            if cgroup.path.ends_with("b") && done.len() == 2 {
-                fs::create_dir(hierarchy.directory(top.join("late")))?;
-            }
-            let changed = !done.contains(&cgroup.path);
-            done.extend(changed.then(|| cgroup.path.clone()));
-            io::Result::Ok(changed)
-        });
-        settled.expect("ends");
-        assert_eq!(done, [top.clone(), top.join("a"), top.join("a/b"), top.join("late")]);
-        let endless = hierarchy.settle(&root, |_| io::Result::Ok(true));
-        assert!(endless.is_err_and(|error| error.kind() == ErrorKind::TimedOut));
-        hierarchy.remove(&top).expect("can be removed");
-    }
-
-    #[test]
-    fn another_cgroup_at_the_same_path_is_not_taken_for_the_one_that_is_gone() {
-        let Some((hierarchy, top)) = writable() else { return };
-        let first = hierarchy.make(top.join("a")).expect("can be made");
-        hierarchy.remove(&first.path).expect("can be removed");
-        let second = hierarchy.make(top.join("a/b")).expect("can be made");
-        assert_ne!(hierarchy.look_up(&first.path).expect("is there").id, first.id);
-        assert!(hierarchy.descendants(&first).expect("can be read").is_empty());
-        let top = hierarchy.look_up(&top).expect("is there");
-        assert!(hierarchy.descendants(&top).expect("can be read").contains(&second));
-        hierarchy.remove(&top.path).expect("can be removed");
-    }
-
-    #[test]
-    fn no_depth_hides_a_cgroup() {
-        let Some((hierarchy, top)) = writable() else { return };
-        let mut path = top.clone();
-        let flags = rustix::fs::OFlags::PATH;
-        let mut open = vec![rustix::fs::open(hierarchy.directory(&top), flags, Mode::empty()).expect("is there")];
-        let name = "n".repeat(200);
-        // The kernel refuses such a path as a whole, so it is made level by level.
-        for _ in 0..40 {
-            let above = open.last().expect("there is one");
-            rustix::fs::mkdirat(above, &name, Mode::from_raw_mode(0o755)).expect("can be made");
-            open.push(rustix::fs::openat(above, &name, flags, Mode::empty()).expect("is there"));
-            path.push(&name);
-        }
-        let top = hierarchy.look_up(&top).expect("was made");
-        let found = hierarchy.descendants(&top).expect("can be read");
-        assert_eq!(found.len(), 40);
-        assert_eq!(found.last().map(|cgroup| &cgroup.path), Some(&path));
-        open.pop();
-        for above in open.iter().rev() {
-            rustix::fs::unlinkat(above, &name, rustix::fs::AtFlags::REMOVEDIR).expect("can be removed");
-        }
-        hierarchy.remove(&top.path).expect("can be removed");
     }
 }

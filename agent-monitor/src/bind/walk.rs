@@ -35,11 +35,7 @@ impl Hierarchy {
     ///
     /// # Errors
     /// A visit failed, or a directory can't be read.
-    pub fn walk<E: From<io::Error>>(
-        &self,
-        top: &Cgroup,
-        mut visit: impl FnMut(&Cgroup) -> Result<(), E>,
-    ) -> Result<(), E> {
+    fn walk<E: From<io::Error>>(&self, top: &Cgroup, mut visit: impl FnMut(&Cgroup) -> Result<(), E>) -> Result<(), E> {
         let mut waiting = vec![self.first(top)?];
         while let Some(next) = waiting.pop() {
             let Some(directory) = open(&next)? else { continue };
@@ -53,12 +49,12 @@ impl Hierarchy {
         Ok(())
     }
 
-    /// Goes through the tree until a whole pass changes nothing: until this has been done to every cgroup of it, also to
-    /// those that were made meanwhile. It must be such that the kernel does it to a cgroup that is made in one to which it
-    /// was done. What is done says whether it changed anything.
+    /// Changes every cgroup of the tree, also those that are made meanwhile: goes through it until a whole pass changes
+    /// nothing. The kernel must make the same change to what is made in a cgroup that has it. `change` says whether there
+    /// was anything to change.
     ///
     /// # Errors
-    /// It could not be done, a directory can't be read, or there is no end of new cgroups.
+    /// A change failed, a directory can't be read, or there is no end of new cgroups.
     pub fn settle<E: From<io::Error>>(
         &self,
         top: &Cgroup,
@@ -125,13 +121,7 @@ fn open(next: &Next) -> io::Result<Option<OwnedFd>> {
     let path = if next.path.as_os_str().is_empty() { Path::new(".") } else { next.path.as_path() };
     let directory = match openat(&next.from, path, DIRECTORY, Mode::empty()) {
         Err(Errno::NOENT | Errno::NODEV) => return Ok(None),
-        Err(error) => {
-            let path = shown(&next.cgroup.path);
-            return Err(io::Error::new(
-                io::Error::from(error).kind(),
-                format!("cannot read the cgroup {path}: {error}"),
-            ));
-        }
+        Err(error) => return Err(unreadable(&next.cgroup, error)),
         Ok(directory) => directory,
     };
     Ok((fstat(&directory)?.st_ino == next.cgroup.id).then_some(directory))
@@ -152,10 +142,97 @@ fn read(directory: &OwnedFd, parent: &Cgroup) -> io::Result<Vec<Cgroup>> {
         Ok(())
     });
     match read {
-        Err(error) if error != Errno::NOENT && error != Errno::NODEV => {
-            let path = shown(&parent.path);
-            Err(io::Error::new(io::Error::from(error).kind(), format!("cannot read the cgroup {path}: {error}")))
-        }
+        Err(error) if error != Errno::NOENT && error != Errno::NODEV => Err(unreadable(parent, error)),
         _ => Ok(found),
+    }
+}
+
+fn unreadable(cgroup: &Cgroup, error: Errno) -> io::Error {
+    let message = format!("cannot read the cgroup {}: {error}", shown(&cgroup.path));
+    io::Error::new(io::Error::from(error).kind(), message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::cgroup::tests::writable;
+    use super::*;
+
+    #[test]
+    fn every_cgroup_of_a_tree_is_visited_before_its_children_are_looked_for() {
+        let Some((hierarchy, top)) = writable() else { return };
+        let name = top.join(OsStr::from_bytes(b"\xff"));
+        hierarchy.make(&name).expect("any bytes are a name");
+        let root = hierarchy.look_up(&top).expect("was made");
+        let mut seen = Vec::new();
+        let walked = hierarchy.walk(&root, |cgroup| {
+            if seen.is_empty() {
+                fs::create_dir(hierarchy.directory(top.join("late")))?;
+            }
+            seen.push(cgroup.path.clone());
+            io::Result::Ok(())
+        });
+        walked.expect("can be read");
+        seen.sort();
+        assert_eq!(seen, [top.clone(), top.join("late"), name]);
+        hierarchy.remove(&top).expect("can be removed");
+    }
+
+    #[test]
+    fn a_tree_is_gone_through_until_a_pass_changes_nothing() {
+        let Some((hierarchy, top)) = writable() else { return };
+        hierarchy.make(top.join("a/b")).expect("can be made");
+        let root = hierarchy.look_up(&top).expect("was made");
+        let mut done = Vec::new();
+        let settled = hierarchy.settle(&root, |cgroup| {
+            if cgroup.path.ends_with("b") && done.len() == 2 {
+                fs::create_dir(hierarchy.directory(top.join("late")))?;
+            }
+            let changed = !done.contains(&cgroup.path);
+            done.extend(changed.then(|| cgroup.path.clone()));
+            io::Result::Ok(changed)
+        });
+        settled.expect("ends");
+        assert_eq!(done, [top.clone(), top.join("a"), top.join("a/b"), top.join("late")]);
+        let endless = hierarchy.settle(&root, |_| io::Result::Ok(true));
+        assert!(endless.is_err_and(|error| error.kind() == ErrorKind::TimedOut));
+        hierarchy.remove(&top).expect("can be removed");
+    }
+
+    #[test]
+    fn another_cgroup_at_the_same_path_is_not_taken_for_the_one_that_is_gone() {
+        let Some((hierarchy, top)) = writable() else { return };
+        let first = hierarchy.make(top.join("a")).expect("can be made");
+        hierarchy.remove(&first.path).expect("can be removed");
+        let second = hierarchy.make(top.join("a/b")).expect("can be made");
+        assert_ne!(hierarchy.look_up(&first.path).expect("is there").id, first.id);
+        assert!(hierarchy.descendants(&first).expect("can be read").is_empty());
+        let top = hierarchy.look_up(&top).expect("is there");
+        assert!(hierarchy.descendants(&top).expect("can be read").contains(&second));
+        hierarchy.remove(&top.path).expect("can be removed");
+    }
+
+    #[test]
+    fn no_depth_hides_a_cgroup() {
+        let Some((hierarchy, top)) = writable() else { return };
+        let mut path = top.clone();
+        let flags = rustix::fs::OFlags::PATH;
+        let mut open = vec![rustix::fs::open(hierarchy.directory(&top), flags, Mode::empty()).expect("is there")];
+        let name = "n".repeat(200);
+        // The kernel refuses such a path as a whole, so it is made level by level.
+        for _ in 0..40 {
+            let above = open.last().expect("there is one");
+            rustix::fs::mkdirat(above, &name, Mode::from_raw_mode(0o755)).expect("can be made");
+            open.push(rustix::fs::openat(above, &name, flags, Mode::empty()).expect("is there"));
+            path.push(&name);
+        }
+        let top = hierarchy.look_up(&top).expect("was made");
+        let found = hierarchy.descendants(&top).expect("can be read");
+        assert_eq!(found.len(), 40);
+        assert_eq!(found.last().map(|cgroup| &cgroup.path), Some(&path));
+        open.pop();
+        for above in open.iter().rev() {
+            rustix::fs::unlinkat(above, &name, rustix::fs::AtFlags::REMOVEDIR).expect("can be removed");
+        }
+        hierarchy.remove(&top.path).expect("can be removed");
     }
 }
