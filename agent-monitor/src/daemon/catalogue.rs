@@ -31,113 +31,6 @@ pub struct Catalogue {
     failures: Vec<Failure>,
 }
 
-/// A policy that is not in force as it should be: what was in force before stays.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Failure {
-    name: String,
-    /// The slot that has what was in force before.
-    slot: Option<u32>,
-    /// Where its document comes from.
-    source: String,
-    messages: Vec<String>,
-    /// More may pass than its document, or the monitor's own paths, would have.
-    unready: bool,
-}
-
-impl Failure {
-    /// Whether the slot has the policy still.
-    fn holds(&self, policies: &Policies) -> bool {
-        self.slot.is_none_or(|slot| policies.get(slot).is_some_and(|one| one.name() == self.name))
-    }
-}
-
-/// How long swaps took, from the moment that the directory was read.
-struct Swaps {
-    began: Instant,
-    seconds: Vec<f64>,
-}
-
-impl Swaps {
-    fn note(&mut self) {
-        self.seconds.push(self.began.elapsed().as_secs_f64());
-    }
-
-    /// Replaces the policy in a slot, unless it means the same.
-    fn put(&mut self, node: &mut Node, slot: u32, source: Source, candidate: Arc<Candidate>) -> anyhow::Result<()> {
-        if node.policies.unchanged(slot, &candidate) {
-            node.renew(slot, candidate);
-            return Ok(());
-        }
-        node.put(slot, source, candidate).map(|()| self.note())
-    }
-}
-
-/// Refuses files whose policy has the name of one that is built in.
-fn refuse_builtin(policies: &Policies, read: &mut Read, refused: &mut BTreeMap<String, Vec<String>>) {
-    let mut refuse = |name: &str, path: &str| {
-        let builtin = policies.named(name).is_some_and(|one| one.source == Source::Builtin);
-        if builtin {
-            let message = format!("{path}: the name {name} is a built-in policy's; use another");
-            refused.insert(path.to_owned(), vec![message]);
-        }
-        !builtin
-    };
-    read.policies.retain(|one| refuse(&one.name, &one.path));
-    read.waiting.retain(|(name, document)| refuse(name, &document.path));
-}
-
-/// Replaces policies that no file gives by itself: those of agents with values of their own, and those that were taken over.
-fn replace_again(
-    node: &mut Node,
-    again: Vec<(u32, Compilation)>,
-    taken: Vec<(u32, Compilation)>,
-    swaps: &mut Swaps,
-    failures: &mut Vec<Failure>,
-) {
-    let again = again.into_iter().map(|one| (false, one));
-    for (taken, (slot, compiled)) in again.chain(taken.into_iter().map(|one| (true, one))) {
-        let Some(one) = node.policies.get(slot) else { continue };
-        let failure = |messages, unready| Failure {
-            name: one.name().to_owned(),
-            slot: Some(slot),
-            source: one.candidate.path.clone(),
-            messages,
-            unready,
-        };
-        let (refused, not_in_force) = (failure(Vec::new(), false), failure(Vec::new(), true));
-        let failed = match compiled {
-            Ok(candidate) => {
-                let done = swaps.put(node, slot, one.source.clone(), candidate);
-                done.err().map(|error| Failure { messages: vec![not_put(&error)], ..not_in_force })
-            }
-            Err(mut messages) if taken => {
-                messages.push(STALE.to_owned());
-                Some(Failure { messages, ..not_in_force })
-            }
-            Err(messages) => Some(Failure { messages, ..refused }),
-        };
-        failures.extend(failed);
-    }
-}
-
-/// What it means that a policy that was taken over can't be compiled.
-const STALE: &str = "it was taken over and can't be compiled again: what an earlier daemon made of it stays in force, which may \
-                     not deny all that is the monitor's own now; end the agents that have it";
-
-fn not_put(error: &anyhow::Error) -> String {
-    format!("{error:#}; what was in force stays, and it is tried again when the policy directory changes and at SIGHUP")
-}
-
-fn document_of(candidate: &Candidate) -> Document {
-    Document { path: candidate.path.clone(), text: candidate.text.clone() }
-}
-
-fn tell_refused(node: &mut Node, name: &str, path: &str, messages: &[String]) {
-    let policy = node.policies.named(name).map(|one| node.directory.policy(one.slot));
-    let policy = policy.unwrap_or_else(|| PolicyRef { name: name.to_owned(), ..PolicyRef::default() });
-    node.tell_policy("refused", policy, Some(path.to_owned()), messages.to_vec());
-}
-
 impl Catalogue {
     /// Puts what was read in force: new and changed policies are loaded, those that are gone are marked so and stay for
     /// the agents that have them. What was refused changes nothing. Gives the seconds that each swap took.
@@ -150,40 +43,42 @@ impl Catalogue {
         let unreadable = read.refused.iter().any(|(path, _)| Path::new(path) == directory);
         let mut refused: BTreeMap<String, Vec<String>> = std::mem::take(&mut read.refused).into_iter().collect();
         refuse_builtin(&node.policies, &mut read, &mut refused);
-        for (path, messages) in &refused {
+        self.tell_refusals(node, &refused);
+        let mut failures = Vec::new();
+        replace_again(node, read.again, read.taken, &mut swaps, &mut failures);
+        if unreadable {
+            failures.extend(self.failures.iter().filter(|one| one.slot.is_none()).cloned());
+        } else {
+            let here = put_in_force(node, read.policies, &mut swaps, &mut failures);
+            self.take_documents(node, here, read.waiting, &refused);
+        }
+        self.refused = refused;
+        self.take_failures(node, failures);
+        swaps.seconds
+    }
+
+    /// Tells of files that are refused for another reason than before, or were not.
+    fn tell_refusals(&self, node: &mut Node, refused: &BTreeMap<String, Vec<String>>) {
+        for (path, messages) in refused {
             if self.refused.get(path) != Some(messages) {
                 tracing::error!("policy file refused, what was in force stays:\n{}", messages.join("\n"));
                 let name = self.name_of_file(path).unwrap_or_else(|| path.clone());
                 tell_refused(node, &name, path, messages);
             }
         }
-        let mut failures = Vec::new();
-        replace_again(node, read.again, read.taken, &mut swaps, &mut failures);
-        if unreadable {
-            failures.extend(self.failures.iter().filter(|one| one.slot.is_none()).cloned());
-            self.refused = refused;
-            self.take_failures(node, failures);
-            return swaps.seconds;
-        }
-        let mut here = BTreeMap::new();
-        self.waiting.clear();
-        for (name, document) in read.waiting {
-            self.waiting.insert(name.clone());
-            here.insert(name, document);
-        }
-        for candidate in read.policies {
-            let name = candidate.name.clone();
-            here.insert(name.clone(), document_of(&candidate));
-            let slot = node.policies.named(&name).map(|one| one.slot);
-            let source = candidate.path.clone();
-            let done = match slot {
-                Some(slot) => swaps.put(node, slot, Source::Directory, candidate),
-                None => node.load(Source::Directory, candidate).map(|_| swaps.note()),
-            };
-            if let Err(error) = done {
-                failures.push(Failure { name, slot, source, messages: vec![not_put(&error)], unready: true });
-            }
-        }
+    }
+
+    /// Takes the documents that are in the directory now for those that were: of the policies that were put in force, and
+    /// those that wait for values.
+    fn take_documents(
+        &mut self,
+        node: &mut Node,
+        mut here: BTreeMap<String, Document>,
+        waiting: Vec<(String, Document)>,
+        refused: &BTreeMap<String, Vec<String>>,
+    ) {
+        self.waiting = waiting.iter().map(|(name, _)| name.clone()).collect();
+        here.extend(waiting);
         // A file that is refused now still stands for the policy that it gave before.
         for name in refused.keys().filter_map(|path| self.name_of_file(path)) {
             if let Some(document) = self.documents.get(&name) {
@@ -191,10 +86,7 @@ impl Catalogue {
             }
         }
         self.remove(node, &here);
-        self.refused = refused;
         self.documents = here;
-        self.take_failures(node, failures);
-        swaps.seconds
     }
 
     /// Marks the policies of the directory that it does not give any more.
@@ -273,6 +165,128 @@ impl Catalogue {
         });
         refused.chain(failed).chain(waiting).collect()
     }
+}
+
+/// A policy that is not in force as it should be: what was in force before stays.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Failure {
+    name: String,
+    /// The slot that has what was in force before.
+    slot: Option<u32>,
+    /// Where its document comes from.
+    source: String,
+    messages: Vec<String>,
+    /// More may pass than its document, or the monitor's own paths, would have.
+    unready: bool,
+}
+
+impl Failure {
+    /// Whether the slot has the policy still.
+    fn holds(&self, policies: &Policies) -> bool {
+        self.slot.is_none_or(|slot| policies.get(slot).is_some_and(|one| one.name() == self.name))
+    }
+}
+
+/// How long swaps took, from the moment that the directory was read.
+struct Swaps {
+    began: Instant,
+    seconds: Vec<f64>,
+}
+
+impl Swaps {
+    fn note(&mut self) {
+        self.seconds.push(self.began.elapsed().as_secs_f64());
+    }
+
+    /// Replaces the policy in a slot, unless it means the same.
+    fn put(&mut self, node: &mut Node, slot: u32, source: Source, candidate: Arc<Candidate>) -> anyhow::Result<()> {
+        if node.policies.unchanged(slot, &candidate) {
+            node.renew(slot, candidate);
+            return Ok(());
+        }
+        node.put(slot, source, candidate).map(|()| self.note())
+    }
+}
+
+/// Refuses files whose policy has the name of one that is built in.
+fn refuse_builtin(policies: &Policies, read: &mut Read, refused: &mut BTreeMap<String, Vec<String>>) {
+    let mut refuse = |name: &str, path: &str| {
+        let builtin = policies.named(name).is_some_and(|one| one.source == Source::Builtin);
+        if builtin {
+            let message = format!("{path}: the name {name} is a built-in policy's; use another");
+            refused.insert(path.to_owned(), vec![message]);
+        }
+        !builtin
+    };
+    read.policies.retain(|one| refuse(&one.name, &one.path));
+    read.waiting.retain(|(name, document)| refuse(name, &document.path));
+}
+
+/// Loads the policies of files, or replaces them, and gives the documents of all of them by name.
+fn put_in_force(
+    node: &mut Node,
+    policies: Vec<Arc<Candidate>>,
+    swaps: &mut Swaps,
+    failures: &mut Vec<Failure>,
+) -> BTreeMap<String, Document> {
+    let mut here = BTreeMap::new();
+    for candidate in policies {
+        let (name, source) = (candidate.name.clone(), candidate.path.clone());
+        here.insert(name.clone(), document_of(&candidate));
+        let slot = node.policies.named(&name).map(|one| one.slot);
+        let done = match slot {
+            Some(slot) => swaps.put(node, slot, Source::Directory, candidate),
+            None => node.load(Source::Directory, candidate).map(|_| swaps.note()),
+        };
+        if let Err(error) = done {
+            failures.push(Failure { name, slot, source, messages: vec![not_put(&error)], unready: true });
+        }
+    }
+    here
+}
+
+/// Replaces policies that no file gives by itself: those of agents with values of their own, and those that were taken over.
+fn replace_again(
+    node: &mut Node,
+    again: Vec<(u32, Compilation)>,
+    taken: Vec<(u32, Compilation)>,
+    swaps: &mut Swaps,
+    failures: &mut Vec<Failure>,
+) {
+    let again = again.into_iter().map(|one| (false, one));
+    for (is_taken, (slot, compiled)) in again.chain(taken.into_iter().map(|one| (true, one))) {
+        let Some(one) = node.policies.get(slot) else { continue };
+        let (name, path, source) = (one.name().to_owned(), one.candidate.path.clone(), one.source.clone());
+        let (messages, unready) = match compiled {
+            Ok(candidate) => match swaps.put(node, slot, source, candidate) {
+                Ok(()) => continue,
+                Err(error) => (vec![not_put(&error)], true),
+            },
+            Err(mut messages) => {
+                messages.extend(is_taken.then(|| STALE.to_owned()));
+                (messages, is_taken)
+            }
+        };
+        failures.push(Failure { name, slot: Some(slot), source: path, messages, unready });
+    }
+}
+
+/// What it means that a policy that was taken over can't be compiled.
+const STALE: &str = "it was taken over and can't be compiled again: what an earlier daemon made of it stays in force, which may \
+                     not deny all that is the monitor's own now; end the agents that have it";
+
+fn not_put(error: &anyhow::Error) -> String {
+    format!("{error:#}; what was in force stays, and it is tried again when the policy directory changes and at SIGHUP")
+}
+
+fn document_of(candidate: &Candidate) -> Document {
+    Document { path: candidate.path.clone(), text: candidate.text.clone() }
+}
+
+fn tell_refused(node: &mut Node, name: &str, path: &str, messages: &[String]) {
+    let policy = node.policies.named(name).map(|one| node.directory.policy(one.slot));
+    let policy = policy.unwrap_or_else(|| PolicyRef { name: name.to_owned(), ..PolicyRef::default() });
+    node.tell_policy("refused", policy, Some(path.to_owned()), messages.to_vec());
 }
 
 #[cfg(test)]

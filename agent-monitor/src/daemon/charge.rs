@@ -138,6 +138,11 @@ impl Daemon {
                 tracing::error!("policy {name}: {error:#}");
             }
         }
+        self.clear_directories();
+    }
+
+    /// Binds the cgroups of policies that are gone to `empty`, and unloads those policies that no agent has.
+    fn clear_directories(&mut self) {
         let removed: Vec<u32> =
             self.node.policies.iter().filter(|one| one.source == Source::Removed).map(|one| one.slot).collect();
         for slot in removed {
