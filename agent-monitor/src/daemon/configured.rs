@@ -4,11 +4,11 @@
 
 use std::io::ErrorKind;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 
 use super::requests::{self, Compiled, Found};
 use super::serve::{Background, Daemon};
-use crate::bind::Origin;
+use crate::bind::{Agent, Origin};
 use crate::config::StaticAgent;
 use crate::control::api::{CreateAgent, Refusal};
 
@@ -69,11 +69,9 @@ impl Daemon {
                 Some(agent) => requests::renew_now(self, agent.number, request).await.map(|()| id),
                 None => requests::create_now(self, request).await.map(|agent| agent.identity.cgroup_id),
             };
-            let bound = bound
-                .map_err(|refusal| anyhow::anyhow!("cannot bind the cgroup {path} of the configuration: {refusal}"))?;
-            if let Some(one) = self.configured.get_mut(index) {
-                one.bound = Some(bound);
-            }
+            let bound =
+                bound.map_err(|refusal| anyhow!("cannot bind the cgroup {path} of the configuration: {refusal}"))?;
+            self.note_configured(index, |one| one.bound = Some(bound));
         }
         self.check_configured();
         Ok(())
@@ -106,17 +104,13 @@ impl Daemon {
             let why = format!(
                 "the cgroup {path} of the configuration {gone}: it is bound when it is made, and not guarded before; {BETTER}"
             );
-            if let Some(one) = self.configured.get_mut(index) {
-                one.refused = false;
-            }
+            self.note_configured(index, |one| one.refused = false);
             self.set_why(index, Some(why));
             return Ok(());
         };
         let known = self.node.directory.table().by_cgroup(id).is_some_and(|agent| agent.origin == Origin::Bound);
         if known || before == Some(id) {
-            if let Some(one) = self.configured.get_mut(index) {
-                one.bound = Some(id);
-            }
+            self.note_configured(index, |one| one.bound = Some(id));
             self.set_why(index, None);
             return Ok(());
         }
@@ -135,14 +129,12 @@ impl Daemon {
     }
 
     fn bind_one(&mut self, index: usize) {
-        let Some(one) = self.configured.get_mut(index) else { return };
+        let Some(one) = self.configured.get(index) else { return };
         let request = one.request();
         match requests::find(self, &request) {
             Ok(Found::Loaded(slot)) => self.finish_configured(index, Ok(Compiled::Loaded(slot))),
             Ok(Found::Document(document)) => {
-                if let Some(one) = self.configured.get_mut(index) {
-                    one.compiling = true;
-                }
+                self.note_configured(index, |one| one.compiling = true);
                 let (compiler, background) = (self.node.compiler.clone(), self.background.clone());
                 tokio::spawn(async move {
                     let compiled = requests::compile(compiler, document, &request).await.map(Compiled::New);
@@ -161,15 +153,11 @@ impl Daemon {
         match policy.and_then(|policy| requests::create(self, request, policy)) {
             Ok(agent) => {
                 tracing::info!(cgroup = path, "a cgroup of the configuration is bound");
-                if let Some(one) = self.configured.get_mut(index) {
-                    one.bound = Some(agent.identity.cgroup_id);
-                }
+                self.note_configured(index, |one| one.bound = Some(agent.identity.cgroup_id));
                 self.set_why(index, None);
             }
             Err(refusal) => {
-                if let Some(one) = self.configured.get_mut(index) {
-                    one.refused = true;
-                }
+                self.note_configured(index, |one| one.refused = true);
                 let why =
                     format!("the cgroup {path} of the configuration can't be bound, and is not guarded: {refusal}");
                 self.set_why(index, Some(why));
@@ -177,6 +165,14 @@ impl Daemon {
         }
     }
 
+    /// Takes note of something about an agent of the configuration.
+    fn note_configured(&mut self, index: usize, change: impl FnOnce(&mut Configured)) {
+        if let Some(one) = self.configured.get_mut(index) {
+            change(one);
+        }
+    }
+
+    /// Says why what is at the path of one is not guarded, or that it is, and tells of a change.
     fn set_why(&mut self, index: usize, why: Option<String>) {
         let Some(one) = self.configured.get_mut(index).filter(|one| one.why != why) else { return };
         if let Some(why) = &why {
@@ -199,7 +195,7 @@ impl Daemon {
     /// An agent whose cgroup was removed and lingers has no path any more: what is there now is another cgroup.
     pub fn lose_paths(&mut self) {
         let directory = self.node.directory.clone();
-        let lost = |agent: &crate::bind::Agent| {
+        let lost = |agent: &Agent| {
             let place = agent.place().filter(|_| agent.origin == Origin::Bound)?;
             let there = directory.hierarchy.look_up(&place.path);
             let elsewhere = there.map_or_else(|error| error.kind() == ErrorKind::NotFound, |now| now.id != place.id);

@@ -129,10 +129,7 @@ pub fn finish_creating(
 /// # Errors
 /// What stands against it.
 pub async fn create_now(daemon: &mut Daemon, request: CreateAgent) -> Result<Agent, Refusal> {
-    let policy = match find(daemon, &request)? {
-        Found::Loaded(slot) => Compiled::Loaded(slot),
-        Found::Document(document) => Compiled::New(compile(daemon.node.compiler.clone(), document, &request).await?),
-    };
+    let policy = compile_now(daemon, &request).await?;
     create(daemon, request, policy)
 }
 
@@ -141,10 +138,7 @@ pub async fn create_now(daemon: &mut Daemon, request: CreateAgent) -> Result<Age
 /// # Errors
 /// What stands against it.
 pub async fn renew_now(daemon: &mut Daemon, number: u32, request: CreateAgent) -> Result<(), Refusal> {
-    let policy = match find(daemon, &request)? {
-        Found::Loaded(slot) => Compiled::Loaded(slot),
-        Found::Document(document) => Compiled::New(compile(daemon.node.compiler.clone(), document, &request).await?),
-    };
+    let policy = compile_now(daemon, &request).await?;
     let mode = request.mode.as_deref().map(mode).transpose()?;
     check_texts(&request)?;
     let (slot, _) = slot(daemon, policy)?;
@@ -153,6 +147,14 @@ pub async fn renew_now(daemon: &mut Daemon, number: u32, request: CreateAgent) -
     renewed.map_err(|error| Refusal::Failed(format!("{error:#}")))?;
     before.into_iter().for_each(|slot| daemon.node.drop_unused(slot));
     Ok(())
+}
+
+/// The policy of a request; waits until it is compiled.
+async fn compile_now(daemon: &Daemon, request: &CreateAgent) -> Result<Compiled, Refusal> {
+    match find(daemon, request)? {
+        Found::Loaded(slot) => Ok(Compiled::Loaded(slot)),
+        Found::Document(document) => compile(daemon.node.compiler.clone(), document, request).await.map(Compiled::New),
+    }
 }
 
 /// The slot of a policy, loaded where it is not yet, and its name.
