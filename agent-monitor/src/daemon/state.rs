@@ -28,13 +28,21 @@ pub struct State {
 /// Who an agent is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AgentState {
+    /// Its number in the kernel.
     pub number: u32,
+    /// Its id.
     pub id: String,
+    /// Its name.
     pub name: String,
+    /// Its labels.
     pub labels: BTreeMap<String, String>,
+    /// Path of its cgroup; empty where that is no text, or gone.
     pub cgroup: String,
+    /// Id of its cgroup.
     pub cgroup_id: u64,
+    /// The word for how its cgroup became an agent's.
     pub origin: String,
+    /// Slot of its policy.
     pub slot: u32,
     /// The mode that was asked for; none where it follows the policy's.
     pub mode: Option<String>,
@@ -43,14 +51,23 @@ pub struct AgentState {
 /// Where the policy in a slot comes from. What it says is in its image.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PolicyState {
+    /// The slot.
     pub slot: u32,
+    /// The word for where it comes from.
     pub source: String,
+    /// Its labels.
     pub labels: BTreeMap<String, String>,
+    /// Where its document comes from.
     pub path: String,
+    /// Its document.
     pub text: String,
+    /// Values given for its variables.
     pub variables: BTreeMap<String, String>,
+    /// Warnings.
     pub messages: Vec<String>,
+    /// What its document includes.
     pub included: Vec<IncludedState>,
+    /// Paths that it protects beside the monitor's own.
     #[serde(default)]
     pub also: Vec<String>,
 }
@@ -58,9 +75,13 @@ pub struct PolicyState {
 /// A document that a policy includes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct IncludedState {
+    /// The name by which it is included.
     pub name: String,
+    /// The document that includes it.
     pub beside: String,
+    /// Where it comes from.
     pub path: String,
+    /// Its text.
     pub text: String,
 }
 
