@@ -1,9 +1,9 @@
 //! The filter that an agent's process carries from its first instruction: system calls that its policy does not allow fail
 //! before anything happens.
 //!
-//! Built from the policy's image by the function that decides in the kernel, and installed by `enter` (by `lead` another). This and the hand-over
-//! in `enter` are the only system calls outside of `bpf` that need unsafe code: no safe interface installs a filter without
-//! `no_new_privs`, see docs/decisions/0008.
+//! Built from the policy's image by the function that decides in the kernel, and installed by `enter`; `lead` installs one of
+//! its own. This and the hand-over in `enter` are the only system calls outside of `bpf` that need unsafe code: no safe
+//! interface installs a filter without `no_new_privs`, see docs/decisions/0008.
 
 use std::collections::BTreeMap;
 use std::fmt;

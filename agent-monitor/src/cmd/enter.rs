@@ -15,10 +15,11 @@ use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::thread;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use nix::sys::signal::{SigSet, Signal};
 use rustix::process::{getpgrp, setsid};
 use rustix::termios::tcsetpgrp;
+use seccompiler::BpfProgram;
 
 use super::spare::give_back;
 use super::{end_with, standard};
@@ -47,26 +48,9 @@ pub fn enter(options: Enter) -> ExitCode {
     let Some((program, arguments)) = options.command.split_first() else {
         return fail(RUN_FAILED, "no command is given");
     };
-    // The programs in the kernel live no longer than the process that loaded them, so neither may the command.
-    let apart = end_with(options.parent)
-        .and_then(|()| apart(options.session, options.foreground))
-        .and_then(|()| unblock(&options.unblock));
-    if let Err(error) = apart {
-        return fail(RUN_FAILED, &format!("{error:#}"));
-    }
-    // While this is still the monitor: whether an agent may write there is the policy's to say.
-    if let Some(score) = options.oom_score_adj
-        && let Err(error) = give_back(score)
-    {
-        return fail(RUN_FAILED, &format!("cannot give the command the oom_score_adj of its caller, {score}: {error}"));
-    }
-    if let Err(error) = close_others(&options.keep_descriptors) {
-        return fail(RUN_FAILED, &format!("cannot close the descriptors that the command shall not have: {error:#}"));
-    }
-    let filter = Filter { allowed: options.syscalls, foreign: options.foreign, audit: options.audit };
-    let filter = match filter.program() {
+    let filter = match prepare(&options) {
         Ok(filter) => filter,
-        Err(error) => return fail(RUN_FAILED, &error.to_string()),
+        Err(error) => return fail(RUN_FAILED, &format!("{error:#}")),
     };
     let (cgroup, name) = (options.cgroup.clone(), program.clone());
     let second = thread::Builder::new().spawn(move || move_and_watch(&cgroup, &name));
@@ -100,6 +84,23 @@ pub fn enter(options: Enter) -> ExitCode {
     }
 }
 
+/// Makes of this process what the command is to be, but for the filter, which it gives, and for the cgroup.
+fn prepare(options: &Enter) -> Result<BpfProgram> {
+    // The programs in the kernel live no longer than the process that loaded them, so neither may the command.
+    end_with(options.parent)?;
+    set_apart(options.session, options.foreground)?;
+    unblock(&options.unblock)?;
+    // While this is still the monitor: whether an agent may write there is the policy's to say.
+    if let Some(score) = options.oom_score_adj {
+        let given = give_back(score);
+        given.with_context(|| format!("cannot give the command the oom_score_adj of its caller, {score}"))?;
+    }
+    close_others(&options.keep_descriptors).context("cannot close the descriptors that the command shall not have")?;
+    let filter = Filter { allowed: options.syscalls.clone(), foreign: options.foreign, audit: options.audit };
+    // Its text holds what caused it.
+    filter.program().map_err(|error| anyhow!("{error}"))
+}
+
 /// The second thread: moves the process once the first one is filtered, and then waits for the end that exec is, or for its
 /// failure.
 fn move_and_watch(cgroup: &Path, program: &std::ffi::OsStr) {
@@ -129,7 +130,7 @@ fn move_and_watch(cgroup: &Path, program: &std::ffi::OsStr) {
 
 /// Makes a session, or comes into the foreground of the session's terminal: the command must have neither the terminal nor
 /// the process group of who started it, for the kernel lets it send signals to both.
-fn apart(session: bool, foreground: Option<u8>) -> Result<()> {
+fn set_apart(session: bool, foreground: Option<u8>) -> Result<()> {
     if session {
         setsid().context("cannot make a session for the command")?;
     }

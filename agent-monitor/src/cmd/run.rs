@@ -22,9 +22,10 @@ use super::{policy::indented, small_runtime};
 use crate::cli::Run;
 use crate::config::Config;
 use crate::record::Counts;
+use report::Report;
+
 pub use guard::guard;
 pub use lead::lead;
-use report::Report;
 pub use report::describe;
 pub use tend::tend;
 

@@ -91,7 +91,7 @@ impl Running {
                     (event, _) => {
                         match event {
                             Event::Ended(ended) => code = Some(ended),
-                            // So has the command; how the leader ends says how.
+                            // The command has ended with it; its status is the leader's, which is ended now.
                             Event::Abandoned => drop(self.child.start_kill()),
                             _ => {}
                         }

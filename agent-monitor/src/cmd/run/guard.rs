@@ -1,9 +1,9 @@
 //! `guard`: ends the agent of a `run` without a daemon where that `run` is killed, and keeps the programs attached until it
 //! has. They are attached as long as anybody has their links open; so it has them too, and nothing else to do than to wait.
 //!
-//! It shares with `run` whatever could end both at once as little as that goes: it has a session and a cgroup of its own
-//! (who supervises a service kills its whole cgroup), blocks every signal, is not chosen where memory runs out, and no agent
-//! can send it a signal. SIGKILL from root remains.
+//! What could end both at once it shares with `run` as little as it can: it has a session and a cgroup of its own (who
+//! supervises a service kills its whole cgroup), blocks every signal, is not chosen where memory runs out, and no agent can
+//! send it a signal. SIGKILL from root remains.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};

@@ -19,7 +19,7 @@ pub struct Relay {
     typed: Flow,
     /// What is shown, on its way.
     shown: Flow,
-    /// How much is shown before all is, where that is asked for.
+    /// How many bytes are shown at most before all counts as shown, where that is asked for.
     rest: Option<usize>,
     /// What becomes of what is typed.
     pub input: Input,
@@ -182,12 +182,11 @@ mod tests {
     #[tokio::test]
     async fn bytes_come_out_as_they_went_in_and_the_rest_is_shown_before_the_end() {
         let pipe = || pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC).expect("pipes can be made");
-        let ((written, ours), (nobody, input), (shown, output)) = (pipe(), pipe(), pipe());
-        let (read_end, write_end) = (written, ours);
-        let mut relay = Relay::new(nobody, output, read_end).expect("pipes can be waited for");
-        drop(input);
+        let ((ours, theirs), (input, nobody), (shown, output)) = (pipe(), pipe(), pipe());
+        let mut relay = Relay::new(input, output, ours).expect("pipes can be waited for");
+        drop(nobody);
         let all: Vec<u8> = (0..=u8::MAX).cycle().take(3 * ROOM).collect();
-        assert_eq!(write(&write_end, &all).expect("a pipe has room"), all.len());
+        assert_eq!(write(&theirs, &all).expect("a pipe has room"), all.len());
         relay.show_the_rest();
         while !matches!(relay.step(|| false).await, Step::AllShown) {}
         let mut found = vec![0; all.len() + 1];

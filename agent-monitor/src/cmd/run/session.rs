@@ -83,18 +83,12 @@ impl Session {
         // Others ask for it by reading: see `follow`.
         let at_once = terminal.is_in_foreground() && !terminal.is_left_to_others();
         let first = terminal.standard.iter().position(|is_terminal| *is_terminal).unwrap_or_default().to_string();
+        // What `lead` is told, and what it is to tell `tend`.
         command.arg("--terminal").arg(&first).arg("--");
         command.arg("--terminal").arg(&first).arg("--cgroup").arg(cgroup).args(at_once.then_some("--foreground"));
         command.arg("--orders").arg(obeyed.as_raw_fd().to_string()).arg("--news").arg(told.as_raw_fd().to_string());
         command.arg("--").args(enter);
-        for (number, _) in terminal.standard.iter().enumerate().filter(|(_, is_terminal)| **is_terminal) {
-            let theirs = Stdio::from(copy(&theirs)?);
-            match number {
-                0 => command.stdin(theirs),
-                1 => command.stdout(theirs),
-                _ => command.stderr(theirs),
-            };
-        }
+        give_terminal(&mut command, terminal.standard, &theirs)?;
         let child = command.spawn().context("cannot start a process for the command")?;
         // Pipes and terminals end when nobody has them open.
         drop((command, theirs, obeyed, told));
@@ -248,6 +242,19 @@ impl Session {
         // The command may have ended in this moment.
         let _ = self.orders.try_write(&[byte]);
     }
+}
+
+/// Gives a command this terminal for each standard descriptor that is to be one.
+fn give_terminal(command: &mut Command, standard: [bool; 3], terminal: &OwnedFd) -> Result<()> {
+    for (number, _) in standard.iter().enumerate().filter(|(_, is_terminal)| **is_terminal) {
+        let terminal = Stdio::from(copy(terminal)?);
+        match number {
+            0 => command.stdin(terminal),
+            1 => command.stdout(terminal),
+            _ => command.stderr(terminal),
+        };
+    }
+    Ok(())
 }
 
 fn number_of(signal: Signal) -> u8 {

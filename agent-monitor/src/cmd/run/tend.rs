@@ -5,9 +5,8 @@
 //! It is no part of the agent, which can't signal it. But a terminal asks nobody when it stops or ends a group, and the agent
 //! may put its processes into any group of its session: so this one has a group of its own and blocks what terminals send.
 //!
-//! It ends when `run` does, or lets go of the pipe of orders, and the command with it. No signal
-//! tells it of its parent's end as others are told: its parent, the session's leader, is the agent's, and has no right to send
-//! it one.
+//! It ends, and the command with it, when `run` does or lets go of the pipe of orders. No signal tells it of its parent's end
+//! as others are told: its parent, the session's leader, is the agent's, and has no right to send it one.
 
 use std::fs;
 use std::os::fd::BorrowedFd;
@@ -37,7 +36,7 @@ const OF_TERMINALS: [Blocked; 6] =
 
 /// Starts the command and tends it until it ends, and tells its exit status.
 pub fn tend(options: &Tend) -> ExitCode {
-    match small_runtime().and_then(|runtime| runtime.block_on(told(options))) {
+    match small_runtime().and_then(|runtime| runtime.block_on(tend_and_tell(options))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -46,9 +45,9 @@ pub fn tend(options: &Tend) -> ExitCode {
     }
 }
 
-async fn told(options: &Tend) -> Result<()> {
-    let orders = OpenOptions::new().open_receiver(name(options.orders)).context("cannot open the pipe of orders")?;
-    let mut news = OpenOptions::new().open_sender(name(options.news)).context("cannot open the pipe for news")?;
+async fn tend_and_tell(options: &Tend) -> Result<()> {
+    let orders = OpenOptions::new().open_receiver(path_of(options.orders)).context("cannot open the pipe of orders")?;
+    let mut news = OpenOptions::new().open_sender(path_of(options.news)).context("cannot open the pipe for news")?;
     // Opened anew they are closed by exec. These two would go on to the agent.
     for number in [options.orders, options.news] {
         nix::unistd::close(number.cast_signed()).with_context(|| format!("cannot close descriptor {number}"))?;
@@ -131,8 +130,8 @@ fn bring_in(leader: Pid, cgroup: &Path) -> Result<()> {
     brought.with_context(|| format!("cannot bring the leader of the command's session into {}", members.display()))
 }
 
-/// The pipe that is this descriptor.
-fn name(number: u32) -> String {
+/// The name of the pipe that is this descriptor.
+fn path_of(number: u32) -> String {
     format!("/proc/self/fd/{number}")
 }
 

@@ -54,7 +54,8 @@ impl Terminal {
         is_in_foreground(&self.input)
     }
 
-    /// Makes it raw: the command's own terminal makes signals and lines of what is typed. Nothing changes where it is.
+    /// Makes it raw: the command's own terminal makes signals and lines of what is typed. Where it is raw, nothing
+    /// changes.
     ///
     /// # Errors
     /// Its settings can't be had or changed.
