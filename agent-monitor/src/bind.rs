@@ -5,5 +5,5 @@ pub mod cgroup;
 pub mod table;
 mod walk;
 
-pub use cgroup::{Cgroup, Hierarchy, shown};
+pub use cgroup::{Cgroup, Hierarchy, from_root, shown};
 pub use table::{Agent, Origin, Table};

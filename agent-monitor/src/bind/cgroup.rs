@@ -44,6 +44,11 @@ pub fn shown(path: &Path) -> String {
     escape(path.as_os_str().as_bytes())
 }
 
+/// The path of the cgroup that a setting names, with or without slashes around it.
+pub fn from_root(setting: &str) -> PathBuf {
+    Path::new("/").join(setting.trim_matches('/'))
+}
+
 impl Hierarchy {
     /// The hierarchy at `mount`, or where `proc` says that cgroup2 is mounted if that is empty.
     ///

@@ -18,7 +18,7 @@ use super::node::Wanted;
 use super::policies::{Candidate, Instance, Source};
 use super::serve::{Background, Daemon};
 use super::{random_name, view};
-use crate::bind::{Agent, Cgroup, Origin, shown};
+use crate::bind::{Agent, Cgroup, Origin, from_root, shown};
 use crate::control::api::{self, CreateAgent, Refusal};
 use crate::control::{Answer, Request};
 use crate::seccomp;
@@ -264,7 +264,7 @@ fn bindable(daemon: &Daemon, path: &str) -> Result<Cgroup, Refusal> {
     let found = hierarchy.look_up(path);
     let cgroup = found.map_err(|error| Refusal::NotFound(format!("cannot find the cgroup {path}: {error}")))?;
     let path = shown(&cgroup.path);
-    let root = Path::new("/").join(daemon.config.agents_root.trim_matches('/'));
+    let root = from_root(&daemon.config.agents_root);
     if cgroup.path.starts_with(&root) || root.starts_with(&cgroup.path) {
         return Err(Refusal::Conflict(format!(
             "cgroup {path} is, holds or lies below the agents root: the kernel binds what is made there"

@@ -17,7 +17,7 @@ use super::node::Node;
 use super::policies::{Candidate, Source};
 use super::selftest;
 use super::state::{self, AgentState};
-use crate::bind::{Agent, Cgroup, Origin, shown};
+use crate::bind::{Agent, Cgroup, Origin, from_root, shown};
 use crate::bpf::Counted;
 use crate::record::AgentRef;
 
@@ -44,6 +44,7 @@ impl Base {
     }
 }
 
+/// Writes down what was counted before.
 fn note(path: &Path, base: &Base) {
     if let Err(error) = state::replace(path, base) {
         tracing::warn!(%error, "cannot write {}: a later daemon would count less", path.display());
@@ -195,7 +196,12 @@ impl Node {
             }
             self.directory.table_mut().add(agent);
         }
-        // A daemon that was killed may have bound a part of an agent's cgroups anew, or told none of a policy's new mode.
+        self.restore_bindings()
+    }
+
+    /// Binds all cgroups of each agent to what holds for it now: a daemon that was killed may have bound only a part of them
+    /// anew, or none to a policy's new mode.
+    fn restore_bindings(&mut self) -> Result<()> {
         let agents: Vec<Agent> = self.directory.table().iter().cloned().collect();
         for agent in agents {
             if self.is_leaving(agent.number) {
@@ -211,6 +217,7 @@ impl Node {
         Ok(())
     }
 
+    /// One that the kernel and the state know.
     fn take(&mut self, state: &AgentState, binding: Binding, path: Option<&PathBuf>) {
         let mode = state.mode().or_else(|| Mode::from_byte(binding.mode as u8)).unwrap_or(Mode::Enforce);
         let mut agent = Agent { cgroup: path.cloned(), ..agent(state, binding.slot, mode) };
@@ -249,14 +256,16 @@ impl Node {
         all
     }
 
+    /// One that the kernel alone knows: who it is follows from its cgroup.
     fn derived(&self, number: u32, id: u64, path: Option<&PathBuf>, binding: Binding, roots: &Roots<'_>) -> Agent {
-        let root = Path::new("/").join(roots.agents.trim_matches('/'));
-        let elsewhere = path.is_some_and(|path| !path.starts_with(root));
-        let origin = match () {
-            () if binding.flags & flags::ANNOUNCE_CHILDREN != 0 => Origin::Directory,
+        let elsewhere = path.is_some_and(|path| !path.starts_with(from_root(roots.agents)));
+        let origin = if binding.flags & flags::ANNOUNCE_CHILDREN != 0 {
+            Origin::Directory
+        } else if number < FIRST_KERNEL_AGENT && elsewhere {
+            Origin::Bound
+        } else {
             // One that is gone can't be unbound: it ends as those below the root do.
-            () if number >= FIRST_KERNEL_AGENT || !elsewhere => Origin::Below,
-            () => Origin::Bound,
+            Origin::Below
         };
         let policy = self.directory.policy(binding.slot).name;
         let identity = derived_identity(&self.directory.table(), &policy, path.map(PathBuf::as_path), id);

@@ -18,7 +18,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use super::directory::Loaded;
 use super::node::{Node, Wanted};
-use crate::bind::{Agent, Cgroup, Origin, shown};
+use crate::bind::{Agent, Cgroup, Origin, from_root, shown};
 
 /// Longest wait for the canary, in all.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -133,7 +133,7 @@ async fn clean(node: &mut Node, agent: &Agent, slot: u32) {
 
 /// Whether a cgroup is one of a self-test.
 pub fn is_own(path: &Path, parent: &str) -> bool {
-    let below = path.strip_prefix(Path::new("/").join(parent.trim_matches('/')));
+    let below = path.strip_prefix(from_root(parent));
     below.is_ok_and(|name| name.as_os_str().as_bytes().starts_with(b"selftest-"))
 }
 
