@@ -6,7 +6,7 @@ mod catalogue;
 mod charge;
 pub mod compiler;
 mod configured;
-pub mod directory;
+mod directory;
 mod leave;
 pub mod library;
 mod loss;

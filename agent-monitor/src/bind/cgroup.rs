@@ -115,7 +115,7 @@ impl Hierarchy {
     ///
     /// # Errors
     /// `cgroup.events` can't be read.
-    pub fn populated(&self, path: &Path) -> io::Result<bool> {
+    fn populated(&self, path: &Path) -> io::Result<bool> {
         match fs::read_to_string(self.directory(path).join("cgroup.events")) {
             Ok(text) => Ok(text.lines().any(|line| line == "populated 1")),
             Err(error) if gone(&error) => Ok(false),

@@ -18,6 +18,7 @@ pub struct Images {
 }
 
 impl Images {
+    /// Opens the maps.
     pub fn take(source: &mut impl Open) -> Result<Self, MapError> {
         Ok(Self {
             slots: open(source, "SLOTS")?,
@@ -25,6 +26,7 @@ impl Images {
         })
     }
 
+    /// Puts an image into a slot.
     pub fn set(&mut self, slot: u32, image: &[u8]) -> Result<(), MapError> {
         let Some(class) = IMAGE_SIZES.iter().position(|size| image.len() <= *size) else {
             let reason = format!("an image of {} bytes is larger than {}", image.len(), IMAGE_SIZES[2]);
@@ -42,6 +44,7 @@ impl Images {
         self.point(slot, class as u32 + 1)
     }
 
+    /// Empties a slot.
     pub fn clear(&mut self, slot: u32) -> Result<(), MapError> {
         self.point(slot, 0)
     }

@@ -103,6 +103,7 @@ pub struct Maps {
 }
 
 impl Maps {
+    /// Opens the maps.
     pub fn take(source: &mut impl Open) -> Result<Self, MapError> {
         let mut capacities = [0; 3];
         let mut hash = |name, index: usize| -> Result<Map, MapError> {
@@ -142,6 +143,7 @@ impl Maps {
         self.bindings_lost.get(&0, 0).map_err(|error| MapError::new("BINDINGS_LOST", "read", chain(&error)))
     }
 
+    /// What a cgroup is bound to.
     pub fn binding(&self, cgroup: u64) -> Result<Option<Binding>, MapError> {
         match self.bindings.get(&cgroup, 0) {
             Ok(numbers) => Ok(Some(Binding::new(numbers[0], numbers[1], numbers[2], numbers[3]))),
@@ -150,32 +152,38 @@ impl Maps {
         }
     }
 
+    /// Binds a cgroup.
     pub fn bind(&mut self, cgroup: u64, binding: Binding) -> Result<(), MapError> {
         let value = binding_numbers(binding);
         self.bindings.insert(cgroup, value, 0).map_err(|error| MapError::new("BINDINGS", "write", chain(&error)))
     }
 
+    /// Binds a cgroup that is bound already to something else.
     pub fn rebind(&mut self, cgroup: u64, binding: Binding) -> Result<(), MapError> {
         /// `BPF_EXIST` (`include/uapi/linux/bpf.h`).
         const EXIST: u64 = 2;
         gone_is_fine(self.bindings.insert(cgroup, binding_numbers(binding), EXIST), "BINDINGS")
     }
 
+    /// Removes the binding of a cgroup, where it has one.
     pub fn unbind(&mut self, cgroup: u64) -> Result<(), MapError> {
         gone_is_fine(self.bindings.remove(&cgroup), "BINDINGS")
     }
 
+    /// Makes the counters of an agent, all 0.
     pub fn add_agent(&mut self, agent: u32) -> Result<(), MapError> {
         self.agents
             .insert(agent, AgentNumbers::default(), 0)
             .map_err(|error| MapError::new("AGENTS", "write", chain(&error)))
     }
 
+    /// Removes the counters of an agent, where it has any.
     pub fn remove_agent(&mut self, agent: u32) -> Result<(), MapError> {
         self.base.remove(&agent);
         gone_is_fine(self.agents.remove(&agent), "AGENTS")
     }
 
+    /// The counters of an agent, with what was counted before.
     pub fn agent_counters(&self, agent: u32) -> Result<AgentCounters, MapError> {
         let numbers = match self.agents.get(&agent, 0) {
             Ok(numbers) => numbers,
@@ -191,6 +199,7 @@ impl Maps {
         self.base = base;
     }
 
+    /// The counters of the node.
     pub fn counters(&self) -> Result<Counters, MapError> {
         let total = |index| {
             let values =
@@ -200,6 +209,7 @@ impl Maps {
         (0..counter::COUNTERS).map(total).collect::<Result<_, _>>().map(Counters)
     }
 
+    /// Protects a process of the monitor.
     pub fn protect(&mut self, pid: u32) -> Result<(), MapError> {
         let start = start_of(pid).map_err(|error| MapError::new("MONITORS", "write", error))?;
         self.monitors.insert(pid, start, 0).map_err(|error| MapError::new("MONITORS", "write", chain(&error)))
@@ -217,6 +227,7 @@ impl Maps {
         Ok(())
     }
 
+    /// Each map, with how full it is.
     pub fn states(&self) -> Result<Vec<MapState>, MapError> {
         fn entries<K>(
             map: &'static str,

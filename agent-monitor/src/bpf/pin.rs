@@ -176,7 +176,7 @@ impl Pins {
     }
 
     /// Where a link is pinned.
-    pub fn link_path(&self, hook: &Hook) -> PathBuf {
+    fn link_path(&self, hook: &Hook) -> PathBuf {
         self.path("links", hook.name)
     }
 

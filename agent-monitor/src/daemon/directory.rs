@@ -44,7 +44,7 @@ impl Loaded {
     }
 
     /// The policy, without a rule.
-    pub fn reference(&self) -> PolicyRef {
+    fn reference(&self) -> PolicyRef {
         PolicyRef { name: self.name.clone(), generation: self.generation, ..PolicyRef::default() }
     }
 
