@@ -74,8 +74,7 @@ pub struct CreateAgent {
     /// A cgroup that is there and shall be bound; without it a new one is made.
     pub cgroup: Option<String>,
     /// Files beside the monitor's own that it may not touch, whatever its policy says: absolute paths, as the kernel
-    /// resolves them.
-    // Left out where there are none, which a daemon of an earlier version takes.
+    /// resolves them. Left out where there are none: a daemon that does not know the field refuses it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub protect: Vec<String>,
 }
@@ -199,7 +198,8 @@ pub struct Status {
 pub struct Hook {
     /// Its name.
     pub name: String,
-    /// `attached`, `missing`, `refused`.
+    /// `attached`; `on-request` or `loaded` where its program is there and not attached; `missing`, or `not-needed` where a
+    /// kernel may lack the hook; `refused`.
     pub state: String,
     /// Why it is not attached.
     pub detail: String,
