@@ -128,8 +128,7 @@ impl Maps {
     /// Every cgroup that is bound.
     pub fn bindings(&self) -> Result<Vec<(u64, Binding)>, MapError> {
         let read = |error| MapError::new("BINDINGS", "read", chain(&error));
-        let entry =
-            |(id, numbers): (u64, BindingNumbers)| (id, Binding::new(numbers[0], numbers[1], numbers[2], numbers[3]));
+        let entry = |(id, numbers): (u64, BindingNumbers)| (id, binding_of(numbers));
         self.bindings.iter().map(|found| found.map(entry).map_err(read)).collect()
     }
 
@@ -146,7 +145,7 @@ impl Maps {
     /// What a cgroup is bound to.
     pub fn binding(&self, cgroup: u64) -> Result<Option<Binding>, MapError> {
         match self.bindings.get(&cgroup, 0) {
-            Ok(numbers) => Ok(Some(Binding::new(numbers[0], numbers[1], numbers[2], numbers[3]))),
+            Ok(numbers) => Ok(Some(binding_of(numbers))),
             Err(aya::maps::MapError::KeyNotFound) => Ok(None),
             Err(error) => Err(MapError::new("BINDINGS", "read", chain(&error))),
         }
@@ -302,6 +301,10 @@ where
     T::Error: std::fmt::Display,
 {
     T::try_from(map).map_err(|error| MapError::new(name, "open", error))
+}
+
+fn binding_of(numbers: BindingNumbers) -> Binding {
+    Binding::new(numbers[0], numbers[1], numbers[2], numbers[3])
 }
 
 fn binding_numbers(binding: Binding) -> BindingNumbers {

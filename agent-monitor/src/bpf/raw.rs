@@ -46,7 +46,7 @@ struct Sizes {
 /// It is gone, or the kernel refuses.
 pub fn link(id: u32) -> io::Result<OwnedFd> {
     let by_id = ById { id, next: 0, flags: 0 };
-    // SAFETY: the kernel reads a structure that lives during the call, as long as is said.
+    // SAFETY: the kernel reads as many bytes as it is told of a structure that lives during the call and has as many.
     let found =
         unsafe { libc::syscall(libc::SYS_bpf, LINK_GET_FD_BY_ID, std::ptr::from_ref(&by_id), size_of::<ById>()) };
     let number = i32::try_from(found).map_err(io::Error::other)?;
