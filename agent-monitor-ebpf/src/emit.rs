@@ -76,8 +76,8 @@ pub fn count_verdict(agent: u32, class: u8, verdict: Verdict, reason: u8, detail
 pub fn fill(header: &mut EventHeader, hook: u16, kind: u8, cgroup: u64) {
     let task = current();
     // VERIFIER: for each load of a typed pointer it looks up to four times through all types of the kernel for a name that
-    // it makes up (`btf_nested_type_is_trusted()` in kernel/bpf/btf.c). Every program has this function, so that was a third
-    // of the time to load them all: here, what lies behind a pointer is read by its address.
+    // it makes up (`btf_nested_type_is_trusted()` in kernel/bpf/btf.c), and every program has this function. So what lies
+    // behind a pointer is read by its address here.
     let number = |of: u64, field: &'static u32| read::<u64>(of + offset(field) as u64);
     let first = number(task as u64, &kernel::TASK_GROUP_LEADER);
     let parent = number(first, &kernel::TASK_PARENT);

@@ -45,6 +45,14 @@ pub struct Sender {
     pub with_control: bool,
 }
 
+impl Sender {
+    /// A socket, by no message.
+    #[inline(always)]
+    pub fn socket(sk: Kernel) -> Self {
+        Self { sk, with_control: false }
+    }
+}
+
 /// The word before the last of an IPv4-mapped IPv6 address, as it stands in memory.
 const MAPPED: u32 = 0x0000_ffff_u32.to_be();
 /// 127.0.0.1.

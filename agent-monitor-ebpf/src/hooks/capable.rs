@@ -44,8 +44,8 @@ fn capable(ctx: LsmContext) -> i32 {
 }
 
 /// Judges the system calls for which CAP_SYS_ADMIN is the only gate, by their numbers in
-/// `arch/x86/entry/syscalls/syscall_{64,32}.tbl`. A number of the 32-bit ABI means a call that does not
-/// ask for CAP_SYS_ADMIN natively, and the other way round, so the ABI need not be known.
+/// `arch/x86/entry/syscalls/syscall_{64,32}.tbl`. A number of the 32-bit ABI means a call that does not ask for
+/// CAP_SYS_ADMIN natively, and the other way round, so the ABI need not be known.
 #[inline(always)]
 fn administer(operation: &mut Operation<'_>, call: u32) {
     match call {

@@ -37,7 +37,8 @@ const FAT_IOCTL_SET_ATTRIBUTES: u32 = 0x4004_7211;
 const F2FS_IOC_SET_PIN_FILE: u32 = 0x4004_f50d;
 /// Whether a subvolume can be written (`include/uapi/linux/btrfs.h`).
 const BTRFS_IOC_SUBVOL_SETFLAGS: u32 = 0x4008_941a;
-// In `btrfs.h`, too: names in a directory that is open for reading, which no hook on paths sees made or removed. A copy of a subvolume has every file of it under another name.
+// In `btrfs.h`, too: names in a directory that is open for reading, which no hook on paths sees made or removed. A copy of
+// a subvolume has every file of it under another name.
 const BTRFS_IOC_SNAP_CREATE: u32 = 0x5000_9401;
 const BTRFS_IOC_SUBVOL_CREATE: u32 = 0x5000_940e;
 const BTRFS_IOC_SNAP_DESTROY: u32 = 0x5000_940f;

@@ -80,8 +80,8 @@ extern "C" fn step(_index: u32, asked: *mut Asked<'_>) -> i64 {
     }
     let left = left - u64::from(bytes);
     operation.scratch.addresses = Addresses { next: next.wrapping_add(bytes.into()), left, decided: 0 };
-    let sender = Sender { sk: asked.sk, with_control: false };
-    operation.judge_sockaddr(next, bytes, IPPROTO_SCTP, AF_UNSPEC, asked.access as u16, sender);
+    let from = Sender::socket(asked.sk);
+    operation.judge_sockaddr(next, bytes, IPPROTO_SCTP, AF_UNSPEC, asked.access as u16, from);
     if reload(&operation.scratch.header.reason) == Reason::AllowRule as u8
         && reload(&operation.scratch.addresses.left) != 0
     {

@@ -54,12 +54,5 @@ fn judge(operation: &mut Operation<'_>, sk: Kernel, name: u64, length: u32) -> b
     }
     let protocol: u16 = load(sk, &kernel::SOCK_PROTOCOL);
     let unspecified = if family == AF_INET { AF_INET } else { AF_UNSPEC };
-    operation.judge_sockaddr(
-        name,
-        length,
-        protocol.into(),
-        unspecified,
-        network::LISTEN,
-        Sender { sk, with_control: false },
-    )
+    operation.judge_sockaddr(name, length, protocol.into(), unspecified, network::LISTEN, Sender::socket(sk))
 }

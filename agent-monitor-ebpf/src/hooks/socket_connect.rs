@@ -35,14 +35,8 @@ fn socket_connect(ctx: LsmContext) -> i32 {
                 return true;
             }
             // AF_UNSPEC ends a connection; it names no address.
-            operation.judge_sockaddr(
-                name as u64,
-                ctx.arg(2),
-                protocol.into(),
-                AF_UNSPEC,
-                network::CONNECT,
-                Sender { sk, with_control: false },
-            )
+            let from = Sender::socket(sk);
+            operation.judge_sockaddr(name as u64, ctx.arg(2), protocol.into(), AF_UNSPEC, network::CONNECT, from)
         },
     )
 }
