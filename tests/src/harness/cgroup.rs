@@ -80,6 +80,13 @@ fn remove_tree(directory: &Path) -> Result<()> {
     fs::remove_dir(directory).with_context(|| format!("remove {}", directory.display()))
 }
 
+/// Waits until each `run` without a daemon that has ended is done: its guard has ended, and with it what it kept attached.
+pub fn until_no_guard() -> Result<()> {
+    let guards = directory(GUARDS);
+    // All programs are detached one after the other.
+    if guards.exists() { until(&guards, "populated 0", LIMIT * 4) } else { Ok(()) }
+}
+
 /// Waits until this is among what a cgroup tells of itself in `cgroup.events`.
 pub fn until(directory: &Path, event: &str, limit: Duration) -> Result<()> {
     let deadline = Instant::now() + limit;

@@ -1,4 +1,5 @@
-//! Waiting for something to happen on a descriptor, or for the end of a process, with a limit. Nothing in the scenarios waits for time to pass.
+//! Waiting for something to happen on a descriptor, or for the end of a process, with a limit. Nothing in the scenarios
+//! waits for time to pass.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::{Duration, Instant};

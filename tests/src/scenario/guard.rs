@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 
@@ -37,7 +37,7 @@ const COMMAND: &str = "/bin/busybox setsid /bin/busybox sh -c \
     'while :; do if /bin/busybox cat $0/secret >>$0/leaked; then :; else echo >>$0/tried; fi; done' $0 & \
     /bin/busybox sleep 1000";
 
-/// Longest wait for a `run`: all programs are attached before its command starts, and detached after its end.
+/// Longest wait for a `run`: all programs are attached before its command starts.
 const RUN_LIMIT: Duration = LIMIT.saturating_mul(4);
 
 /// Waits until the agent has tried this often.
@@ -46,26 +46,20 @@ fn until_tried(times: u64) -> Outcome {
     changes::until(&Path::new(PLACE).join("tried"), libc::IN_MODIFY, RUN_LIMIT, "the agent tries", tried)
 }
 
-/// Waits until no agent has a cgroup, no guard is left, and no program is attached.
+/// Waits until no agent has a cgroup and no guard is left; then no program is attached.
 fn until_all_is_gone() -> Outcome {
     // A cgroup in which anything lives can't be removed.
     changes::until(&cgroup::directory(cgroup::RUN), libc::IN_DELETE, RUN_LIMIT, "the agent's cgroup is gone", || {
         Ok(agents().is_empty())
     })?;
-    until_nothing_is_attached()?;
-    cgroup::until(&cgroup::directory(cgroup::GUARDS), "populated 0", RUN_LIMIT)
+    until_nothing_is_attached()
 }
 
-/// Waits for what the kernel detaches after the end of `run`, also of one before.
+/// Waits for the guard of a `run` that has ended, also of one before: a process leaves its cgroup after it has closed what it
+/// had open (`do_exit()` in `kernel/exit.c`), and who closes a link detaches its program.
 fn until_nothing_is_attached() -> Outcome {
-    // There is nothing to be woken by when the kernel frees a link, so it is looked for again and again; with a pause,
-    // because what is waited for needs the processor, and because opening files while programs are attached to that makes
-    // the emulated machine fall over its own patched code now and then.
-    let deadline = Instant::now() + RUN_LIMIT;
-    while is_attached()? {
-        ensure!(Instant::now() < deadline, "a program is attached still");
-        std::thread::sleep(Duration::from_millis(500));
-    }
+    cgroup::until_no_guard()?;
+    ensure!(!is_attached()?, "a program is attached still");
     Ok(())
 }
 

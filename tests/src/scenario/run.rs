@@ -8,7 +8,6 @@ use std::process::{Command, Output};
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
-use crate::harness::wait::LIMIT;
 use crate::harness::{Outcome, Scenario, Scene, cgroup, control, policy, records};
 use crate::scenarios;
 
@@ -168,8 +167,7 @@ fn run_without_a_daemon_enforces_by_itself() -> Outcome {
     let is_left = |path: &Path| path.is_dir() && !path.ends_with("guards");
     let below = fs::read_dir(&left).map(|entries| entries.flatten().filter(|entry| is_left(&entry.path())).count());
     ensure!(below.unwrap_or(0) == 0, "cgroups are left in {}", left.display());
-    // The guard ends when what it holds is detached.
-    cgroup::until(&cgroup::directory(cgroup::GUARDS), "populated 0", LIMIT * 4)
+    cgroup::until_no_guard()
 }
 
 fn run_without_a_daemon_passes_statuses_on() -> Outcome {

@@ -170,8 +170,7 @@ fn run_without_a_daemon_has_a_session_and_a_terminal_of_its_own() -> Outcome {
     terminal.leader.works(&step!("kill", job, libc::SIGKILL.to_string()), "kill run")?;
     ends(&mut terminal, &job, 1000 + i64::from(libc::SIGKILL))?;
     ensure!(ended(command, Instant::now() + LIMIT), "the command {command} lives on");
-    // Who ends it ends, too, which takes as long as it takes the kernel to detach all programs.
-    cgroup::until(&cgroup::directory(cgroup::GUARDS), "populated 0", LIMIT * 4)
+    cgroup::until_no_guard()
 }
 
 fn no_signal_from_a_terminal_reaches_run_or_its_caller(_scene: &mut Scene<'_>) -> Outcome {
