@@ -32,7 +32,7 @@ fn a_thousand_rules_compile_in_seconds() {
         let path = match i % 4 {
             0 => format!("/srv/team{}/project{i}{{,/**}}", i % 37),
             1 => format!("/srv/team{}/project{i}/*.log", i % 37),
-            2 => format!("/srv/data{i}/work/**"),
+            2 => format!("/srv/data{i}/jobs/**"),
             _ => format!("/srv/team{}/shared/**/cache{i}.db", i % 5),
         };
         writeln!(rules, "    - {effect}\n      paths: [\"{path}\"]").expect("a string");

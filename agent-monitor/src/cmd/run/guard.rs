@@ -125,7 +125,7 @@ fn is_done() -> bool {
     }
 }
 
-/// Closes what it has of the standard output and error of `run`.
+/// Closes what it has of the standard output and error of `run`. Where there is no `/dev/null` its own end does that later.
 fn leave_output() {
     if let Ok(null) = File::options().write(true).open("/dev/null") {
         let _ = dup2_stdout(&null).and_then(|()| dup2_stderr(&null));
