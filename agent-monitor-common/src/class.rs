@@ -118,7 +118,7 @@ byte_enum! {
         CgroupWrite = 3, "cgroup-write";
         /// Touching the monitor: its process, socket, pins, policies or log.
         Monitor = 4, "monitor";
-        /// Tracing or reading a process that is not the same agent's.
+        /// Tracing or reading a process that is not the same agent's, or changing its keyring.
         OtherAgent = 5, "other-agent";
         /// Acting with credentials that are not the task's own.
         OtherCredentials = 6, "other-credentials";

@@ -17,6 +17,7 @@ macro_rules! kernel_fields {
             BACKING_FILE_PATH, "backing_file", "user_path", "the path of an overlay's file that is mapped, from 6.8 on";
             PATH_MNT, "path", "mnt", "the mount of a path";
             PATH_DENTRY, "path", "dentry", "the name of a path";
+            VFSMOUNT_FLAGS, "vfsmount", "mnt_flags", "whether a mount is read-only";
             VFSMOUNT_ROOT, "vfsmount", "mnt_root", "the top of a mount";
             MOUNT_MNT, "mount", "mnt", "the mount around a vfsmount";
             MOUNT_PARENT, "mount", "mnt_parent", "the mount that a mount is on";
@@ -96,6 +97,8 @@ macro_rules! kernel_fields {
             CRED_PERMITTED, "cred", "cap_permitted", "the capabilities of credentials";
             BPRM_CRED, "linux_binprm", "cred", "the credentials after an exec";
             REGS_SYSCALL, "pt_regs", "orig_ax", "the system call of a task";
+            REGS_FIRST, "pt_regs", "di", "the first argument of a system call";
+            REGS_FIRST_FOREIGN, "pt_regs", "bx", "the first argument of a 32-bit system call";
             QSTR_NAME, "qstr", "name", "the bytes of a name";
             FS_ROOT, "fs_struct", "root", "the root of a task";
             PID_LEVEL, "pid", "level", "the depth of a pid namespace";
@@ -104,6 +107,8 @@ macro_rules! kernel_fields {
             CSS_SET_CGROUP, "css_set", "dfl_cgrp", "the cgroup of a task";
             CGROUP_KN, "cgroup", "kn", "the id of a cgroup";
             CGROUP_PARENT, "cgroup", "self.parent", "the cgroup that a cgroup was made in";
+            CGROUP_ROOT, "cgroup", "root", "the hierarchy of a cgroup";
+            HIERARCHY_ID, "cgroup_root", "hierarchy_id", "which hierarchy it is";
             CGROUP_LEVEL, "cgroup", "level", "the depth of a cgroup";
             CSS_CGROUP, "cgroup_subsys_state", "cgroup", "the cgroup of its state";
             KERNFS_NODE_ID, "kernfs_node", "id", "the id of a cgroup";

@@ -13,8 +13,10 @@ mod hooks;
 mod image;
 mod kernel;
 mod maps;
+mod more_rights;
 mod mounts;
 mod operation;
+
 mod path;
 mod peer;
 mod scratch;

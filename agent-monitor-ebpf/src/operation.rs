@@ -100,14 +100,14 @@ impl Operation<'_> {
         decision.reason as u8 == Reason::AllowRule as u8
     }
 
-    /// Judges both names of a rename or link and says whether rules allow both. The reason is that of the name that is
+    /// Judges both names of a rename or link. The reason is that of the name that is
     /// denied; where both are, a rule that denies comes before the lack of one that allows.
     #[inline(always)]
-    pub fn judge_names(&mut self, from: Text, from_access: u16, to: Text, to_access: u16) -> bool {
+    pub fn judge_names(&mut self, from: Text, from_access: u16, to: Text, to_access: u16) {
         self.judge(Class::File, from, OwnEntry::default(), from_access);
         let first = reload(&self.scratch.header.reason);
         if first == Reason::DenyRule as u8 || first == Reason::Builtin as u8 {
-            return false;
+            return;
         }
         let labels = reload(&self.scratch.header.labels);
         self.judge(Class::File, to, OwnEntry::default(), to_access);
@@ -116,7 +116,6 @@ impl Operation<'_> {
             self.note(Class::File, from_access, Reason::NoRule, 0);
             self.scratch.header.labels = labels;
         }
-        reload(&self.scratch.header.reason) == Reason::AllowRule as u8
     }
 
     /// Judges `access` to a path that may be in the process's own entry of `/proc`.

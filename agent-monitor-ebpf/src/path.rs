@@ -38,13 +38,11 @@ pub fn place_in(directory: Kernel, dentry: Kernel) -> Place {
     Place { mount: read(address(directory, &kernel::PATH_MNT)), dentry: dentry as u64 }
 }
 
-/// What stays the same during a walk; on the stack of the program.
+/// Where a walk writes and what it changes; on the stack of the program, which has little room.
 #[repr(C)]
 struct Walk {
     buffer: *mut u8,
     state: *mut Loop,
-    root: Place,
-    start: Place,
 }
 
 /// Steps of a walk: up once to write the names, up once more to see that all levels are as they were, and the same again
@@ -58,14 +56,15 @@ pub const DENTRY_BYTES: usize = 64;
 #[inline(always)]
 pub fn walk(buffer: Buffer, place: Place) -> Result<Text, Fault> {
     let fs: Kernel = load(current(), &kernel::TASK_FS);
-    let root = place_at(address(fs, &kernel::FS_ROOT));
-    let mut walk = Walk { buffer: buffer.base, state: buffer.state, root, start: place };
+    let mut walk = Walk { buffer: buffer.base, state: buffer.state };
     // SAFETY: the buffer is this program's own.
     let state = unsafe { &mut *buffer.state };
+    state.root = place_at(address(fs, &kernel::FS_ROOT));
+    state.start = place;
     state.position = END;
     state.checks = 0;
     state.result = Fault::PathTooLong as u64;
-    start(state, place);
+    start(state);
     // SAFETY: the callback gets the address of `walk`, which lives until the helper returns.
     unsafe { bpf_loop(STEPS, step as *const () as *mut _, (&raw mut walk).cast(), 0) };
     const CASE: u64 = Fault::PathCase as u64;
@@ -91,15 +90,29 @@ pub fn walk(buffer: Buffer, place: Place) -> Result<Text, Fault> {
 extern "C" fn step(_index: u32, walk: *mut Walk) -> i64 {
     // SAFETY: `bpf_loop` passes on what it was given, and the buffer is this program's own.
     let (walk, state) = unsafe { (&*walk, &mut *(*walk).state) };
-    if state.dentry == walk.root.dentry && state.mount == walk.root.mount {
-        return arrive(state, walk.start);
+    if state.dentry == state.root.dentry && state.mount == state.root.mount {
+        return arrive(state);
     }
     let fault = if state.dentry == state.mount_root {
         leave_mount(state)
-    } else if state.checks == 0 {
-        take_name(walk.buffer, state)
     } else {
-        pass_name(state)
+        // Not on the stack, of which the programs together have 512 bytes.
+        let head = (&raw mut state.head).cast::<u8>();
+        // SAFETY: the helper never faults, and writes all bytes of what is as long as is said.
+        unsafe { bpf_probe_read_kernel(head.cast(), DENTRY_BYTES as u32, state.dentry as *const _) };
+        let head = head.cast_const();
+        let parent: u64 = field(head, offset(&kernel::DENTRY_PARENT));
+        let sequence: u32 = field(head, offset(&kernel::DENTRY_SEQ));
+        if parent == 0 {
+            Fault::PathUnreadable as u64
+        } else if parent == state.dentry {
+            Fault::PathUnreachable as u64
+        } else if state.checks == 0 {
+            take_name(walk.buffer, state, head)
+        } else {
+            go_up(state, parent, sequence);
+            0
+        }
     };
     if fault == 0 {
         return 0;
@@ -110,17 +123,17 @@ extern "C" fn step(_index: u32, walk: *mut Walk) -> i64 {
 
 /// Begins at the object.
 #[inline(always)]
-fn start(state: &mut Loop, place: Place) {
+fn start(state: &mut Loop) {
     state.seen = 0;
-    state.dentry = place.dentry;
-    state.mount = place.mount;
-    state.mount_root = read(place.mount + offset(&kernel::VFSMOUNT_ROOT) as u64);
+    state.dentry = state.start.dentry;
+    state.mount = state.start.mount;
+    state.mount_root = read(state.mount + offset(&kernel::VFSMOUNT_ROOT) as u64);
 }
 
 /// At the root. Each level was read at its own moment; if all are found unchanged once more, then all were as they were
 /// read in the moment between. Else a rename came between, and all is read anew. 0 goes on, 1 ends the loop.
 #[inline(always)]
-fn arrive(state: &mut Loop, place: Place) -> i64 {
+fn arrive(state: &mut Loop) -> i64 {
     if state.checks == 0 {
         state.expected = state.seen;
         state.checks = 1;
@@ -132,7 +145,7 @@ fn arrive(state: &mut Loop, place: Place) -> i64 {
         state.position = END;
         state.result = Fault::PathUnreadable as u64;
     }
-    start(state, place);
+    start(state);
     0
 }
 
@@ -163,23 +176,22 @@ fn leave_mount(walk: &mut Loop) -> u64 {
     0
 }
 
-/// Writes `/` and the name in front of what is there, and goes to the directory. Gives the fault, or 0. Nothing changes
-/// where the name was being renamed: the next step tries again.
+/// Goes to the directory of a name.
 #[inline(always)]
-fn take_name(buffer: *mut u8, walk: &mut Loop) -> u64 {
-    let dentry: [u64; DENTRY_BYTES / 8] = read(walk.dentry);
-    let head = (&raw const dentry).cast::<u8>();
+fn go_up(walk: &mut Loop, parent: u64, sequence: u32) {
+    note(walk, walk.dentry, sequence.into());
+    walk.dentry = parent;
+}
+
+/// Writes `/` and the name of the dentry that starts with `head` in front of what is there, and goes to the directory.
+/// Gives the fault, or 0. Nothing changes where the name was being renamed: the next step tries again.
+#[inline(always)]
+fn take_name(buffer: *mut u8, walk: &mut Loop, head: *const u8) -> u64 {
     let parent: u64 = field(head, offset(&kernel::DENTRY_PARENT));
     let sequence: u32 = field(head, offset(&kernel::DENTRY_SEQ));
     // struct qstr: { u32 hash; u32 len; const unsigned char *name } (little endian).
     let length: u32 = field(head, offset(&kernel::DENTRY_NAME) + 4);
     let name: u64 = field(head, offset(&kernel::DENTRY_NAME) + 8);
-    if parent == 0 {
-        return Fault::PathUnreadable as u64;
-    }
-    if parent == walk.dentry {
-        return Fault::PathUnreachable as u64;
-    }
     let flags: u32 = field(head, offset(&kernel::DENTRY_FLAGS));
     if flags & DCACHE_OP_HASH != 0 && folds(parent) {
         return Fault::PathCase as u64;
@@ -209,8 +221,7 @@ fn take_name(buffer: *mut u8, walk: &mut Loop) -> u64 {
     // SAFETY: position < END.
     unsafe { *buffer.add(position as usize) = b'/' };
     walk.position = position;
-    note(walk, walk.dentry, sequence.into());
-    walk.dentry = parent;
+    go_up(walk, parent, sequence);
     0
 }
 
@@ -225,24 +236,6 @@ fn folds(directory: u64) -> bool {
     let by_flag =
         matches!(read(superblock + offset(&kernel::SUPER_MAGIC) as u64), EXT4 | F2FS | TMPFS | OVERLAY | GFS2);
     !by_flag || read::<u32>(inode + offset(&kernel::INODE_FLAGS) as u64) & S_CASEFOLD != 0
-}
-
-/// Goes to the directory of a name, without writing it. Gives the fault, or 0.
-#[inline(always)]
-fn pass_name(walk: &mut Loop) -> u64 {
-    let dentry: [u64; DENTRY_BYTES / 8] = read(walk.dentry);
-    let head = (&raw const dentry).cast::<u8>();
-    let parent: u64 = field(head, offset(&kernel::DENTRY_PARENT));
-    let sequence: u32 = field(head, offset(&kernel::DENTRY_SEQ));
-    if parent == 0 {
-        return Fault::PathUnreadable as u64;
-    }
-    if parent == walk.dentry {
-        return Fault::PathUnreachable as u64;
-    }
-    note(walk, walk.dentry, sequence.into());
-    walk.dentry = parent;
-    0
 }
 
 /// A field of the copied head of a dentry.

@@ -3,7 +3,9 @@
 
 use crate::image::Text;
 use crate::maps::SCRATCH;
+use crate::more_rights::Pair;
 use crate::mounts::Found;
+use crate::path::{DENTRY_BYTES, Place};
 use agent_monitor_common::event::EventHeader;
 use agent_monitor_common::limit::{NAME_BYTES, PATH_BYTES, SCRATCH_CPUS, SCRATCH_PER_CPU};
 use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
@@ -27,6 +29,12 @@ pub struct Loop {
     pub state: u64,
     /// The fault of a path walk, or 0 once the root is reached; not 0 once a number is whole.
     pub result: u64,
+    /// Path walk: the root of the task, where it ends.
+    pub root: Place,
+    /// Path walk: the object, where it begins.
+    pub start: Place,
+    /// Path walk: the first bytes of `dentry`.
+    pub head: [u64; DENTRY_BYTES / 8],
     /// Path walk: the `struct dentry`.
     pub dentry: u64,
     /// Path walk: the `struct vfsmount`.
@@ -74,8 +82,13 @@ pub struct Scratch {
     pub own_thread: u64,
     /// Not 0 where the kernel only looked whether it would be granted: neither counted nor told.
     pub silent: u64,
-    /// What the search for names of a file found, see `mounts.rs`.
+    /// An address that is put here to be read again as a number.
+    // VERIFIER: it lets nobody calculate with a pointer to a socket.
+    pub address: u64,
+    /// What a search through mounts found, see `mounts.rs`.
     pub found: Found,
+    /// The names of a rename or link, see `more_rights.rs`.
+    pub pair: Pair,
     /// What is left of the addresses of one call.
     pub addresses: Addresses,
     /// State of the loop that runs, if one does.

@@ -39,24 +39,33 @@ pub struct Endpoint {
 /// Who sends to an address.
 #[derive(Clone, Copy)]
 pub struct Sender {
-    /// The socket.
-    pub sk: Kernel,
-    /// Whether the message has control messages, which may give it another address or device to send from.
-    pub with_control: bool,
+    /// Address of the `struct sock`.
+    pub sk: u64,
+    /// Whether the message may have another address or device to send from, by control messages.
+    pub elsewhere: bool,
 }
 
 impl Sender {
     /// A socket, by no message.
     #[inline(always)]
     pub fn socket(sk: Kernel) -> Self {
-        Self { sk, with_control: false }
+        Self { sk: sk as u64, elsewhere: false }
+    }
+
+    /// Whether the unspecified IPv4 address may lead elsewhere than to the loopback address.
+    #[inline(always)]
+    fn leads_elsewhere(self) -> bool {
+        let device: u32 = read(self.sk + offset(&kernel::SOCK_DEVICE) as u64);
+        let source: u32 = read(self.sk + offset(&kernel::INET_SOURCE) as u64);
+        let unicast: u32 = read(self.sk + offset(&kernel::INET_DEVICE) as u64);
+        self.elsewhere || device != 0 || unicast != 0 || (source != 0 && source != LOOPBACK)
     }
 }
 
 /// The word before the last of an IPv4-mapped IPv6 address, as it stands in memory.
 const MAPPED: u32 = 0x0000_ffff_u32.to_be();
 /// 127.0.0.1.
-const LOOPBACK: u32 = 0x7f00_0001_u32.to_be();
+pub const LOOPBACK: u32 = 0x7f00_0001_u32.to_be();
 
 impl Endpoint {
     /// An IPv4 endpoint.
@@ -94,18 +103,15 @@ impl Endpoint {
     /// `net/ipv6/tcp_ipv6.c`).
     #[inline(always)]
     pub fn destination_of(mut self, from: Sender) -> Self {
-        let Sender { sk, with_control } = from;
+        if !self.unspecified() {
+            return self;
+        }
         if self.v4 {
-            let device: u32 = load(sk, &kernel::SOCK_DEVICE);
-            // VERIFIER: a `struct inet_sock` is more than the `struct sock` that it knows.
-            let source: u32 = read(address(sk, &kernel::INET_SOURCE));
-            let unicast: u32 = read(address(sk, &kernel::INET_DEVICE));
-            let elsewhere = device != 0 || unicast != 0 || with_control || (source != 0 && source != LOOPBACK);
-            if self.address[3] == 0 && elsewhere {
+            if from.leads_elsewhere() {
                 return self;
             }
-        } else if self.unspecified() && load::<u16>(sk, &kernel::SOCK_FAMILY) == AF_INET6 {
-            let source: [u32; 4] = read(address(sk, &kernel::SOCK_LOCAL_V6));
+        } else if read::<u16>(from.sk + offset(&kernel::SOCK_FAMILY) as u64) == AF_INET6 {
+            let source: [u32; 4] = read(from.sk + offset(&kernel::SOCK_LOCAL_V6) as u64);
             if source[2] == MAPPED {
                 self = Self { address: [0, 0, MAPPED, 0], v4: true, ..self };
             }

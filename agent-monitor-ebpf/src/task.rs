@@ -43,9 +43,24 @@ pub fn acts_for_others() -> bool {
 #[inline(always)]
 pub fn system_call() -> u32 {
     const X32: u32 = 1 << 30;
-    // SAFETY: the helper takes a task and gives the registers that it came into the kernel with.
-    let registers = unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) } as Kernel;
-    load::<u32>(registers, &kernel::REGS_SYSCALL) & !X32
+    load::<u32>(registers(), &kernel::REGS_SYSCALL) & !X32
+}
+
+/// Whether the running task is in the system call with this number and first argument; `foreign` is its number among the
+/// 32-bit calls.
+#[inline(always)]
+pub fn calls(number: u32, foreign: u32, first: u32) -> bool {
+    let registers = registers();
+    let call = system_call();
+    call == number && load::<u32>(registers, &kernel::REGS_FIRST) == first
+        || call == foreign && load::<u32>(registers, &kernel::REGS_FIRST_FOREIGN) == first
+}
+
+/// The registers that the running task came into the kernel with.
+#[inline(always)]
+fn registers() -> Kernel {
+    // SAFETY: the helper takes a task and gives the address of what is on its kernel stack.
+    unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) as Kernel }
 }
 
 /// The id of a `struct cgroup`.
@@ -53,6 +68,14 @@ pub fn system_call() -> u32 {
 pub fn cgroup_id(cgroup: Kernel) -> u64 {
     let node: Kernel = load(cgroup, &kernel::CGROUP_KN);
     load(node, &kernel::KERNFS_NODE_ID)
+}
+
+/// Whether a `struct cgroup` is of the unified hierarchy, which is the kernel's first (`cgroup_init()` in
+/// `kernel/cgroup/cgroup.c`). Each other one (cgroup v1) counts its ids anew, so there are cgroups of the same id.
+#[inline(always)]
+pub fn is_unified(cgroup: Kernel) -> bool {
+    let root: Kernel = load(cgroup, &kernel::CGROUP_ROOT);
+    load::<u32>(root, &kernel::HIERARCHY_ID) == 0
 }
 
 /// The id of the cgroup that a task is in.

@@ -32,11 +32,21 @@ const XFS_IOC_GOINGDOWN: u32 = 0x8004_587d;
 const FS_IOC_ENABLE_VERITY: u32 = 0x4080_6685;
 /// Decides how what is made in an empty directory is encrypted (`include/uapi/linux/fscrypt.h`).
 const FS_IOC_SET_ENCRYPTION_POLICY: u32 = 0x800c_6613;
+/// Keys of encrypted files, for everybody who uses the file system (in `fscrypt.h`, too).
+const FS_IOC_ADD_ENCRYPTION_KEY: u32 = 0xc050_6617;
+const FS_IOC_REMOVE_ENCRYPTION_KEY: u32 = 0xc040_6618;
+const FS_IOC_REMOVE_ENCRYPTION_KEY_ALL_USERS: u32 = 0xc040_6619;
+/// Where a server keeps a file, or what is made in a directory (`fs/ceph/ioctl.h`).
+const CEPH_IOC_SET_LAYOUT: u32 = 0x4028_9702;
+const CEPH_IOC_SET_LAYOUT_POLICY: u32 = 0x4028_9705;
 // `include/uapi/linux/msdos_fs.h`, `include/uapi/linux/f2fs.h`
 const FAT_IOCTL_SET_ATTRIBUTES: u32 = 0x4004_7211;
 const F2FS_IOC_SET_PIN_FILE: u32 = 0x4004_f50d;
 /// Whether a subvolume can be written (`include/uapi/linux/btrfs.h`).
 const BTRFS_IOC_SUBVOL_SETFLAGS: u32 = 0x4008_941a;
+/// What a subvolume is a copy of, as `btrfs receive` says it (in `btrfs.h`, too).
+const BTRFS_IOC_SET_RECEIVED_SUBVOL: u32 = 0xc0c8_9425;
+const BTRFS_IOC_SET_RECEIVED_SUBVOL_32: u32 = 0xc0c0_9425;
 // In `btrfs.h`, too: names in a directory that is open for reading, which no hook on paths sees made or removed. A copy of
 // a subvolume has every file of it under another name.
 const BTRFS_IOC_SNAP_CREATE: u32 = 0x5000_9401;
@@ -93,7 +103,11 @@ fn judge(ctx: &LsmContext, hook: HookId, previous: i32) -> i32 {
         | FS_IOC_SET_ENCRYPTION_POLICY
         | FAT_IOCTL_SET_ATTRIBUTES
         | F2FS_IOC_SET_PIN_FILE
-        | BTRFS_IOC_SUBVOL_SETFLAGS => guard(
+        | BTRFS_IOC_SUBVOL_SETFLAGS
+        | BTRFS_IOC_SET_RECEIVED_SUBVOL
+        | BTRFS_IOC_SET_RECEIVED_SUBVOL_32
+        | CEPH_IOC_SET_LAYOUT
+        | CEPH_IOC_SET_LAYOUT_POLICY => guard(
             hook,
             Class::File,
             previous,
@@ -116,7 +130,12 @@ fn judge(ctx: &LsmContext, hook: HookId, previous: i32) -> i32 {
         | OCFS2_IOC_REFLINK
         | BCH_IOCTL_SUBVOLUME_CREATE
         | BCH_IOCTL_SUBVOLUME_DESTROY => power(hook, previous, Privilege::Subvolumes),
-        FIFREEZE | FITHAW | XFS_IOC_GOINGDOWN => power(hook, previous, Privilege::Mount),
+        FIFREEZE
+        | FITHAW
+        | XFS_IOC_GOINGDOWN
+        | FS_IOC_ADD_ENCRYPTION_KEY
+        | FS_IOC_REMOVE_ENCRYPTION_KEY
+        | FS_IOC_REMOVE_ENCRYPTION_KEY_ALL_USERS => power(hook, previous, Privilege::Mount),
         FIOASYNC if is_device(ctx.arg(0)) => judge_owner(hook, previous, 0),
         TIOCSPGRP => guard(
             hook,

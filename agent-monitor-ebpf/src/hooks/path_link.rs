@@ -2,10 +2,10 @@
 
 use super::on_file_system;
 use crate::kernel::{self, Kernel, address, load, read};
+use crate::more_rights::{Pair, compare};
 use crate::operation::{Operation, guard};
 use crate::path::{Named, Place, nameless_text, place_in, removed, walk};
-use agent_monitor_common::class::{Builtin, Class, Fault, file};
-use agent_monitor_common::decide::more_rights;
+use agent_monitor_common::class::{Class, Fault, file};
 use agent_monitor_common::hook::HookId;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
@@ -43,8 +43,10 @@ fn judge(operation: &mut Operation<'_>, old: Kernel, directory: Kernel, new: Ker
     let from = operation.set_object(from);
     let to = walk(operation.scratch.new_object(), place_in(directory, new))?;
     let to = operation.set_new_object(to);
-    if operation.judge_names(from, file::LINK, to, ACCESS) && more_rights(&operation.image, &from, &to, false) {
-        operation.becomes_builtin(Builtin::MoreRights);
-    }
+    operation.judge_names(from, file::LINK, to, ACCESS);
+    let superblock = load::<u64>(new, &kernel::DENTRY_SB);
+    let mount = place_in(directory, new).mount;
+    let old = if removed(old) { 0 } else { old as u64 };
+    compare(operation, Pair { old, new: new as u64, superblock, mount, directory: 0 });
     Ok(())
 }

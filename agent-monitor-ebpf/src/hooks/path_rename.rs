@@ -3,10 +3,10 @@
 
 use super::{S_IFDIR, is_type, on_file_system};
 use crate::kernel::{self, Kernel, load};
+use crate::more_rights::{Pair, compare};
 use crate::operation::{Operation, guard};
 use crate::path::{place_in, walk};
-use agent_monitor_common::class::{Builtin, Class, Fault, file};
-use agent_monitor_common::decide::more_rights;
+use agent_monitor_common::class::{Class, Fault, file};
 use agent_monitor_common::hook::HookId;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
@@ -59,11 +59,19 @@ fn judge(operation: &mut Operation<'_>, names: &Names) -> Result<(), Fault> {
     let from = operation.set_object(from);
     let to = walk(operation.scratch.new_object(), place_in(names.new_directory, names.new))?;
     let to = operation.set_new_object(to);
-    if operation.judge_names(from, names.old_access, to, names.access)
-        && (more_rights(&operation.image, &from, &to, is_directory(names.old))
-            || names.exchange && more_rights(&operation.image, &to, &from, is_directory(names.new)))
-    {
-        operation.becomes_builtin(Builtin::MoreRights);
+    operation.judge_names(from, names.old_access, to, names.access);
+    let (old, new) = (names.old as u64, names.new as u64);
+    let mut pair = Pair {
+        old,
+        new,
+        superblock: load::<u64>(names.old, &kernel::DENTRY_SB),
+        mount: place_in(names.old_directory, names.old).mount,
+        directory: is_directory(names.old).into(),
+    };
+    compare(operation, pair);
+    if names.exchange {
+        pair = Pair { old: new, new: old, directory: is_directory(names.new).into(), ..pair };
+        compare(operation, pair);
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use crate::kernel::Kernel;
 use crate::operation::{Operation, guard};
 use crate::path::operand;
 use crate::scratch::reload;
-use crate::task::process;
+use crate::task::{calls, process};
 use agent_monitor_common::class::{Builtin, Class, Reason, USE};
 use agent_monitor_common::decide::OwnEntry;
 use agent_monitor_common::field::MISSING;
@@ -71,13 +71,35 @@ powers! {
     "path_chroot" path_chroot PathChroot(1) Chroot;
     "userns_create" userns_create UsernsCreate(1) UserNamespace;
     "key_alloc" key_alloc KeyAlloc(3) Keyring;
-    "key_permission" key_permission KeyPermission(3) Keyring;
     "kernel_module_request" kernel_module_request KernelModuleRequest(1) KernelModule;
     "settime" settime Settime(2) SetTime;
     "syslog" syslog Syslog(1) Syslog;
     "quotactl" quotactl Quotactl(4) Quota;
     "uring_cmd" uring_cmd UringCmd(1) IoUringCommand;
     "uring_allowed" uring_allowed UringAllowed(0) IoUring;
+}
+
+/// The hook is told neither the operation nor whose keyring will change, so the operation is read from the call.
+#[lsm(hook = "key_permission")]
+fn key_permission(ctx: LsmContext) -> i32 {
+    // `arch/x86/entry/syscalls/syscall_{64,32}.tbl`, `include/uapi/linux/keyctl.h`
+    const KEYCTL: u32 = 250;
+    const KEYCTL_32: u32 = 288;
+    const KEYCTL_SESSION_TO_PARENT: u32 = 18;
+    guard(
+        HookId::KeyPermission,
+        Class::Privilege,
+        ctx.arg(3),
+        #[inline(always)]
+        |operation| {
+            judge(operation, Privilege::Keyring);
+            if calls(KEYCTL, KEYCTL_32, KEYCTL_SESSION_TO_PARENT) {
+                // The parent may be no agent: that of an agent's first process is none.
+                operation.becomes_builtin(Builtin::OtherAgent);
+            }
+            true
+        },
+    )
 }
 
 /// The argument of a hook with this number, as a number.

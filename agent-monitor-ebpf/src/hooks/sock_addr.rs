@@ -2,8 +2,9 @@
 //! network alone where the kernel runs no BPF LSM programs. They are attached to the root of the hierarchy, because a
 //! program belongs to the cgroup that made the socket, not to the task that uses it; who is judged is the running task.
 
-use crate::operation::{EACCES, guard};
-use crate::socket::Endpoint;
+use crate::operation::{EACCES, Operation, guard};
+use crate::scratch::reload;
+use crate::socket::{Endpoint, LOOPBACK, Sender};
 use agent_monitor_common::class::{Class, network};
 use agent_monitor_common::hook::HookId;
 use aya_ebpf::helpers::generated::{bpf_get_retval, bpf_set_retval};
@@ -12,7 +13,7 @@ use aya_ebpf::programs::SockAddrContext;
 
 #[cgroup_sock_addr(connect4)]
 fn connect4(ctx: SockAddrContext) -> i32 {
-    v4(&ctx, HookId::Connect4, network::CONNECT)
+    v4(&ctx, HookId::Connect4, network::CONNECT, 0)
 }
 
 #[cgroup_sock_addr(connect6)]
@@ -22,7 +23,9 @@ fn connect6(ctx: SockAddrContext) -> i32 {
 
 #[cgroup_sock_addr(sendmsg4)]
 fn sendmsg4(ctx: SockAddrContext) -> i32 {
-    v4(&ctx, HookId::Sendmsg4, network::SEND)
+    // SAFETY: the context is valid while the program runs; only these programs may read this field.
+    let source = unsafe { (*ctx.sock_addr).msg_src_ip4 };
+    v4(&ctx, HookId::Sendmsg4, network::SEND, source)
 }
 
 #[cgroup_sock_addr(sendmsg6)]
@@ -32,7 +35,7 @@ fn sendmsg6(ctx: SockAddrContext) -> i32 {
 
 #[cgroup_sock_addr(bind4)]
 fn bind4(ctx: SockAddrContext) -> i32 {
-    v4(&ctx, HookId::Bind4, network::LISTEN)
+    v4(&ctx, HookId::Bind4, network::LISTEN, 0)
 }
 
 #[cgroup_sock_addr(bind6)]
@@ -40,14 +43,31 @@ fn bind6(ctx: SockAddrContext) -> i32 {
     v6(&ctx, HookId::Bind6, network::LISTEN)
 }
 
+/// Judges an IPv4 address. `source` is the one that a message has to send from, or 0.
 #[inline(always)]
-fn v4(ctx: &SockAddrContext, hook: HookId, access: u16) -> i32 {
+fn v4(ctx: &SockAddrContext, hook: HookId, access: u16, source: u32) -> i32 {
     // SAFETY: the context is valid while the program runs; the verifier checks each access.
     let endpoint = unsafe {
         let address = ctx.sock_addr;
         Endpoint::v4((*address).protocol, (*address).user_ip4, (*address).user_port as u16)
     };
-    judge(hook, access, endpoint)
+    judge(
+        hook,
+        access,
+        #[inline(always)]
+        |operation| {
+            if access == network::LISTEN {
+                return endpoint;
+            }
+            let elsewhere = source != 0 && source != LOOPBACK;
+            let judged = endpoint.destination_of(Sender { elsewhere, ..sender(ctx, operation) });
+            if endpoint.unspecified() {
+                // SAFETY: as above. To connect and send, the address may be written.
+                unsafe { (*ctx.sock_addr).user_ip4 = judged.address[3] };
+            }
+            judged
+        },
+    )
 }
 
 #[inline(always)]
@@ -64,13 +84,43 @@ fn v6(ctx: &SockAddrContext, hook: HookId, access: u16) -> i32 {
         ];
         Endpoint::v6((*address).protocol, ip, (*address).user_port as u16)
     };
-    judge(hook, access, endpoint)
+    judge(
+        hook,
+        access,
+        #[inline(always)]
+        |operation| {
+            if access == network::LISTEN {
+                return endpoint;
+            }
+            let judged = endpoint.destination_of(sender(ctx, operation));
+            if endpoint.unspecified() {
+                // SAFETY: as above; of an unspecified address the upper half is 0 and stays it.
+                unsafe {
+                    let at = (&raw mut (*ctx.sock_addr).user_ip6).cast::<u32>();
+                    core::ptr::write_volatile(at.add(2), judged.address[2]);
+                    core::ptr::write_volatile(at.add(3), judged.address[3]);
+                }
+            }
+            judged
+        },
+    )
+}
+
+/// Who sends, by no control message.
+#[inline(always)]
+fn sender(ctx: &SockAddrContext, operation: &mut Operation<'_>) -> Sender {
+    // SAFETY: the context is valid while the program runs, and its socket as well.
+    operation.scratch.address = unsafe { (*ctx.sock_addr).__bindgen_anon_1.sk } as u64;
+    Sender { sk: reload(&operation.scratch.address), elsewhere: false }
 }
 
 /// Judges, and gives 1 to let pass, 0 to deny.
+///
+/// `address` gives the endpoint to judge, and writes it where the caller named none: what the kernel would take an
+/// unspecified address for could change between this and its use, by an option that another thread sets or a control
+/// message that no program sees.
 #[inline(always)]
-fn judge(hook: HookId, access: u16, endpoint: Endpoint) -> i32 {
-    let endpoint = if access == network::LISTEN { endpoint } else { endpoint.destination() };
+fn judge(hook: HookId, access: u16, address: impl FnOnce(&mut Operation<'_>) -> Endpoint) -> i32 {
     // SAFETY: the helper takes nothing.
     let earlier = unsafe { bpf_get_retval() };
     if earlier != 0 {
@@ -82,6 +132,7 @@ fn judge(hook: HookId, access: u16, endpoint: Endpoint) -> i32 {
         0,
         #[inline(always)]
         |operation| {
+            let endpoint = address(operation);
             operation.judge_endpoint(endpoint, access);
             true
         },

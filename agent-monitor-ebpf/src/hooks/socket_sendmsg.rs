@@ -59,7 +59,7 @@ fn socket_sendmsg(ctx: LsmContext) -> i32 {
             // AF_INET6; udpv6_sendmsg() (`net/ipv6/{raw,udp}.c`) ignores such a name and sends to the peer.
             let udp = protocol == UDP || protocol == UDPLITE;
             let unspecified = if family == AF_INET6 && udp { AF_UNSPEC } else { family };
-            let from = Sender { sk, with_control: control_length != 0 };
+            let from = Sender { elsewhere: control_length != 0, ..Sender::socket(sk) };
             operation.judge_sockaddr(name, length, protocol.into(), unspecified, access, from)
                 || operation.judge_internet_peer(sk, family, true)
         },

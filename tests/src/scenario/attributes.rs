@@ -1,5 +1,6 @@
 //! Times, extended attributes and access lists (`inode_*` hooks).
 
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;
@@ -14,6 +15,8 @@ use crate::{scenarios, step};
 pub const ALL: &[Scenario] = scenarios![Node:
     times_and_attributes_are_set_only_by_a_rule,
     attributes_are_judged_by_every_name_that_the_agent_can_reach,
+    an_attribute_that_a_rule_denies_by_one_name_is_set_by_none,
+    a_name_on_a_mount_for_reading_lets_no_attribute_be_set,
     an_attribute_of_a_file_without_a_name_needs_its_word,
 ];
 
@@ -90,6 +93,42 @@ fn attributes_are_judged_by_every_name_that_the_agent_can_reach(scene: &mut Scen
         ensure!([&file, &shown].iter().any(|path| path.display().to_string() == told), "the record tells of {told}");
     }
     scene.unbind_after(2)
+}
+
+fn an_attribute_that_a_rule_denies_by_one_name_is_set_by_none(scene: &mut Scene<'_>) -> Outcome {
+    let file = scene.file("real/file", "f");
+    let other = scene.path("other");
+    fs::create_dir(&other)?;
+    let _mount = Mount::bind(&scene.path("real"), &other)?;
+    let shown = other.join("file");
+    // Whichever of the mounts comes first.
+    for (allowed, denied, name) in [("other", "real", &file), ("real", "other", &shown)] {
+        let spec = format!(
+            "files:\n  - {{allow: [set-attributes], paths: [\"$W/{allowed}/**\"]}}\n  \
+             - {{deny: [set-attributes], paths: [\"$W/{denied}/**\"]}}\n"
+        );
+        let told = record("inode_setattr", &["set-attributes"], json!({"path": name}), "deny_rule", Some("files[1]"));
+        Cycle::new()
+            .denied(step!("utimes", file), told.clone())
+            .denied(step!("utimes", shown), told)
+            .run(scene, &spec)?;
+    }
+    Ok(())
+}
+
+/// A rule for a name by which nobody could change the file is no permission to change it by another.
+fn a_name_on_a_mount_for_reading_lets_no_attribute_be_set(scene: &mut Scene<'_>) -> Outcome {
+    let file = scene.file("real/file", "f");
+    let other = scene.path("other");
+    fs::create_dir(&other)?;
+    let _mount = Mount::bind(&scene.path("real"), &other)?;
+    let read_only = [OsStr::new("-o"), OsStr::new("remount,bind,ro"), other.as_os_str()];
+    let done = Command::new("mount").args(read_only).status()?;
+    ensure!(done.success(), "mount {read_only:?}: {done}");
+    let denied = record("inode_setattr", &["set-attributes"], json!({"path": file}), "no_rule", None);
+    Cycle::new()
+        .denied(step!("utimes", file), denied)
+        .run(scene, "files:\n  - {allow: [set-attributes], paths: [\"$W/other/**\"]}\n")
 }
 
 fn an_attribute_of_a_file_without_a_name_needs_its_word(scene: &mut Scene<'_>) -> Outcome {

@@ -80,7 +80,15 @@ fn a_directory_is_watched_only_by_who_may_read_it(scene: &mut Scene<'_>) -> Outc
     let steps = || ["watch-all", "watch-mount", "watch-to-decide"].map(|name| step!(name, open));
     let cycle = steps().into_iter().fold(Cycle::new(), |cycle, step| cycle.denied(step, denied("path_notify")));
     // A file system in memory can't be frozen, which the kernel sees after us.
-    cycle.denied(step!("freeze", open), denied("file_ioctl")).otherwise(libc::EOPNOTSUPP).run(scene, spec)?;
+    cycle
+        .denied(step!("freeze", open), denied("file_ioctl"))
+        .otherwise(libc::EOPNOTSUPP)
+        // Nor are there encrypted files in memory.
+        .denied(step!("add-encryption-key", open), denied("file_ioctl"))
+        .otherwise(libc::ENOTTY)
+        .denied(step!("remove-encryption-key", open), denied("file_ioctl"))
+        .otherwise(libc::ENOTTY)
+        .run(scene, spec)?;
     let spec = format!("{spec}privileges:\n  - {{allow: [mount]}}\n");
     steps().into_iter().fold(Cycle::new(), Cycle::allowed).run(scene, &spec)
 }

@@ -11,6 +11,7 @@ use serde_json::json;
 pub const ALL: &[Scenario] = scenarios![Node:
     each_power_of_the_kernel_needs_its_privilege,
     a_key_of_the_user_is_used_only_with_the_privilege,
+    no_session_keyring_is_put_in_the_place_of_another,
     a_user_namespace_needs_its_privilege,
     a_ring_its_thread_and_its_commands_need_a_privilege_each,
     a_module_that_the_kernel_asks_for_needs_the_privilege,
@@ -82,6 +83,12 @@ fn a_key_of_the_user_is_used_only_with_the_privilege(scene: &mut Scene<'_>) -> O
     Cycle::new().denied(step!("describe-key", key), privilege("keyring")).uncounted().run(scene, "{}")?;
     let allowed = "privileges:\n  - {allow: [keyring]}\n";
     Cycle::new().allowed(step!("describe-key", key)).run(scene, allowed)
+}
+
+fn no_session_keyring_is_put_in_the_place_of_another(scene: &mut Scene<'_>) -> Outcome {
+    let denied = builtin("key_permission", &[], json!({"name": "keyring"}), "other-agent");
+    let spec = "privileges:\n  - {allow: [keyring]}\n";
+    Cycle::new().denied(step!("give-session-keyring"), denied).run(scene, spec)
 }
 
 fn a_user_namespace_needs_its_privilege(scene: &mut Scene<'_>) -> Outcome {

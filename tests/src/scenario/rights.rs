@@ -4,6 +4,7 @@ use std::fs;
 
 use serde_json::json;
 
+use crate::harness::mount::Mount;
 use crate::harness::{Cycle, Outcome, Scenario, Scene, builtin};
 use crate::{scenarios, step};
 
@@ -11,6 +12,7 @@ pub const ALL: &[Scenario] = scenarios![Node:
     a_denied_directory_is_not_renamed_to_an_allowed_name,
     a_rename_gives_no_more_rights,
     a_hard_link_gives_no_more_rights,
+    a_new_name_gives_no_more_rights_by_another_mount,
 ];
 
 const MORE: &str = "more-rights";
@@ -78,7 +80,8 @@ files:
         .denied_after(
             there(),
             step!("rename", writable, readable, "exchange"),
-            denied(&["rename"], &writable, &readable),
+            // An exchange goes both ways; the one that gives more rights is told.
+            denied(&["rename"], &readable, &writable),
         )
         .allowed_after(there(), step!("rename", writable, readable))
         .allowed_after(there(), step!("rename", writable, new))
@@ -110,5 +113,60 @@ files:
         .denied_after(free(), step!("link", readable, writable), denied(&readable, &writable))
         .denied_after(free(), step!("link", program, writable), denied(&program, &writable))
         .denied_after(free(), step!("link", readable, less), denied(&readable, &less))
+        .run(scene, spec)
+}
+
+/// What a rename or link changes below one mount is changed below all others that show it.
+fn a_new_name_gives_no_more_rights_by_another_mount(scene: &mut Scene<'_>) -> Outcome {
+    let (data, moves) = (scene.path("data"), scene.path("mv"));
+    fs::create_dir_all(data.join("public"))?;
+    fs::create_dir_all(data.join("private"))?;
+    fs::create_dir_all(&moves)?;
+    let _mount = Mount::bind(&data, &moves)?;
+    let there = || {
+        let data = data.clone();
+        move || {
+            for name in ["public/new", "private/new"] {
+                let _ = fs::remove_file(data.join(name));
+            }
+            fs::write(data.join("private/key"), "k").expect("the workspace is a tmpfs with room");
+            fs::write(data.join("public/plain"), "p").expect("the workspace is a tmpfs with room");
+        }
+    };
+    let name = |name: &str| moves.join(name);
+    let denied = |hook: &str, access: &[&str], from: &str, to: &str| {
+        builtin(hook, access, json!({"path": data.join(from), "new_path": data.join(to)}), MORE)
+    };
+    let spec = r#"
+files:
+  - {allow: [rename, link, create, delete], paths: ["$W/mv/**"]}
+  - {allow: [read], paths: ["$W/data/public/**"]}
+"#;
+    let (key, plain) = (name("private/key"), name("public/plain"));
+    Cycle::new()
+        .denied_after(
+            there(),
+            step!("rename", key, name("public/new")),
+            denied("path_rename", &["rename"], "private/key", "public/new"),
+        )
+        .denied_after(
+            there(),
+            step!("rename", key, plain, "exchange"),
+            denied("path_rename", &["rename"], "private/key", "public/plain"),
+        )
+        .denied_after(
+            there(),
+            step!("rename", plain, key, "exchange"),
+            denied("path_rename", &["rename"], "private/key", "public/plain"),
+        )
+        .denied_after(
+            there(),
+            step!("link", key, name("public/new")),
+            denied("path_link", &["create", "link"], "private/key", "public/new"),
+        )
+        .allowed_after(there(), step!("rename", plain, name("public/new")))
+        .allowed_after(there(), step!("rename", key, name("private/new")))
+        .allowed_after(there(), step!("rename", plain, name("private/new")))
+        .allowed_after(there(), step!("link", key, name("private/new")))
         .run(scene, spec)
 }

@@ -66,6 +66,8 @@ fn the_unspecified_address_leads_to_no_denied_address(scene: &mut Scene<'_>) -> 
         .denied(step!("sendto-from", "0.0.0.0:9", "127.0.0.2:0"), denied("0.0.0.0"))
         .denied(step!("sendto-by-information", "0.0.0.0:9"), denied("0.0.0.0"))
         .denied(step!("sendto-by-device", "0.0.0.0:9"), denied("0.0.0.0"))
+        // Of several messages to one address the kernel asks for the first; with the address that it then has, these differ.
+        .prepared(|| (), step!("send-second-by-information", "0.0.0.0:9"), libc::ECANCELED, vec![denied("0.0.0.0")])
         .run(scene, &spec)?;
     // From a mapped address `::` is 127.0.0.1, not ::1.
     let spec = spec.replace("\"127.0.0.1\", ", "");

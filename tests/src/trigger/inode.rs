@@ -60,11 +60,26 @@ pub const STEPS: &[super::Row] = &[
     ("watch-mount", |_, words| watch(words, libc::FAN_CLASS_NOTIF, libc::FAN_MARK_MOUNT, libc::FAN_OPEN)),
     ("watch-to-decide", |_, words| watch(words, libc::FAN_CLASS_CONTENT, 0, libc::FAN_OPEN_PERM)),
     ("freeze", |_, words| {
-        const FIFREEZE: libc::Ioctl = 0xc004_5877_u32 as libc::Ioctl;
-        // SAFETY: see above.
-        let place = descriptor(unsafe { libc::open(words.path(1).as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) })?;
-        // SAFETY: takes a number.
-        check(unsafe { libc::ioctl(place.as_raw_fd(), FIFREEZE, 0) })
+        const FIFREEZE: u32 = 0xc004_5877;
+        control(words, FIFREEZE)
+    }),
+    // A key for the encrypted files of a file system.
+    ("add-encryption-key", |_, words| {
+        const FS_IOC_ADD_ENCRYPTION_KEY: u32 = 0xc050_6617;
+        control(words, FS_IOC_ADD_ENCRYPTION_KEY)
+    }),
+    ("remove-encryption-key", |_, words| {
+        const FS_IOC_REMOVE_ENCRYPTION_KEY: u32 = 0xc040_6618;
+        control(words, FS_IOC_REMOVE_ENCRYPTION_KEY)
+    }),
+    // What btrfs and Ceph keep beside a file or directory.
+    ("set-received", |_, words| {
+        const BTRFS_IOC_SET_RECEIVED_SUBVOL: u32 = 0xc0c8_9425;
+        control(words, BTRFS_IOC_SET_RECEIVED_SUBVOL)
+    }),
+    ("set-layout", |_, words| {
+        const CEPH_IOC_SET_LAYOUT: u32 = 0x4028_9702;
+        control(words, CEPH_IOC_SET_LAYOUT)
     }),
     // With the flag by which exec opens.
     ("queue-open-to-execute", |_, words| {
@@ -94,6 +109,16 @@ pub const STEPS: &[super::Row] = &[
         check(unsafe { libc::ioctl(held.get(words, 1)?, FS_IOC_ENABLE_VERITY, arguments.as_ptr()) })
     }),
 ];
+
+/// Opens a file or directory for reading and makes an ioctl with an argument of zeros.
+fn control(words: &Words, command: u32) -> Done {
+    // Longer than the arguments of all commands here.
+    let mut argument = [0_u8; 256];
+    // SAFETY: the path ends with NUL.
+    let place = descriptor(unsafe { libc::open(words.path(1).as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) })?;
+    // SAFETY: the argument is longer than any command here takes.
+    check(unsafe { libc::ioctl(place.as_raw_fd(), command as libc::Ioctl, argument.as_mut_ptr()) })
+}
 
 /// Watches a file by fanotify, with a kind of mark.
 fn watch(words: &Words, class: u32, kind: u32, mask: u64) -> Done {

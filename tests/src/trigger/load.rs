@@ -1,6 +1,7 @@
 //! Steps that give the kernel something, or ask it for what root asks: modules, kernels, clocks, keys, the log.
 
 use std::os::fd::AsRawFd;
+use std::ptr::null;
 
 use super::power::in_child;
 use super::sys::{Done, check, descriptor};
@@ -9,6 +10,8 @@ use super::words::Words;
 /// `include/uapi/linux/keyctl.h`
 const KEY_SPEC_PROCESS_KEYRING: i32 = -2;
 const KEY_SPEC_USER_KEYRING: i32 = -4;
+const KEYCTL_JOIN_SESSION_KEYRING: i32 = 1;
+const KEYCTL_SESSION_TO_PARENT: i32 = 18;
 const KEYCTL_DESCRIBE: i32 = 6;
 /// `Q_SYNC` for quotas of users (`include/uapi/linux/quota.h`): the one command that needs no file system.
 const Q_SYNC_USERS: i32 = 0x0080_0001_u32.wrapping_shl(8) as i32;
@@ -96,6 +99,19 @@ pub const STEPS: &[super::Row] = &[
     ("describe-key", |_, words| {
         // SAFETY: no buffer is given: how long the description is.
         check(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_DESCRIBE, words.number(1), 0, 0) }).map(|_| 0)
+    }),
+    // A child gives the process a session keyring of its own.
+    ("give-session-keyring", |_, _| {
+        in_child(|| {
+            let none = null::<libc::c_char>();
+            // SAFETY: there is no name, the rest are numbers.
+            unsafe {
+                if libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, none) < 0 {
+                    return -1;
+                }
+                libc::syscall(libc::SYS_keyctl, KEYCTL_SESSION_TO_PARENT)
+            }
+        })
     }),
     ("userfaultfd", |_, _| {
         let flags = libc::O_CLOEXEC | USER_MODE_ONLY;

@@ -55,8 +55,7 @@ pub const STEPS: &[super::Row] = &[
     // The same by a message that says itself where it is from.
     ("sendto-by-information", |_, words| {
         let (socket, mut byte) = (of_protocol("udp", false)?, OneByte::to(&words.text(1)));
-        // struct in_pktinfo: index of the device, the address to send from, the address in the header.
-        let mut control = control(libc::SOL_IP, libc::IP_PKTINFO, &[0, 0, 0, 0, 127, 0, 0, 2, 0, 0, 0, 0]);
+        let mut control = from_second_address();
         send_message(&socket, with_control(byte.message(), &mut control))
     }),
     // With a control message that sets a route.
@@ -66,6 +65,13 @@ pub const STEPS: &[super::Row] = &[
         send_message(&socket, with_control(byte.message(), &mut control))
     }),
     ("send-second-routed", |_, words| second_routed(words)),
+    // Two messages to one address by one call, of which the second one says that it is from 127.0.0.2.
+    ("send-second-by-information", |_, words| {
+        let (socket, mut byte) = (of_protocol("udp", false)?, OneByte::to(&words.text(1)));
+        let mut control = from_second_address();
+        let plain = byte.message();
+        both(send_messages(&socket, [plain, with_control(plain, &mut control)])?)
+    }),
 ];
 
 fn eight_bytes(words: &Words, flags: i32) -> Done {
@@ -136,8 +142,18 @@ fn second_routed(words: &Words) -> Done {
     let header = [[0_u8, 2, 2, 1, 0, 0, 0, 0], [0; 8], [0, 0, 0, 0, 0, 0, 0, 1]].concat();
     let mut control = route(&words.text(2), &header);
     let plain = byte.message();
-    let sent = send_messages(&socket, [plain, with_control(plain, &mut control)])?;
+    both(send_messages(&socket, [plain, with_control(plain, &mut control)])?)
+}
+
+/// Whether both messages were sent.
+fn both(sent: i64) -> Done {
     if sent == 2 { Ok(0) } else { Err(libc::ECANCELED) }
+}
+
+/// A control message by which a message is from 127.0.0.2.
+fn from_second_address() -> Vec<u8> {
+    // struct in_pktinfo: index of the device, the address to send from, the address in the header.
+    control(libc::SOL_IP, libc::IP_PKTINFO, &[0, 0, 0, 0, 127, 0, 0, 2, 0, 0, 0, 0])
 }
 
 /// A control message that sets a route to an address: by this header where it is one of IPv6.
