@@ -22,6 +22,7 @@ macro_rules! kernel_fields {
             MOUNT_MNT, "mount", "mnt", "the mount around a vfsmount";
             MOUNT_PARENT, "mount", "mnt_parent", "the mount that a mount is on";
             MOUNT_MOUNTPOINT, "mount", "mnt_mountpoint", "the name that a mount is on";
+            MOUNT_MOUNTS, "mount", "mnt_mounts", "the mounts on a mount";
             MOUNT_NS, "mount", "mnt_ns", "the namespace of a mount";
             MOUNT_INSTANCE, "mount", "mnt_instance", "the list of a file system's mounts, before 6.18";
             MOUNT_NEXT, "mount", "mnt_next_for_sb", "the next mount of a file system, from 6.18 on";

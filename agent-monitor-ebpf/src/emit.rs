@@ -9,7 +9,9 @@ use agent_monitor_common::class::{CLASSES, Reason, Verdict};
 use agent_monitor_common::counter::{self, AgentCounters};
 use agent_monitor_common::event::{EVENT_VERSION, EventHeader, HEADER_BYTES};
 use agent_monitor_common::limit::PATH_BYTES;
-use aya_ebpf::helpers::generated::{bpf_ktime_get_boot_ns, bpf_probe_read_kernel, bpf_ringbuf_output};
+use aya_ebpf::helpers::generated::{
+    bpf_ktime_get_boot_ns, bpf_probe_read_kernel, bpf_ringbuf_output, bpf_ringbuf_reserve, bpf_ringbuf_submit,
+};
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 /// Adds 1 to a counter that others may add to at the same time.
@@ -177,21 +179,43 @@ pub fn send(event: *mut core::ffi::c_void, bytes: u64, agent: u32, deny: bool) {
             bpf_ringbuf_output((&raw const TELEMETRY).cast_mut().cast(), event, bytes, 0)
         }
     } != 0;
-    match (deny, failed) {
-        // SAFETY: the pointers are to map values.
-        (true, false) => count_for(agent, |c| unsafe { &raw mut (*c).emitted }),
-        (true, true) => {
-            count(counter::DENIALS_LOST);
-            // SAFETY: as above.
-            count_for(agent, |c| unsafe { &raw mut (*c).lost });
-        }
-        (false, false) => {}
-        (false, true) => {
-            count(counter::TELEMETRY_LOST);
-            // SAFETY: as above.
-            count_for(agent, |c| unsafe { &raw mut (*c).telemetry_lost });
-        }
+    if deny {
+        count_denial(agent, !failed);
+    } else if failed {
+        count(counter::TELEMETRY_LOST);
+        // SAFETY: the pointer is to a map value.
+        count_for(agent, |c| unsafe { &raw mut (*c).telemetry_lost });
     }
+}
+
+/// Counts a denial that is in the ring, or found no room in it.
+#[inline(always)]
+fn count_denial(agent: u32, sent: bool) {
+    if sent {
+        // SAFETY: the pointer is to a map value.
+        count_for(agent, |c| unsafe { &raw mut (*c).emitted });
+    } else {
+        count(counter::DENIALS_LOST);
+        // SAFETY: as above.
+        count_for(agent, |c| unsafe { &raw mut (*c).lost });
+    }
+}
+
+/// Puts a denial without objects into the ring, where `fill` writes it: there need be no buffer, and no room on the stack.
+#[inline(always)]
+pub fn send_denial(agent: u32, fill: impl FnOnce(&mut EventHeader)) {
+    // SAFETY: what is reserved is as long as an event without objects, aligned to 8 bytes, and submitted on every way out.
+    let sent = unsafe {
+        let ring = (&raw const DENIALS).cast_mut().cast();
+        let room = bpf_ringbuf_reserve(ring, HEADER_BYTES as u64, 0).cast::<EventHeader>();
+        if !room.is_null() {
+            room.write(EMPTY);
+            fill(&mut *room);
+            bpf_ringbuf_submit(room.cast(), 0);
+        }
+        !room.is_null()
+    };
+    count_denial(agent, sent);
 }
 
 /// Writes a verdict to the log of the kernel programs. The numbers are those of the event.

@@ -5,7 +5,7 @@
 // VERIFIER: before 6.3 it refuses to read stack that was not written, which is what passing an `Option` or an enum with
 // data by value amounts to; numbers in a map value have no such trouble.
 
-use crate::emit::{count, count_verdict, fill, output};
+use crate::emit::{count, count_verdict, fill, output, send_denial};
 use crate::gate::{self, Gate};
 use crate::image::{Image, Text};
 use crate::path::{self, Named, Place};
@@ -195,9 +195,8 @@ pub fn guard_at(gate: Gate, hook: HookId, class: Class, ask: impl FnOnce(&mut Op
         Gate::Unbound(cgroup) => (cgroup, EMPTY_SLOT, 0, false, false),
     };
     let Some(scratch) = scratch::take() else {
-        // Without a buffer there is nothing to write an event into, so the counters alone tell it. Denied in audit mode,
-        // too: whether it is something that no policy can grant is not known.
-        count_verdict(agent, class as u8, Verdict::Deny, Reason::Fault as u8, Fault::NoScratch as u8);
+        // Denied in audit mode, too: whether it is something that no policy can grant is not known.
+        tell_without_buffer(hook as u16, class as u8, u64::from(agent) << 32 | u64::from(slot), cgroup);
         return result(true);
     };
     scratch.about = u64::from(hook as u16) | if audit { AUDIT } else { 0 } | if bound { BOUND } else { 0 };
@@ -254,6 +253,40 @@ fn result(denied: bool) -> i32 {
     if core::hint::black_box(denied) { -EACCES } else { 0 }
 }
 
+/// Counts and tells a denial for want of a buffer.
+// VERIFIER: a function of its own, so that its registers are not those of the program.
+#[inline(never)]
+fn tell_without_buffer(hook: u16, class: u8, agent_and_slot: u64, cgroup: u64) -> u64 {
+    let agent = (agent_and_slot >> 32) as u32;
+    count_verdict(agent, class, Verdict::Deny, Reason::Fault as u8, Fault::NoScratch as u8);
+    send_denial(
+        agent,
+        #[inline(always)]
+        |event| {
+            fill(event, hook, kind::OPERATION, cgroup);
+            event.class = class;
+            event.agent = agent;
+            event.slot = agent_and_slot as u32;
+            event.verdict = Verdict::Deny as u8;
+            event.reason = Reason::Fault as u8;
+            event.detail = Fault::NoScratch as u8;
+            event.errno = errno(hook);
+        },
+    );
+    1
+}
+
+/// What an operation gets that a hook denies.
+#[inline(always)]
+fn errno(hook: u16) -> u16 {
+    match hook {
+        // A tracepoint gives none.
+        hook if hook == HookId::SysEnter as u16 => 0,
+        hook if hook == HookId::SkbEgress as u16 => EPERM as u16,
+        _ => EACCES as u16,
+    }
+}
+
 /// Turns what was found into a verdict, where no rule allowed the operation; counts and tells it. 1 if it is denied.
 #[inline(never)]
 fn conclude(scratch: &mut Scratch) -> u64 {
@@ -285,14 +318,8 @@ fn conclude(scratch: &mut Scratch) -> u64 {
     };
     count_verdict(agent, header.class, verdict, reload(&header.reason), reload(&header.detail));
     fill(&mut scratch.header, about as u16, kind::OPERATION, scratch.cgroup);
-    let errno = match about as u16 {
-        // A tracepoint gives none.
-        hook if hook == HookId::SysEnter as u16 => 0,
-        hook if hook == HookId::SkbEgress as u16 => EPERM,
-        _ => EACCES,
-    };
     let denied = reload(&scratch.header.verdict) == Verdict::Deny as u8;
-    scratch.header.errno = if denied { errno as u16 } else { 0 };
+    scratch.header.errno = if denied { errno(about as u16) } else { 0 };
     #[cfg(feature = "log")]
     crate::emit::log(&scratch.header);
     output(scratch, reload(&scratch.header.verdict) == Verdict::Deny as u8);

@@ -61,7 +61,7 @@ impl Operation<'_> {
     }
 
     /// The right to connect or to send to the peer of a stream or of packets in order; or the right to listen under the
-    /// socket's own name. `false` where the peer has no name, and for datagrams, which `unix_may_send` sees.
+    /// socket's own name. `false` where neither has a name, and for datagrams, which `unix_may_send` sees.
     #[inline(always)]
     fn judge_unix_peer(&mut self, sk: Kernel) -> bool {
         if load::<u16>(sk, &kernel::SOCK_TYPE) == SOCK_DGRAM {
@@ -69,8 +69,12 @@ impl Operation<'_> {
         }
         // VERIFIER: a `struct unix_sock` is more than the `struct sock` that it knows.
         let peer = read::<u64>(address(sk, &kernel::UNIX_SOCK_PEER)) as Kernel;
-        if peer.is_null() || !self.judge_unix(peer, network::CONNECT) {
+        if peer.is_null() {
             return false;
+        }
+        if !self.judge_unix(peer, network::CONNECT) {
+            // Whoever connects seldom has a name; who accepted it has that of the socket which listened.
+            return self.judge_unix(sk, network::LISTEN);
         }
         if self.is_allowed() {
             return true;

@@ -4,8 +4,8 @@ use crate::image::Text;
 use crate::kernel::{self, Kernel, address, load, offset, opaque, read};
 use crate::operation::Operation;
 use crate::path::{place_at, walk};
-use crate::scratch::{Buffer, END};
-use agent_monitor_common::class::{Class, Fault, network};
+use crate::scratch::{Buffer, END, reload};
+use agent_monitor_common::class::{Class, Fault, Reason, network};
 use agent_monitor_common::decide::OwnEntry;
 use agent_monitor_common::limit::ABSTRACT_NAME_BYTES;
 use agent_monitor_common::name::{IPV4, IPV4_BYTES, IPV6, IPV6_BYTES, UNIX, protocol_byte};
@@ -241,6 +241,17 @@ impl Operation<'_> {
         self.judge(Class::Network, object, OwnEntry::default(), access);
     }
 
+    /// Judges whether the agent may listen at an endpoint. Who listens at `::` listens at 0.0.0.0 as well, unless the socket
+    /// is one for IPv6 alone, which a bit tells that moves from kernel to kernel; so both are needed.
+    #[inline(always)]
+    pub fn judge_listen(&mut self, endpoint: Endpoint) {
+        self.judge_endpoint(endpoint, network::LISTEN);
+        if !endpoint.v4 && endpoint.unspecified() && reload(&self.scratch.header.reason) == Reason::AllowRule as u8 {
+            let both = Endpoint { v4: true, address: [0, 0, MAPPED, 0], ..endpoint };
+            self.judge_endpoint(both, network::LISTEN);
+        }
+    }
+
     /// Judges `access` to the endpoint in a `struct sockaddr` of the kernel; `false` for a family that is not judged by
     /// address. `unspecified` is the family that `AF_UNSPEC` stands for.
     #[inline(always)]
@@ -258,8 +269,11 @@ impl Operation<'_> {
             Found::OtherFamily => return false,
             Found::Short => self.fault(Class::Network, access, Fault::AddressUnreadable),
             Found::Endpoint => {
-                let listen = access == network::LISTEN;
-                self.judge_endpoint(if listen { endpoint } else { endpoint.destination_of(from) }, access);
+                if access == network::LISTEN {
+                    self.judge_listen(endpoint);
+                } else {
+                    self.judge_endpoint(endpoint.destination_of(from), access);
+                }
             }
         }
         true

@@ -38,6 +38,7 @@ pub use explain::{Explanation, explain};
 pub use image::{Image, ImageError};
 pub use object::{ObjectText, describe_object};
 pub use operation::Operation;
+pub use pattern::is_hidden;
 pub use policy::{Policy, Protected};
 pub use suggest::{is_of_another_process, suggest};
 pub use view::{ImageView, RuleRef};

@@ -8,6 +8,7 @@ mod quote;
 mod tests;
 
 pub(crate) use parse::{PatternError, Variables, expand, parse_abstract, parse_path};
+pub use quote::is_hidden;
 pub(crate) use quote::{quote, readable};
 
 /// A set of bytes.

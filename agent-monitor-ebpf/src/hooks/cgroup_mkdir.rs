@@ -4,7 +4,7 @@
 use crate::emit::{EMPTY, count, fill, next, send};
 use crate::kernel::{self, Kernel, load};
 use crate::maps::{AGENTS, BINDINGS, BINDINGS_LOST};
-use crate::task::cgroup_id;
+use crate::task::{cgroup_id, is_unified};
 use agent_monitor_common::binding::{FIRST_KERNEL_AGENT, flags};
 use agent_monitor_common::class::{Fault, Reason, Verdict};
 use agent_monitor_common::counter::{self, AgentCounters};
@@ -17,6 +17,9 @@ use core::intrinsics::{AtomicOrdering, atomic_xadd};
 #[btf_tracepoint(function = "cgroup_mkdir")]
 fn cgroup_mkdir(ctx: BtfTracePointContext) -> i32 {
     let cgroup: Kernel = ctx.arg(0);
+    if !is_unified(cgroup) {
+        return 0;
+    }
     let state: Kernel = load(cgroup, &kernel::CGROUP_PARENT);
     let parent = cgroup_id(load(state, &kernel::CSS_CGROUP));
     // SAFETY: the value is copied at once.

@@ -3,7 +3,7 @@
 use crate::emit::{EMPTY, fill, send};
 use crate::kernel::Kernel;
 use crate::maps::BINDINGS;
-use crate::task::cgroup_id;
+use crate::task::{cgroup_id, is_unified};
 use agent_monitor_common::event::{HEADER_BYTES, kind};
 use agent_monitor_common::hook::HookId;
 use aya_ebpf::macros::btf_tracepoint;
@@ -12,6 +12,9 @@ use aya_ebpf::programs::BtfTracePointContext;
 #[btf_tracepoint(function = "cgroup_release")]
 fn cgroup_release(ctx: BtfTracePointContext) -> i32 {
     let cgroup: Kernel = ctx.arg(0);
+    if !is_unified(cgroup) {
+        return 0;
+    }
     let id = cgroup_id(cgroup);
     // SAFETY: the value is copied at once.
     let Some(binding) = (unsafe { BINDINGS.get(id).copied() }) else {

@@ -1,8 +1,8 @@
 //! Mounting and unmounting. Over the monitor's own files, the pins and cgroups nothing is mounted, and no file system of
-//! pins is unmounted, whatever the policy says.
+//! pins is unmounted, alone or with the mount that it is on, whatever the policy says.
 
 use super::{BPFFS_MAGIC, on_file_system, power};
-use crate::kernel::{self, Kernel, load};
+use crate::kernel::{self, Kernel, load, offset, read};
 use crate::operation::guard;
 use crate::path::place_at;
 use crate::scratch::{clear, reload};
@@ -33,12 +33,26 @@ fn sb_umount(ctx: LsmContext) -> i32 {
             power::judge(operation, Privilege::Mount);
             let mount: Kernel = ctx.arg(0);
             let superblock: Kernel = load(mount, &kernel::VFSMOUNT_SB);
-            if load::<u64>(superblock, &kernel::SUPER_MAGIC) == BPFFS_MAGIC {
+            let flags: u32 = ctx.arg(1);
+            if load::<u64>(superblock, &kernel::SUPER_MAGIC) == BPFFS_MAGIC
+                || flags & MNT_DETACH != 0 && is_mounted_on(mount)
+            {
                 operation.becomes_builtin(Builtin::Monitor);
             }
             true
         },
     )
+}
+
+/// `include/linux/fs.h`: takes away what is mounted on the mount, too.
+const MNT_DETACH: u32 = 2;
+
+/// Whether something is mounted on a mount.
+#[inline(always)]
+fn is_mounted_on(mount: Kernel) -> bool {
+    // A list is empty where its head points to itself.
+    let head = (mount as u64).wrapping_sub(offset(&kernel::MOUNT_MNT) as u64) + offset(&kernel::MOUNT_MOUNTS) as u64;
+    read::<u64>(head) != head
 }
 
 /// Judges a mount that gets its place at `path`, or changes there.

@@ -133,7 +133,11 @@ fn judge(hook: HookId, access: u16, address: impl FnOnce(&mut Operation<'_>) -> 
         #[inline(always)]
         |operation| {
             let endpoint = address(operation);
-            operation.judge_endpoint(endpoint, access);
+            if access == network::LISTEN {
+                operation.judge_listen(endpoint);
+            } else {
+                operation.judge_endpoint(endpoint, access);
+            }
             true
         },
     );

@@ -25,7 +25,7 @@ fn socket_listen(ctx: LsmContext) -> i32 {
             match family {
                 AF_UNIX => operation.judge_unix(sk, network::LISTEN),
                 AF_INET | AF_INET6 => {
-                    operation.judge_endpoint(Endpoint::local(sk, family), network::LISTEN);
+                    operation.judge_listen(Endpoint::local(sk, family));
                     true
                 }
                 _ => false,

@@ -3,6 +3,8 @@
 //! Text stays readable: valid UTF-8 is kept but for control characters and characters that change how the rest of a
 //! line is shown; those, and bytes that are not UTF-8, become `\xHH`, and a backslash becomes `\\`.
 
+use agent_monitor_policy::is_hidden;
+
 /// The bytes as text that [`unescape`] turns back into exactly these bytes.
 pub fn escape(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
@@ -10,7 +12,7 @@ pub fn escape(bytes: &[u8]) -> String {
         for character in chunk.valid().chars() {
             if character == '\\' {
                 text.push_str("\\\\");
-            } else if hidden(character) {
+            } else if is_hidden(character) {
                 push_hex(&mut text, character.encode_utf8(&mut [0; 4]).as_bytes());
             } else {
                 text.push(character);
@@ -44,14 +46,6 @@ pub fn unescape(text: &str) -> Option<Vec<u8>> {
         };
     }
     Some(bytes)
-}
-
-/// Characters that are not shown, or that change how what follows is shown: controls, line and paragraph separators,
-/// directions, joiners.
-fn hidden(character: char) -> bool {
-    character.is_control()
-        || matches!(character, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 fn push_hex(text: &mut String, bytes: &[u8]) {

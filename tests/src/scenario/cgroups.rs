@@ -1,13 +1,18 @@
 //! `cgroup_mkdir` and `cgroup_release`: a cgroup is bound at its creation, in the kernel.
 
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use anyhow::Context;
 use serde_json::{Value, json};
 
 use crate::harness::cgroup::{self, Cgroup};
-use crate::harness::{EACCES, Outcome, Process, Scenario, Scene, record};
+use crate::harness::mount::Mount;
+use crate::harness::wait::LIMIT;
+use crate::harness::{EACCES, Outcome, Process, Scenario, Scene, record, skip};
 use crate::{scenarios, step};
 
 pub const ALL: &[Scenario] = scenarios![Node:
@@ -16,6 +21,7 @@ pub const ALL: &[Scenario] = scenarios![Node:
     with_the_daemon_stopped_a_new_cgroup_is_denied_everything,
     a_cgroup_below_a_policys_has_that_policy,
     a_thousand_cgroups_made_and_removed_leave_no_binding,
+    a_cgroup_of_another_hierarchy_changes_no_binding,
 ];
 
 const NOTHING: &str = "files:\n  - {allow: [read], paths: [\"/none\"]}\n";
@@ -134,4 +140,82 @@ fn a_thousand_cgroups_made_and_removed_leave_no_binding(scene: &mut Scene<'_>) -
     anyhow::ensure!(after <= before, "{before} bindings became {after}");
     let id = cgroup::id(&directory)?;
     scene.record(&json!({"agent": {"cgroup_id": id}})).map(drop)
+}
+
+/// Each hierarchy of cgroup v1 counts its ids for itself, so that one of its cgroups has the id of an agent's.
+fn a_cgroup_of_another_hierarchy_changes_no_binding(scene: &mut Scene<'_>) -> Outcome {
+    let first = scene.path("v1");
+    fs::create_dir(&first)?;
+    let words = ["-t", "cgroup", "-o", "none,name=scenario", "none"].map(OsStr::new);
+    let _mount = match Mount::with(&[&words[..], &[first.as_os_str()]].concat(), &first) {
+        Ok(mount) => mount,
+        Err(error) => return Err(skip(&format!("this kernel mounts no hierarchy of cgroup v1: {error}"))),
+    };
+    let (there, agents) = same_id(&first, &scene.cgroup.path)?;
+    // The one above stays until the end.
+    let _above = std::mem::replace(&mut scene.cgroup, agents);
+    let id = scene.bind(NOTHING)?;
+    let mut process = scene.process()?;
+    let file = scene.file("file", "f");
+    let open = step!("open", file, "r");
+    let denied = json!({"operation": "file_open", "object": {"path": file}});
+    // One that is made in it is nobody's, though it may have the id of somebody's.
+    let entries = || crate::harness::control::metric("agent_monitor_map_entries", &["BINDINGS"]);
+    let before = entries()?;
+    fs::create_dir(there.join("child"))?;
+    scene.denied(&mut process, &open, EACCES, &denied)?;
+    anyhow::ensure!(entries()? == before, "a cgroup of another hierarchy was bound");
+    // And what is removed is no agent. The kernel lets go of cgroups one after the other: this one, then ours.
+    fs::remove_dir(there.join("child"))?;
+    fs::remove_dir(&there)?;
+    let child = scene.cgroup.directory().join("child");
+    fs::create_dir(&child)?;
+    fs::remove_dir(&child)?;
+    let (deadline, mut denials) = (Instant::now() + LIMIT, 1);
+    loop {
+        process.expect(&open, EACCES, "bound, while a cgroup with the same id is let go")?;
+        denials += 1;
+        let counts = fs::read_to_string(scene.cgroup.directory().join("cgroup.stat"))?;
+        if counts.contains("nr_dying_descendants 0\n") {
+            break;
+        }
+        anyhow::ensure!(Instant::now() < deadline, "the kernel does not let go of a removed cgroup: {counts}");
+    }
+    let bound = crate::harness::control::ask("GET", "/v1/agents", &serde_json::Value::Null)?;
+    anyhow::ensure!(bound.to_string().contains(&format!("\"{id}\"")), "the agent is gone: {bound}");
+    let counts = scene.unbind()?;
+    anyhow::ensure!(counts["denied"] == denials && counts["lost"] == 0, "{denials} were denied, counted are {counts}");
+    Ok(())
+}
+
+/// A cgroup of the hierarchy that is mounted at `first`, and one below `parent` with the same id.
+fn same_id(first: &Path, parent: &str) -> anyhow::Result<(PathBuf, Cgroup)> {
+    const TRIES: usize = 20_000;
+    let ours = |number: usize| Cgroup::make(&format!("{parent}/{number}"));
+    // Past what the unified hierarchy has come to, then some in a row that stay.
+    let start = cgroup::id(&ours(0)?.directory())?;
+    let mut there = BTreeMap::new();
+    for number in 0..TRIES {
+        let directory = first.join(number.to_string());
+        fs::create_dir(&directory)?;
+        let id = cgroup::id(&directory)?;
+        if id > start {
+            there.insert(id, directory);
+        } else {
+            fs::remove_dir(directory)?;
+        }
+        if there.len() == 400 {
+            break;
+        }
+    }
+    for number in 1..TRIES {
+        let ours = ours(number)?;
+        if let Some(directory) = there.get(&cgroup::id(&ours.directory())?) {
+            return Ok((directory.clone(), ours));
+        }
+        // Another number of files, so that the ids are not always as far from each other.
+        let controllers = Path::new(cgroup::MOUNT).join(parent.trim_start_matches('/')).join("cgroup.subtree_control");
+        let _ = fs::write(controllers, if number % 3 == 0 { "+pids" } else { "-pids" });
+    }
+    anyhow::bail!("no two cgroups have the same id")
 }

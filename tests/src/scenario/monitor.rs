@@ -150,6 +150,7 @@ fn the_monitor_is_not_touched_in_audit_mode_either(scene: &mut Scene<'_>) -> Out
         (step!("mount", policies), own("sb_mount")),
         (step!("bind-mount", scene.workspace, policies), own("sb_mount")),
         (step!("unmount", "/sys/fs/bpf"), pins()),
+        (step!("unmount", "/sys"), pins()),
         (step!("bpf-first", "map"), bpf()),
         (step!("bpf-first", "program"), bpf()),
     ];

@@ -8,6 +8,7 @@ pub const ALL: &[Scenario] = scenarios![Node:
     denied_bind_returns_eacces_and_is_recorded,
     a_listen_without_bind_is_judged_on_the_unspecified_address,
     the_unspecified_address_is_denied_where_any_address_of_the_port_is,
+    listening_at_every_address_needs_both_families,
 ];
 
 const CREATE: &str = "network:\n  - {allow: [create], sockets: [inet, inet6]}\n";
@@ -53,5 +54,19 @@ fn the_unspecified_address_is_denied_where_any_address_of_the_port_is(scene: &mu
         .denied(step!("bind", "tcp", "0.0.0.0:20082"), rule("0.0.0.0"))
         .allowed(step!("bind", "tcp", "0.0.0.0:20083"))
         .allowed(step!("bind", "tcp", "127.0.0.1:20082"))
+        .run(scene, &spec)
+}
+
+/// A socket at `::` takes what comes over IPv4, too.
+fn listening_at_every_address_needs_both_families(scene: &mut Scene<'_>) -> Outcome {
+    let spec = format!("{CREATE}  - {{allow: [listen], at: {{addresses: [\"::\"], ports: [20084]}}}}\n");
+    Cycle::new()
+        .denied(step!("bind", "tcp", "[::]:20084"), denied("socket_bind", "tcp", "0.0.0.0", 20084))
+        .denied(step!("bind", "udp", "[::]:20084"), denied("socket_bind", "udp", "0.0.0.0", 20084))
+        .run(scene, &spec)?;
+    let spec = spec.replace("\"::\"", "\"::\", \"0.0.0.0\"");
+    Cycle::new()
+        .allowed(step!("bind", "tcp", "[::]:20084"))
+        .allowed(step!("bind", "udp", "[::]:20084"))
         .run(scene, &spec)
 }

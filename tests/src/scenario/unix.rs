@@ -1,17 +1,19 @@
 //! Unix sockets: `unix_stream_connect`, `unix_may_send`, and binding of paths and abstract names.
 
+use std::io::Read;
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream};
 
 use serde_json::json;
 
-use crate::harness::{Cycle, Outcome, Scenario, Scene, record};
+use crate::harness::{Cycle, EACCES, Outcome, Process, Scenario, Scene, record};
 use crate::{scenarios, step};
 
 pub const ALL: &[Scenario] = scenarios![Node:
     a_unix_stream_is_connected_only_by_a_rule,
     a_unix_datagram_is_sent_only_by_a_rule,
     a_unix_name_is_bound_only_by_a_rule,
+    a_listener_from_before_the_binding_needs_the_right_to_listen,
 ];
 
 fn object(name: &str) -> serde_json::Value {
@@ -90,4 +92,36 @@ network:
     Cycle::new()
         .allowed(step!("unix-bind-any"))
         .run(scene, "network:\n  - {allow: [create], sockets: [unix]}\n  - {allow: [listen], at: {unix: [\"@**\"]}}\n")
+}
+
+/// Whoever connects has no name, but the socket has that under which it listened.
+fn a_listener_from_before_the_binding_needs_the_right_to_listen(scene: &mut Scene<'_>) -> Outcome {
+    let path = scene.path("service.sock");
+    let mut process = scene.process()?;
+    process.works(&step!("unix-listener-hold", "listener", path), "before binding")?;
+    let denied = record("socket_sendmsg", &["listen"], object(&path.display().to_string()), "no_rule", None);
+    let answer = step!("send-held", "stream");
+    let accept = |process: &mut Process| -> anyhow::Result<UnixStream> {
+        let stream = UnixStream::connect(&path)?;
+        process.works(&step!("accept-held", "listener", "stream"), "bound or not")?;
+        Ok(stream)
+    };
+    let mut stream = accept(&mut process)?;
+    process.works(&answer, "before binding")?;
+    scene.bind("files:\n  - {allow: [read], paths: [\"/none\"]}\n")?;
+    scene.denied(&mut process, &answer, EACCES, &denied)?;
+    let mut other = accept(&mut process)?;
+    scene.start = scene.records.lines.len();
+    scene.denied(&mut process, &answer, EACCES, &denied)?;
+    scene.unbind_after(2)?;
+    scene.bind("network:\n  - {allow: [listen], at: {unix: [\"$W/service.sock\"]}}\n")?;
+    process.works(&answer, "bound, by a rule")?;
+    scene.unbind_after(0)?;
+    // One byte each was sent, by what was allowed.
+    drop(process);
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes)?;
+    other.read_to_end(&mut bytes)?;
+    anyhow::ensure!(bytes == b"xx", "{bytes:?} were sent");
+    Ok(())
 }

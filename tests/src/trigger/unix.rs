@@ -31,6 +31,16 @@ pub const STEPS: &[super::Row] = &[
         // SAFETY: takes numbers.
         check(unsafe { libc::listen(socket.as_raw_fd(), 1) })
     }),
+    ("unix-listener-hold", |held, words| {
+        let (listener, (name, length)) = (socket(libc::SOCK_STREAM)?, named(&words.path(2).into_bytes()));
+        // SAFETY: the address is as long as is said; the rest are numbers.
+        unsafe {
+            check(libc::bind(listener.as_raw_fd(), (&raw const name).cast(), length))?;
+            check(libc::listen(listener.as_raw_fd(), 1))?;
+        }
+        held.keep(words, 1, listener);
+        Ok(0)
+    }),
     ("unix-pair", |_, words| {
         let kind = if words.text(1) == "datagrams" { libc::SOCK_DGRAM } else { libc::SOCK_STREAM };
         let mut pair = [0_i32; 2];
