@@ -317,9 +317,9 @@ impl Writer {
             stage: "decode".to_owned(),
             reason: "not_an_event".to_owned(),
             count,
-            agent: None,
             after_seq,
             before_seq: None,
+            ..Loss::default()
         };
         self.record(crate::record::clock::boot_ns(), Body::Loss(loss))
     }

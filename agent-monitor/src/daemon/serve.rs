@@ -26,7 +26,7 @@ use crate::control::{
 };
 use crate::enrich::Enricher;
 use crate::sink::metrics::Metrics;
-use crate::sink::{Options, Stream};
+use crate::sink::{LogOptions, Options, Stream};
 use crate::support::{Level, kernel_release};
 
 /// Requests that may wait.
@@ -103,8 +103,8 @@ pub enum Background {
 pub async fn run(config: Config, allow_partial: bool) -> Result<(), StartError> {
     let lock = Lock::take(&config.socket).with_context(|| format!("cannot lock {}", config.socket.display()))?;
     let options =
-        Options { file: Some(config.audit_log.clone()), tap: None, node_name: config.node_name.as_str().into() };
-    let (stream, _thread) =
+        Options { log: Some(LogOptions::of(&config)), tap: None, node_name: config.node_name.as_str().into() };
+    let (stream, writing) =
         Stream::start(options).with_context(|| format!("cannot open the audit log {}", config.audit_log.display()))?;
     let (stop, stopped) = watch::channel(false);
     let (readiness, ready) = watch::channel(Readiness { ready: false, reasons: vec!["starting".to_owned()] });
@@ -131,6 +131,11 @@ pub async fn run(config: Config, allow_partial: bool) -> Result<(), StartError> 
     // The last way into the stream: followers get what is written, and then the end.
     drop(stream);
     while serving.join_next().await.is_some() {}
+    // It ends with the last way in, and syncs the log then; where something still holds one, it was flushed.
+    let joined = tokio::task::spawn_blocking(move || writing.join());
+    if !matches!(tokio::time::timeout(Duration::from_secs(config.drain_seconds), joined).await, Ok(Ok(Ok(())))) {
+        tracing::warn!("stopped before the audit log was closed");
+    }
     if let Err(error) = std::fs::remove_file(&socket) {
         tracing::warn!(%error, "cannot remove the control socket");
     }

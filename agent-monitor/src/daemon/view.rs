@@ -206,6 +206,10 @@ pub fn snapshot(daemon: &Daemon) -> Snapshot {
     snapshot.records_written =
         vec![(words(&["audit"]), load(&totals.audit_written)), (words(&["follower"]), load(&totals.follower_written))];
     snapshot.events_lost = losses(daemon);
+    let found = totals.found.counts();
+    snapshot.audit_log_findings = found.map(|(reason, count)| (words(&[reason.name()]), count)).collect();
+    let failing = totals.failing().actions().into_iter();
+    snapshot.audit_log_failing = failing.map(|(action, fails)| (words(&[action]), u64::from(fails))).collect();
     for map in maps(daemon) {
         snapshot.map_entries.push((vec![map.name.clone()], map.entries));
         snapshot.map_capacity.push((vec![map.name], map.capacity));

@@ -132,11 +132,40 @@ fn policy_monitor_and_loss_are_written_as_documented() {
         agent: None,
         after_seq: Some(4700),
         before_seq: Some(4711),
+        ..Loss::default()
     };
     check(
         &record(Body::Loss(loss)),
         r#"{"time":"2026-11-22T10:00:00.123456789Z","seq":4711,"type":"loss","node_name":"n1","stage":"kernel","reason":"denials_ring_full","count":12,"agent":null,"after_seq":4700,"before_seq":4711}"#,
     );
+}
+
+#[test]
+fn a_loss_of_the_audit_log_names_the_file_and_what_was_found() {
+    let (_, hash) = chain::seal("{}\n", None);
+    let loss = Loss {
+        stage: "audit".into(),
+        reason: "chain_broken".into(),
+        after_seq: Some(4700),
+        before_seq: Some(4711),
+        file: Some("audit.jsonl".into()),
+        last_hash: Some(hash),
+        detail: Some("changed".into()),
+        ..Loss::default()
+    };
+    let line = r#"{"time":"2026-11-22T10:00:00.123456789Z","seq":4711,"type":"loss","node_name":"n1","stage":"audit","reason":"chain_broken","count":0,"agent":null,"after_seq":4700,"before_seq":4711,
+ "file":"audit.jsonl","last_hash":"HASH","detail":"changed"}"#;
+    check(&record(Body::Loss(loss)), &line.replace("HASH", &hash.to_string()));
+}
+
+#[test]
+fn the_fields_of_the_chain_change_nothing_of_what_a_line_says() {
+    for body in [Body::Operation(Box::new(operation())), Body::Loss(Loss::default())] {
+        let record = record(body);
+        let (_, before) = chain::seal("{}\n", None);
+        let (line, _) = chain::seal(&record.to_line(), Some(before));
+        assert_eq!(Record::parse(&line).expect("a sealed line parses"), record);
+    }
 }
 
 #[test]

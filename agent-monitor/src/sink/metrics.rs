@@ -41,6 +41,10 @@ pub struct Snapshot {
     pub records_written: Values,
     /// By stage and reason.
     pub events_lost: Values,
+    /// By reason.
+    pub audit_log_findings: Values,
+    /// By what is done; 1 or 0.
+    pub audit_log_failing: Values,
     /// By map.
     pub map_entries: Values,
     /// By map.
@@ -107,6 +111,15 @@ const ROWS: &[Row] = &[
     gauge("agent_monitor_enforcement_state", &["state"], "How much is enforced", |s| &s.enforcement_state),
     counter("agent_monitor_records_written", &["sink"], "Records written", |s| &s.records_written),
     counter("agent_monitor_events_lost", &["stage", "reason"], "Events and records that were lost", |s| &s.events_lost),
+    counter(
+        "agent_monitor_audit_log_findings",
+        &["reason"],
+        "What was found in the audit log, or was done to it",
+        |s| &s.audit_log_findings,
+    ),
+    gauge("agent_monitor_audit_log_failing", &["action"], "Whether this fails for the audit log", |s| {
+        &s.audit_log_failing
+    }),
     gauge("agent_monitor_map_entries", &["map"], "Entries of the map", |s| &s.map_entries),
     gauge("agent_monitor_map_capacity", &["map"], "Most entries of the map", |s| &s.map_capacity),
     counter("agent_monitor_faults", &["fault"], "Operations that could not be decided", |s| &s.faults),
@@ -212,6 +225,8 @@ mod tests {
             enforcement_state: one(&["full"]),
             records_written: one(&["audit"]),
             events_lost: one(&["kernel", "denials_ring_full"]),
+            audit_log_findings: one(&["truncated"]),
+            audit_log_failing: one(&["writing"]),
             map_entries: one(&["BINDINGS"]),
             map_capacity: one(&["BINDINGS"]),
             faults: one(&["no-image"]),
@@ -233,6 +248,8 @@ mod tests {
             "agent_monitor_enforcement_state{state=\"full\"} 1",
             "agent_monitor_records_written_total{sink=\"audit\"} 1",
             "agent_monitor_events_lost_total{stage=\"kernel\",reason=\"denials_ring_full\"} 1",
+            "agent_monitor_audit_log_findings_total{reason=\"truncated\"} 1",
+            "agent_monitor_audit_log_failing{action=\"writing\"} 1",
             "agent_monitor_events_folded_total 0",
             "agent_monitor_map_entries{map=\"BINDINGS\"} 1",
             "agent_monitor_map_capacity{map=\"BINDINGS\"} 1",
