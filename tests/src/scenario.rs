@@ -2,6 +2,7 @@
 
 mod aliases;
 mod attributes;
+mod audit_log;
 mod bindings;
 mod capable;
 mod cgroups;
@@ -89,6 +90,7 @@ pub const ALL: &[&[Scenario]] = &[
     survival::ALL,
     reload::ALL,
     misses::ALL,
+    audit_log::ALL,
     run::ALL,
     run::ALONE,
     guard::ALONE,
