@@ -2,7 +2,9 @@
 //! are joined by bounded queues.
 
 mod accounts;
+mod applied;
 mod catalogue;
+mod change;
 mod charge;
 pub mod compiler;
 mod configured;

@@ -1,6 +1,7 @@
 //! The scenarios, by hook or topic. The name of a function is the sentence that it proves.
 
 mod aliases;
+mod applied;
 mod attributes;
 mod bindings;
 mod capable;
@@ -88,6 +89,7 @@ pub const ALL: &[&[Scenario]] = &[
     node::ALL,
     survival::ALL,
     reload::ALL,
+    applied::ALL,
     misses::ALL,
     run::ALL,
     run::ALONE,

@@ -26,6 +26,10 @@ pub enum Request {
     Policies(oneshot::Sender<Vec<Policy>>),
     /// One policy.
     Policy(String, Answer<Policy>),
+    /// Put a document in force as the policy of this name.
+    ApplyPolicy(String, Box<ApplyPolicy>, Answer<ChangedPolicy>),
+    /// End a policy that was applied; who has it is bound to `empty`.
+    DeletePolicy(String, Answer<ChangedPolicy>),
     /// Records from now on.
     Follow(Follow, Answer<mpsc::Receiver<String>>),
     /// The text of the metrics.
@@ -89,6 +93,27 @@ pub struct Document {
     pub path: String,
     /// The text.
     pub text: String,
+}
+
+/// Body of a request to apply a policy.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApplyPolicy {
+    /// Where it comes from, for messages.
+    pub path: String,
+    /// The document. What it includes is looked for by name among the applied policies, then in the policy directory.
+    pub text: String,
+}
+
+/// What became of a policy that was applied or deleted.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ChangedPolicy {
+    /// `loaded`, `replaced`, `unchanged` (what it means was in force already), `removed`.
+    pub change: String,
+    /// Agents that had a policy that was deleted, and are bound to `empty` now.
+    pub agents_emptied: u64,
+    /// The policy as it is now.
+    pub policy: Policy,
 }
 
 /// Which records to follow.

@@ -77,6 +77,15 @@ impl Client {
         self.call(Method::POST, path, body.into()).await
     }
 
+    /// Puts `body` at `path`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn put<B: Serialize, T: DeserializeOwned>(&self, path: &str, body: &B) -> Result<T, ClientError> {
+        let body = serde_json::to_vec(body).map_err(|error| self.no_answer(error))?;
+        self.call(Method::PUT, path, body.into()).await
+    }
+
     /// Deletes `path`.
     ///
     /// # Errors

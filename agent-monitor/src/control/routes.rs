@@ -16,7 +16,7 @@ use hyper::body::Frame;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::api::{CreateAgent, Follow, Problem, Refusal, Request};
+use super::api::{ApplyPolicy, CreateAgent, Follow, Problem, Refusal, Request};
 use super::http::RequestTotals;
 
 /// Longest time that a request may wait for its answer.
@@ -56,7 +56,7 @@ pub fn control_router(requests: mpsc::Sender<Request>, totals: Arc<RequestTotals
         .route("/v1/agents", get(agents).post(create))
         .route("/v1/agents/{id}", get(agent).delete(delete))
         .route("/v1/policies", get(policies))
-        .route("/v1/policies/{name}", get(policy))
+        .route("/v1/policies/{name}", get(policy).put(apply_policy).delete(delete_policy))
         .route("/v1/events", get(events))
         .fallback(async || problem(StatusCode::NOT_FOUND, "no such path; see docs/events.md for those that are there"))
         .method_not_allowed_fallback(async || {
@@ -116,6 +116,27 @@ async fn policies(State(control): State<Control>) -> Response {
 
 async fn policy(State(control): State<Control>, Path(name): Path<String>) -> Response {
     fallible(&control, |answer| Request::Policy(name, answer), StatusCode::OK).await
+}
+
+async fn apply_policy(
+    State(control): State<Control>,
+    Path(name): Path<String>,
+    body: Result<Json<ApplyPolicy>, JsonRejection>,
+) -> Response {
+    let body = match body {
+        Ok(Json(body)) => body,
+        Err(rejection) => return problem(rejection.status(), &rejection.body_text()),
+    };
+    match ask(&control.requests, |answer| Request::ApplyPolicy(name, Box::new(body), answer)).await {
+        Ok(Ok(answer)) if answer.change == "loaded" => (StatusCode::CREATED, Json(answer)).into_response(),
+        Ok(Ok(answer)) => Json(answer).into_response(),
+        Ok(Err(refusal)) => refused(&refusal),
+        Err(response) => response,
+    }
+}
+
+async fn delete_policy(State(control): State<Control>, Path(name): Path<String>) -> Response {
+    fallible(&control, |answer| Request::DeletePolicy(name, answer), StatusCode::OK).await
 }
 
 async fn events(State(control): State<Control>, filter: Result<Query<Follow>, QueryRejection>) -> Response {

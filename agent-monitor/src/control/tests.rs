@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
 
-use super::api::{Agent, CreateAgent, Refusal, Request, Status};
+use super::api::{Agent, ApplyPolicy, ChangedPolicy, CreateAgent, Policy, Refusal, Request, Status};
 use super::client::{Client, ClientError};
 use super::{Limits, Listeners, Lock, RequestTotals, control_router, serve};
 
@@ -39,6 +39,14 @@ async fn fixture(name: &str, clients: usize) -> Fixture {
                     let refused = Err(Refusal::Invalid("policy is missing".into()));
                     let made = request.policy.map(|policy| Agent { id: "a".into(), policy, ..Agent::default() });
                     drop(answer.send(made.map_or(refused, Ok)));
+                }
+                Request::ApplyPolicy(name, body, answer) => {
+                    let policy = Policy { name, source: Some(body.path), ..Policy::default() };
+                    let change = if body.text.is_empty() { "unchanged" } else { "loaded" }.to_owned();
+                    drop(answer.send(Ok(ChangedPolicy { change, policy, agents_emptied: 0 })));
+                }
+                Request::DeletePolicy(name, answer) => {
+                    drop(answer.send(Err(Refusal::Conflict(format!("the policy {name} is a file")))));
                 }
                 Request::Agent(id, answer) => drop(answer.send(Err(Refusal::NotFound(format!("no agent {id}"))))),
                 Request::Follow(_, answer) => {
@@ -81,6 +89,23 @@ async fn requests_reach_the_owner_and_answers_come_back() {
     assert_eq!(lines.next().await.expect("no error").as_deref(), Some("two"));
     assert_eq!(lines.next().await.expect("no error"), None);
     assert_eq!(fixture.totals.invalid.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn policies_are_applied_and_deleted_by_their_names() {
+    let fixture = fixture("policies", 8).await;
+    let request = ApplyPolicy { path: "p.yaml".into(), text: "spec: {}".into() };
+    let changed: ChangedPolicy = fixture.client.put("/v1/policies/a.b", &request).await.expect("is answered");
+    assert_eq!((changed.policy.name.as_str(), changed.policy.source.as_deref()), ("a.b", Some("p.yaml")));
+    let put = |text: &str| {
+        let body = format!("{{\"path\":\"p\",\"text\":\"{text}\"}}");
+        let head = "PUT /v1/policies/a HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n";
+        format!("{head}content-length: {}\r\n\r\n{body}", body.len())
+    };
+    assert!(raw(&fixture, &put("new")).await.starts_with("HTTP/1.1 201"));
+    assert!(raw(&fixture, &put("")).await.starts_with("HTTP/1.1 200"));
+    let refused = fixture.client.delete::<ChangedPolicy>("/v1/policies/a").await;
+    assert!(matches!(refused, Err(ClientError::Refused { status: 409, .. })), "{refused:?}");
 }
 
 #[tokio::test]

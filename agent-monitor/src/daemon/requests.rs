@@ -12,6 +12,7 @@ use agent_monitor_common::class::Mode;
 use agent_monitor_policy::Document;
 use tokio::sync::mpsc;
 
+use super::change::Change;
 use super::compiler::Compiler;
 use super::library::Sent;
 use super::node::Wanted;
@@ -49,6 +50,8 @@ pub fn answer(daemon: &mut Daemon, request: Request) {
             let found = view::policy_named(daemon, &name);
             drop(answer.send(found.ok_or_else(|| Refusal::NotFound(format!("there is no policy {name}")))));
         }
+        Request::ApplyPolicy(name, body, answer) => daemon.change_policy(Change::Apply(name, *body), answer),
+        Request::DeletePolicy(name, answer) => daemon.change_policy(Change::Delete(name), answer),
         Request::Follow(filter, answer) => start_following(daemon, filter, answer),
         Request::Metrics(answer) => {
             let snapshot = view::snapshot(daemon);
@@ -113,6 +116,9 @@ pub fn finish_creating(
     policy: Result<Compiled, Refusal>,
     answer: Answer<api::Agent>,
 ) {
+    if policy.as_ref().is_ok_and(|policy| is_stale(daemon, &request, policy)) {
+        return start_creating(daemon, request, answer);
+    }
     let created = policy.and_then(|policy| create(daemon, request, policy)).map(|agent| {
         let image = daemon.node.directory.image(agent.slot);
         let filter = image.and_then(|image| seccomp::Filter::of_image(&image.bytes, agent.mode).ok());
@@ -121,6 +127,17 @@ pub fn finish_creating(
     if let Err(Ok(agent)) = answer.send(created) {
         // Who asked is gone: nobody would ever end it.
         end(daemon, &agent.id, None);
+    }
+}
+
+/// Whether the policy that a request names was changed or deleted while it was compiled for it.
+pub fn is_stale(daemon: &Daemon, request: &CreateAgent, policy: &Compiled) -> bool {
+    match (policy, &request.policy) {
+        (Compiled::New(candidate), Some(name)) => {
+            let now = daemon.catalogue.document(name);
+            !now.is_some_and(|now| now.path == candidate.path && now.text == candidate.text)
+        }
+        _ => false,
     }
 }
 

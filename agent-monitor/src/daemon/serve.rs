@@ -1,6 +1,6 @@
 //! The daemon: its state, and how it starts and stops. What it does in between is `work`.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +8,9 @@ use anyhow::{Context, Result};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
+use super::applied::Applied;
 use super::catalogue::{Catalogue, Read};
+use super::change::{Made, Waiting};
 use super::compiler::Compiler;
 use super::configured::Configured;
 use super::loss::Awaited;
@@ -70,7 +72,11 @@ pub struct Daemon {
     pub lasting: BTreeSet<String>,
     /// Everything is bound that must be bound before the daemon is ready.
     pub started: bool,
-    /// The policy directory is being read.
+    /// The policies that were applied over the control socket.
+    pub applied: Applied,
+    /// Changes of these that wait.
+    pub changes: VecDeque<Waiting>,
+    /// The policies are being read.
     pub reading: bool,
     /// It changed meanwhile.
     pub read_again: bool,
@@ -86,8 +92,8 @@ pub struct Daemon {
 pub enum Background {
     /// An agent's cgroup is empty, and whether processes were killed for it.
     Emptied(u32, Result<bool, String>),
-    /// The policy directory was read.
-    Read(Result<Box<Read>, String>),
+    /// The policies were read, after a change of the applied ones where there was one.
+    Read(Result<Box<(Read, Option<Made>)>, String>),
     /// What was in the rings is written; and what the counters said before.
     Passed(Vec<Awaited>),
     /// The policy of an agent of the configuration is compiled.
@@ -146,6 +152,8 @@ async fn guarded(
     requests: mpsc::Receiver<Request>,
 ) -> Result<(), StartError> {
     let compiler = Compiler::new(&config.policies_dir, super::protected(config, &[]));
+    let applied = Applied::open(&config.state_dir);
+    let applied = applied.with_context(|| format!("cannot make a directory in {}", config.state_dir.display()))?;
     let started = start(config, allow_partial || config.allow_partial, Stay::Node, &stream, &compiler).await?;
     let Started { node, pump, notices, level, tests, enricher } = started;
     let (background, done) = mpsc::channel(REQUESTS);
@@ -167,6 +175,8 @@ async fn guarded(
         cgroup_watch: None,
         lasting: BTreeSet::new(),
         started: false,
+        applied,
+        changes: VecDeque::new(),
         reading: false,
         read_again: false,
         unsettled: Vec::new(),

@@ -196,6 +196,8 @@ pub fn snapshot(daemon: &Daemon) -> Snapshot {
         *states.entry(policy.state).or_default() += 1;
     }
     snapshot.policies = states.into_iter().map(|(state, count)| (vec![state], count)).collect();
+    snapshot.policy_changes =
+        daemon.node.policy_changes.iter().map(|(action, count)| (words(&[action]), *count)).collect();
     snapshot.policy_generation = generations.into_iter().map(|(name, generation)| (vec![name], generation)).collect();
     let hooks = hooks(daemon).into_iter().filter(|hook| !matches!(hook.state.as_str(), "not-needed" | "on-request"));
     snapshot.hook_attached = hooks.map(|hook| (vec![hook.name], u64::from(hook.state == "attached"))).collect();

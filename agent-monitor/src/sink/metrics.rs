@@ -29,6 +29,8 @@ pub struct Snapshot {
     pub agents: Values,
     /// By state.
     pub policies: Values,
+    /// By action.
+    pub policy_changes: Values,
     /// By policy.
     pub policy_generation: Values,
     /// By hook; 1 or 0.
@@ -92,6 +94,7 @@ const ROWS: &[Row] = &[
     counter("agent_monitor_denied", &["class", "reason"], "Operations that were denied", |s| &s.denied),
     gauge("agent_monitor_agents", &["policy", "mode"], "Agents that are bound", |s| &s.agents),
     gauge("agent_monitor_policies", &["state"], "Policies", |s| &s.policies),
+    counter("agent_monitor_policy_changes", &["action"], "Records about policies", |s| &s.policy_changes),
     gauge("agent_monitor_policy_generation", &["policy"], "Generation of the policy that is in force", |s| {
         &s.policy_generation
     }),
@@ -206,6 +209,7 @@ mod tests {
             denied: one(&["file", "no_rule"]),
             agents: one(&["p", "enforce"]),
             policies: one(&["loaded"]),
+            policy_changes: one(&["refused"]),
             policy_generation: one(&["p"]),
             hook_attached: one(&["file_open"]),
             program_recursion_misses: one(&["file_open"]),
@@ -226,6 +230,7 @@ mod tests {
             "agent_monitor_denied_total{class=\"file\",reason=\"no_rule\"} 1",
             "agent_monitor_agents{policy=\"p\",mode=\"enforce\"} 1",
             "agent_monitor_policies{state=\"loaded\"} 1",
+            "agent_monitor_policy_changes_total{action=\"refused\"} 1",
             "agent_monitor_policy_generation{policy=\"p\"} 1",
             "agent_monitor_policy_swap_seconds_count 1",
             "agent_monitor_hook_attached{hook=\"file_open\"} 1",

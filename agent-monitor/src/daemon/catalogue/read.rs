@@ -27,6 +27,18 @@ pub struct Read {
     /// Policies that were taken over and that no file gives, by slot.
     pub(super) taken: Vec<(u32, Compilation)>,
     pub(super) began: Option<Instant>,
+    /// A directory can't be read.
+    pub(super) unreadable: bool,
+    /// The applied policy that was deleted before this was read.
+    pub deleted: Option<String>,
+}
+
+#[cfg(test)]
+impl Read {
+    /// Name and file of each policy.
+    pub fn sources(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.policies.iter().map(|one| (one.name.as_str(), one.path.as_str()))
+    }
 }
 
 /// What is loaded from the directory when it is read again: nothing that has not changed is compiled again.
@@ -41,10 +53,11 @@ pub struct Known {
     pub taken: Vec<(u32, bool, Arc<Candidate>)>,
 }
 
-/// Reads and compiles the whole directory, and what was taken over. Blocks the thread.
-pub fn read(directory: &Path, compiler: &Compiler, known: &Known) -> Read {
+/// Reads and compiles these directories whole, and what was taken over. Where two files give a policy of one name, that of the
+/// earlier directory counts. Blocks the thread.
+pub fn read(directories: &[PathBuf], compiler: &Compiler, known: &Known) -> Read {
     let mut read = Read { began: Some(Instant::now()), ..Read::default() };
-    read_directory(directory, compiler, known, &mut read);
+    read_directories(directories, compiler, known, &mut read);
     for (slot, of_directory, candidate) in &known.taken {
         let by_file = *of_directory && read.policies.iter().any(|one| one.name == candidate.name);
         if !by_file && !read.again.iter().any(|(other, compiled)| other == slot && compiled.is_ok()) {
@@ -55,16 +68,23 @@ pub fn read(directory: &Path, compiler: &Compiler, known: &Known) -> Read {
     read
 }
 
-fn read_directory(directory: &Path, compiler: &Compiler, known: &Known, read: &mut Read) {
-    let files = match policy_files(directory) {
-        Ok(files) => files,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-        Err(error) => {
-            // Nothing is known about the files, so nothing is taken for removed: see `apply`.
-            read.refused.push((directory.display().to_string(), vec![format!("cannot read the directory: {error}")]));
-            return;
+fn read_directories(directories: &[PathBuf], compiler: &Compiler, known: &Known, read: &mut Read) {
+    let mut files = Vec::new();
+    for directory in directories {
+        match policy_files(directory) {
+            Ok(found) => files.extend(found),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => {
+                // Nothing is known about the files, so nothing is taken for removed: see `apply`.
+                let message = format!("cannot read the directory: {error}");
+                read.refused.push((directory.display().to_string(), vec![message]));
+                read.unreadable = true;
+            }
         }
-    };
+    }
+    if read.unreadable {
+        return;
+    }
     let mut names: BTreeMap<String, PathBuf> = BTreeMap::new();
     for file in files {
         let shown = file.display().to_string();
@@ -99,8 +119,11 @@ fn read_directory(directory: &Path, compiler: &Compiler, known: &Known, read: &m
     }
 }
 
-enum Compiled {
+/// What a document is.
+pub enum Compiled {
+    /// A policy that can be bound.
     Policy(Arc<Candidate>),
+    /// One that needs values for its variables first.
     NeedsValues(Document),
 }
 
@@ -109,6 +132,14 @@ fn compile_one(file: &Path, compiler: &Compiler, known: &Known) -> Result<(Strin
     if let Some(current) = known.policies.iter().find(|one| compiler.is_current(one, &document)) {
         return Ok((current.name.clone(), Compiled::Policy(current.clone())));
     }
+    compile_document(document, compiler)
+}
+
+/// Compiles a document, and gives the name of its policy.
+///
+/// # Errors
+/// All that is wrong in it.
+pub fn compile_document(document: Document, compiler: &Compiler) -> Result<(String, Compiled), Diagnostics> {
     match compiler.compile(document.clone(), &compiler.files, &BTreeMap::new()) {
         Ok(candidate) => Ok((candidate.name.clone(), Compiled::Policy(Arc::new(candidate)))),
         Err(errors) => {
@@ -119,7 +150,8 @@ fn compile_one(file: &Path, compiler: &Compiler, known: &Known) -> Result<(Strin
     }
 }
 
-fn messages(errors: &Diagnostics) -> Vec<String> {
+/// One message for each diagnostic, with its place.
+pub fn messages(errors: &Diagnostics) -> Vec<String> {
     errors.iter().map(|error| error.to_string().trim_end().to_owned()).collect()
 }
 
@@ -153,16 +185,16 @@ pub(super) mod tests {
         let mut known = Known { policies: vec![here.clone()], ..Known::default() };
         known.taken = vec![(1, true, here), (2, false, sent)];
         let slots = |read: &Read| read.taken.iter().map(|(slot, _)| *slot).collect::<Vec<_>>();
-        let first = read(&root, &new, &known);
+        let first = read(std::slice::from_ref(&root), &new, &known);
         assert_eq!(slots(&first), [2]);
         let expected = [compiled(&new, "here", &file), compiled(&new, "sent", "sent.yaml")].map(|one| one.image(1));
         let images = first.policies.iter().chain(first.taken.iter().filter_map(|(_, one)| one.as_ref().ok()));
         assert_eq!(images.map(|one| one.image(1)).collect::<Vec<_>>(), expected);
         // One whose file is refused now is compiled all the same, and so is all where nothing can be read.
         fs::write(&file, "spec: [").expect("file can be written");
-        let broken = read(&root, &new, &known);
+        let broken = read(std::slice::from_ref(&root), &new, &known);
         assert_eq!((broken.refused.len(), slots(&broken)), (1, vec![1, 2]));
-        assert_eq!(slots(&read(Path::new(&file), &new, &known)), [1, 2]);
+        assert_eq!(slots(&read(&[PathBuf::from(&file)], &new, &known)), [1, 2]);
         fs::remove_dir_all(root).expect("directory can be removed");
     }
 
@@ -180,7 +212,7 @@ pub(super) mod tests {
         taken.compiled = false;
         let known =
             Known { again: vec![(7, known.clone())], taken: vec![(8, false, Arc::new(taken))], ..Known::default() };
-        let read = read(&root, &plain, &known);
+        let read = read(std::slice::from_ref(&root), &plain, &known);
         let renewed = [read.again.first(), read.taken.first()].map(|one| one.and_then(|(_, one)| one.as_ref().ok()));
         let expected = with.compile(read_document(&file).expect("is there"), &with.files, &BTreeMap::new());
         let image = expected.expect("is valid").image(1);

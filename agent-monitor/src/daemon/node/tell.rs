@@ -24,7 +24,17 @@ impl Node {
 
     /// Makes a record about a policy.
     pub fn tell_policy(&mut self, action: &str, policy: PolicyRef, source: Option<String>, messages: Vec<String>) {
+        if let Some((_, count)) = self.policy_changes.iter_mut().find(|(known, _)| *known == action) {
+            *count += 1;
+        }
         self.tell(Body::Policy(PolicyChange { action: action.to_owned(), policy, source, messages }));
+    }
+
+    /// Makes a record about a document that is refused. The policy that is in force by its name stays so.
+    pub fn tell_refused(&mut self, name: &str, source: &str, messages: &[String]) {
+        let policy = self.policies.named(name).map(|one| self.directory.policy(one.slot));
+        let policy = policy.unwrap_or_else(|| PolicyRef { name: name.to_owned(), ..PolicyRef::default() });
+        self.tell_policy("refused", policy, Some(source.to_owned()), messages.to_vec());
     }
 
     /// Makes a record about the monitor itself.
