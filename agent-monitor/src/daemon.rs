@@ -9,6 +9,7 @@ mod charge;
 pub mod compiler;
 mod configured;
 mod directory;
+mod expiry;
 mod leave;
 pub mod library;
 mod loss;

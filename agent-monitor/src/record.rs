@@ -161,7 +161,7 @@ pub struct Container {
 /// An agent came, went or changed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AgentChange {
-    /// `bound`, `unbound`, `started`, `exited`.
+    /// `bound`, `unbound`, `started`, `exited`, `expired`.
     pub action: String,
     /// Mode of the agent.
     pub mode: String,
@@ -169,6 +169,9 @@ pub struct AgentChange {
     pub policy: PolicyRef,
     /// The agent.
     pub agent: Arc<AgentRef>,
+    /// When its binding ends or has ended, like `time`; left out where it has no end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<String>,
     /// What the kernel counted for it, at the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counts: Option<Counts>,

@@ -7,6 +7,7 @@ mod bindings;
 mod capable;
 mod cgroups;
 mod exec;
+mod expiry;
 mod file_open;
 mod guard;
 mod held;
@@ -90,6 +91,7 @@ pub const ALL: &[&[Scenario]] = &[
     survival::ALL,
     reload::ALL,
     applied::ALL,
+    expiry::ALL,
     misses::ALL,
     run::ALL,
     run::ALONE,

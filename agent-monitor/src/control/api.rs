@@ -19,7 +19,7 @@ pub enum Request {
     /// One agent.
     Agent(String, Answer<Agent>),
     /// Make an agent, or bind a cgroup that is there.
-    Create(Box<CreateAgent>, Answer<Agent>),
+    Create(Box<CreateAgent>, Answer<Bound>),
     /// End an agent: one that was made is killed and its cgroup removed, one that was bound is unbound.
     Delete(String, Answer<Agent>),
     /// All policies.
@@ -77,10 +77,24 @@ pub struct CreateAgent {
     pub mode: Option<String>,
     /// A cgroup that is there and shall be bound; without it a new one is made.
     pub cgroup: Option<String>,
+    /// How many seconds `cgroup` is bound for; then it is bound to `empty`. For a cgroup that was bound for a time already
+    /// this begins anew, with the policy, the mode and, where they are given, the name and the labels of this request.
+    /// Left out where the binding has no end, like `protect`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ttl_seconds: Option<u64>,
     /// Files beside the monitor's own that it may not touch, whatever its policy says: absolute paths, as the kernel
     /// resolves them. Left out where there are none: a daemon that does not know the field refuses it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub protect: Vec<String>,
+}
+
+/// The answer to a request for an agent.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Bound {
+    /// The agent was there, bound for a time, and that begins again.
+    pub renewed: bool,
+    /// The agent.
+    pub agent: Agent,
 }
 
 /// A policy document.
@@ -147,6 +161,12 @@ pub struct Agent {
     pub origin: String,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
+    /// When its binding ends or has ended, RFC 3339, UTC; null where it has no end.
+    #[serde(default)]
+    pub expires: Option<String>,
+    /// The end has come, and the agent is bound to `empty`.
+    #[serde(default)]
+    pub expired: bool,
     /// What the kernel counted for it.
     pub counts: Counts,
     /// In the answer to a request for an agent: the filter that who starts its processes installs.
@@ -208,6 +228,12 @@ pub struct Status {
     pub policies: Vec<Policy>,
     /// How many agents there are.
     pub agents: u64,
+    /// How many of them are bound for a time that is not over.
+    #[serde(default)]
+    pub agents_limited: u64,
+    /// How many of them were bound for a time that is over, and may do nothing.
+    #[serde(default)]
+    pub agents_expired: u64,
     /// What is counted by class and verdict.
     pub operations: Vec<Operations>,
     /// What was lost, by stage and reason.

@@ -16,7 +16,7 @@ use hyper::body::Frame;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::api::{ApplyPolicy, CreateAgent, Follow, Problem, Refusal, Request};
+use super::api::{ApplyPolicy, Bound, CreateAgent, Follow, Problem, Refusal, Request};
 use super::http::RequestTotals;
 
 /// Longest time that a request may wait for its answer.
@@ -99,9 +99,14 @@ async fn agent(State(control): State<Control>, Path(id): Path<String>) -> Respon
 
 async fn create(State(control): State<Control>, body: Result<Json<CreateAgent>, JsonRejection>) -> Response {
     match body {
-        Ok(Json(body)) => {
-            fallible(&control, |answer| Request::Create(Box::new(body), answer), StatusCode::CREATED).await
-        }
+        Ok(Json(body)) => match ask(&control.requests, |answer| Request::Create(Box::new(body), answer)).await {
+            Ok(Ok(Bound { renewed, agent })) => {
+                let status = if renewed { StatusCode::OK } else { StatusCode::CREATED };
+                (status, Json(agent)).into_response()
+            }
+            Ok(Err(refusal)) => refused(&refusal),
+            Err(response) => response,
+        },
         Err(rejection) => problem(rejection.status(), &rejection.body_text()),
     }
 }

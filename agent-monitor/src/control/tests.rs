@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
 
-use super::api::{Agent, ApplyPolicy, ChangedPolicy, CreateAgent, Policy, Refusal, Request, Status};
+use super::api::{Agent, ApplyPolicy, Bound, ChangedPolicy, CreateAgent, Policy, Refusal, Request, Status};
 use super::client::{Client, ClientError};
 use super::{Limits, Listeners, Lock, RequestTotals, control_router, serve};
 
@@ -37,7 +37,9 @@ async fn fixture(name: &str, clients: usize) -> Fixture {
                 Request::Status(answer) => drop(answer.send(Status { node_name: "n".into(), ..Status::default() })),
                 Request::Create(request, answer) => {
                     let refused = Err(Refusal::Invalid("policy is missing".into()));
-                    let made = request.policy.map(|policy| Agent { id: "a".into(), policy, ..Agent::default() });
+                    let agent = |policy| Agent { id: "a".into(), policy, ..Agent::default() };
+                    let renewed = request.ttl_seconds == Some(2);
+                    let made = request.policy.map(|policy| Bound { renewed, agent: agent(policy) });
                     drop(answer.send(made.map_or(refused, Ok)));
                 }
                 Request::ApplyPolicy(name, body, answer) => {
@@ -84,6 +86,9 @@ async fn requests_reach_the_owner_and_answers_come_back() {
     let request = CreateAgent { policy: Some("p".into()), ..CreateAgent::default() };
     let agent: Agent = fixture.client.post("/v1/agents", &request).await.expect("is answered");
     assert_eq!((agent.id.as_str(), agent.policy.as_str()), ("a", "p"));
+    let made = raw(&fixture, &post(r#"{"policy":"p","ttl_seconds":1}"#)).await;
+    let renewed = raw(&fixture, &post(r#"{"policy":"p","ttl_seconds":2}"#)).await;
+    assert!(made.starts_with("HTTP/1.1 201") && renewed.starts_with("HTTP/1.1 200"), "{made}{renewed}");
     let mut lines = fixture.client.lines("/v1/events?denied=true").await.expect("is answered");
     assert_eq!(lines.next().await.expect("no error").as_deref(), Some("one"));
     assert_eq!(lines.next().await.expect("no error").as_deref(), Some("two"));

@@ -19,6 +19,8 @@ use crate::bind::{Cgroup, Origin, shown};
 impl Daemon {
     /// Binds everything that must be bound before the daemon is ready.
     pub async fn take_charge(&mut self) -> Result<()> {
+        // Nobody else has ended what came to its end while no daemon ran.
+        self.expire().await;
         let path = self.config.agents_root.clone();
         let root = self.node.directory.hierarchy.make_or_look_up(&path);
         let root = root.with_context(|| format!("cannot make the agents root {path}"))?;

@@ -11,7 +11,7 @@ use agent_monitor_common::binding::EMPTY_SLOT;
 use agent_monitor_policy::Policy;
 use anyhow::{Context, Result};
 
-pub use binding::Wanted;
+pub use binding::{Renewal, Wanted};
 
 use super::compiler::Compiler;
 use super::directory::Directory;

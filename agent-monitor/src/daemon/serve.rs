@@ -21,6 +21,7 @@ use super::selftest::Outcome;
 use super::start::{StartError, Started, Stay, start};
 use super::watch::CgroupWatch;
 use super::{VERSION, requests};
+use crate::bind::limit;
 use crate::config::Config;
 use crate::control::{
     Answer, Health, Limits, Listeners, Lock, Readiness, Request, RequestTotals, api, control_router, metrics_router,
@@ -72,6 +73,12 @@ pub struct Daemon {
     pub lasting: BTreeSet<String>,
     /// Everything is bound that must be bound before the daemon is ready.
     pub started: bool,
+    /// The id of this boot; empty where it is not known.
+    pub boot_id: String,
+    /// Why agents whose time is over are not bound to `empty`.
+    pub overdue: Vec<String>,
+    /// How many bindings have ended because their time was over.
+    pub bindings_expired: u64,
     /// The policies that were applied over the control socket.
     pub applied: Applied,
     /// Changes of these that wait.
@@ -99,7 +106,7 @@ pub enum Background {
     /// The policy of an agent of the configuration is compiled.
     Configured(usize, Result<requests::Compiled, api::Refusal>),
     /// The policy of a request is compiled.
-    Compiled(Box<(api::CreateAgent, Result<requests::Compiled, api::Refusal>, Answer<api::Agent>)>),
+    Compiled(Box<(api::CreateAgent, Result<requests::Compiled, api::Refusal>, Answer<api::Bound>)>),
 }
 
 /// Runs the daemon until it is told to stop.
@@ -175,6 +182,9 @@ async fn guarded(
         cgroup_watch: None,
         lasting: BTreeSet::new(),
         started: false,
+        boot_id: boot_id(config),
+        overdue: Vec::new(),
+        bindings_expired: 0,
         applied,
         changes: VecDeque::new(),
         reading: false,
@@ -193,6 +203,14 @@ async fn guarded(
     };
     daemon.stop(pump).await;
     Ok(result?)
+}
+
+/// The id of this boot, where it can be read.
+fn boot_id(config: &Config) -> String {
+    let read = limit::boot_id(&config.roots.proc).inspect_err(|error| {
+        tracing::warn!(%error, "cannot read the boot's id: bindings that were made for a time end by the time of day");
+    });
+    read.unwrap_or_default()
 }
 
 impl Daemon {

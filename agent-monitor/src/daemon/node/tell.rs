@@ -1,7 +1,7 @@
 //! What the node tells: records of its agents, its policies and the monitor itself.
 
 use super::Node;
-use crate::bind::{Agent, Origin};
+use crate::bind::{Agent, Limit, Origin};
 use crate::daemon::VERSION;
 use crate::record::{AgentChange, Body, Counts, MonitorChange, PolicyChange, PolicyRef, Record, clock};
 use crate::support::Level;
@@ -17,6 +17,7 @@ impl Node {
             mode: agent.mode.name().to_owned(),
             policy: self.directory.policy(agent.slot),
             agent: agent.identity.clone(),
+            expires: agent.limit.as_ref().map(Limit::shown),
             counts,
         };
         self.tell(Body::Agent(Box::new(change)));
