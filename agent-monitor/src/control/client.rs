@@ -38,6 +38,11 @@ pub enum ClientError {
         /// What went wrong.
         reason: String,
     },
+    /// Who runs this may not connect.
+    #[error(
+        "the control socket {0} is for root, and for the members of the group that the setting control_group names"
+    )]
+    Forbidden(PathBuf),
     /// The daemon refuses.
     #[error("{message}")]
     Refused {
@@ -120,6 +125,9 @@ impl Client {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(ClientError::NoSocket(self.socket.clone()));
+            }
+            Ok(Err(error)) if error.kind() == io::ErrorKind::PermissionDenied => {
+                return Err(ClientError::Forbidden(self.socket.clone()));
             }
             Ok(Err(error)) => return Err(self.no_answer(error)),
             Err(_) => return Err(self.no_answer("it does not take connections")),

@@ -5,24 +5,25 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Path, Query, Request as HttpRequest, State};
-use axum::http::{StatusCode, header};
+use axum::http::{Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use hyper::body::Frame;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::api::{ApplyPolicy, Bound, CreateAgent, Follow, Problem, Refusal, Request};
-use super::http::RequestTotals;
+use super::body::{self, BODY_BYTES};
+use super::http::{Limits, RequestTotals};
+use super::peer::Peer;
+use super::stall::Patience;
 
 /// Longest time that a request may wait for its answer.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Largest body: a policy of the largest size with its includes.
-const BODY_BYTES: usize = 32 << 20;
 
 /// Whether the daemon is ready, and why not.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -46,11 +47,12 @@ pub struct Health {
 struct Control {
     requests: mpsc::Sender<Request>,
     totals: Arc<RequestTotals>,
+    limits: Limits,
 }
 
 /// The paths of the control socket.
-pub fn control_router(requests: mpsc::Sender<Request>, totals: Arc<RequestTotals>) -> Router {
-    let control = Control { requests, totals };
+pub fn control_router(requests: mpsc::Sender<Request>, totals: Arc<RequestTotals>, limits: Limits) -> Router {
+    let control = Control { requests, totals, limits };
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/agents", get(agents).post(create))
@@ -63,7 +65,7 @@ pub fn control_router(requests: mpsc::Sender<Request>, totals: Arc<RequestTotals
             problem(StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method")
         })
         .layer(DefaultBodyLimit::max(BODY_BYTES))
-        .layer(from_fn_with_state(control.clone(), count))
+        .layer(from_fn_with_state(control.clone(), admit))
         .with_state(control)
 }
 
@@ -77,12 +79,32 @@ pub fn metrics_router(health: Health) -> Router {
         .with_state(health)
 }
 
-async fn count(State(control): State<Control>, request: HttpRequest, next: Next) -> Response {
+/// Lets those ask who may, and counts what is refused.
+async fn admit(State(control): State<Control>, request: HttpRequest, next: Next) -> Response {
+    let is_reading = matches!(*request.method(), Method::GET | Method::HEAD);
+    let refusal = match request.extensions().get::<Peer>() {
+        Some(Peer::Root) => None,
+        Some(Peer::Reader) if is_reading => None,
+        Some(Peer::Reader) => Some("members of the group of `control_group` may only read (GET); ask as root"),
+        Some(Peer::Other) | None => Some("only root and members of the group of `control_group` may ask here"),
+    };
+    if let Some(message) = refusal {
+        control.totals.unauthorized.fetch_add(1, Ordering::Relaxed);
+        return problem(StatusCode::FORBIDDEN, message);
+    }
     let response = next.run(request).await;
     if response.status().is_client_error() {
         control.totals.invalid.fetch_add(1, Ordering::Relaxed);
     }
     response
+}
+
+/// The last part of a path.
+type Name = Result<Path<String>, PathRejection>;
+
+/// The name.
+fn named(name: Name) -> Result<String, Rejection> {
+    name.map(|Path(name)| name).map_err(|rejection| Rejection(rejection.status(), rejection.body_text()))
 }
 
 async fn status(State(control): State<Control>) -> Response {
@@ -93,44 +115,54 @@ async fn agents(State(control): State<Control>) -> Response {
     plain(&control.requests, Request::Agents).await
 }
 
-async fn agent(State(control): State<Control>, Path(id): Path<String>) -> Response {
-    fallible(&control, |answer| Request::Agent(id, answer), StatusCode::OK).await
-}
-
-async fn create(State(control): State<Control>, body: Result<Json<CreateAgent>, JsonRejection>) -> Response {
-    match body {
-        Ok(Json(body)) => match ask(&control.requests, |answer| Request::Create(Box::new(body), answer)).await {
-            Ok(Ok(Bound { renewed, agent })) => {
-                let status = if renewed { StatusCode::OK } else { StatusCode::CREATED };
-                (status, Json(agent)).into_response()
-            }
-            Ok(Err(refusal)) => refused(&refusal),
-            Err(response) => response,
-        },
-        Err(rejection) => problem(rejection.status(), &rejection.body_text()),
+async fn agent(State(control): State<Control>, id: Name) -> Response {
+    match named(id) {
+        Ok(id) => fallible(&control, |answer| Request::Agent(id, answer)).await,
+        Err(rejection) => rejection.into_response(),
     }
 }
 
-async fn delete(State(control): State<Control>, Path(id): Path<String>) -> Response {
-    fallible(&control, |answer| Request::Delete(id, answer), StatusCode::OK).await
+async fn create(State(control): State<Control>, request: HttpRequest) -> Response {
+    let body: CreateAgent = match body::read(request, control.limits.body).await {
+        Ok(body) => body,
+        Err(rejection) => return rejection.into_response(),
+    };
+    match ask(&control.requests, |answer| Request::Create(Box::new(body), answer)).await {
+        Ok(Ok(Bound { renewed, agent })) => {
+            let status = if renewed { StatusCode::OK } else { StatusCode::CREATED };
+            (status, Json(agent)).into_response()
+        }
+        Ok(Err(refusal)) => refused(&refusal),
+        Err(response) => response,
+    }
+}
+
+async fn delete(State(control): State<Control>, id: Name) -> Response {
+    match named(id) {
+        Ok(id) => fallible(&control, |answer| Request::Delete(id, answer)).await,
+        Err(rejection) => rejection.into_response(),
+    }
 }
 
 async fn policies(State(control): State<Control>) -> Response {
     plain(&control.requests, Request::Policies).await
 }
 
-async fn policy(State(control): State<Control>, Path(name): Path<String>) -> Response {
-    fallible(&control, |answer| Request::Policy(name, answer), StatusCode::OK).await
+async fn policy(State(control): State<Control>, name: Name) -> Response {
+    match named(name) {
+        Ok(name) => fallible(&control, |answer| Request::Policy(name, answer)).await,
+        Err(rejection) => rejection.into_response(),
+    }
 }
 
-async fn apply_policy(
-    State(control): State<Control>,
-    Path(name): Path<String>,
-    body: Result<Json<ApplyPolicy>, JsonRejection>,
-) -> Response {
-    let body = match body {
-        Ok(Json(body)) => body,
-        Err(rejection) => return problem(rejection.status(), &rejection.body_text()),
+async fn apply_policy(State(control): State<Control>, name: Name, request: HttpRequest) -> Response {
+    let name = match named(name) {
+        Ok(name) => name,
+        Err(rejection) => return rejection.into_response(),
+    };
+    let body: ApplyPolicy = match body::read(request, control.limits.body).await {
+        Ok(body) => body,
+        Err(rejection) => return rejection.into_response(),
     };
     match ask(&control.requests, |answer| Request::ApplyPolicy(name, Box::new(body), answer)).await {
         Ok(Ok(answer)) if answer.change == "loaded" => (StatusCode::CREATED, Json(answer)).into_response(),
@@ -140,17 +172,27 @@ async fn apply_policy(
     }
 }
 
-async fn delete_policy(State(control): State<Control>, Path(name): Path<String>) -> Response {
-    fallible(&control, |answer| Request::DeletePolicy(name, answer), StatusCode::OK).await
+async fn delete_policy(State(control): State<Control>, name: Name) -> Response {
+    match named(name) {
+        Ok(name) => fallible(&control, |answer| Request::DeletePolicy(name, answer)).await,
+        Err(rejection) => rejection.into_response(),
+    }
 }
 
-async fn events(State(control): State<Control>, filter: Result<Query<Follow>, QueryRejection>) -> Response {
+async fn events(
+    State(control): State<Control>,
+    Extension(patience): Extension<Patience>,
+    filter: Result<Query<Follow>, QueryRejection>,
+) -> Response {
     let filter = match filter {
         Ok(Query(filter)) => filter,
         Err(rejection) => return problem(rejection.status(), &rejection.body_text()),
     };
     match ask(&control.requests, |answer| Request::Follow(filter, answer)).await {
-        Ok(Ok(lines)) => ([(header::CONTENT_TYPE, "application/jsonl")], Body::new(Lines(lines))).into_response(),
+        Ok(Ok(lines)) => {
+            patience.set(control.limits.follower);
+            ([(header::CONTENT_TYPE, "application/jsonl")], Body::new(Lines(lines))).into_response()
+        }
         Ok(Err(refusal)) => refused(&refusal),
         Err(response) => response,
     }
@@ -183,10 +225,9 @@ async fn plain<T: Serialize>(
 async fn fallible<T: Serialize>(
     control: &Control,
     make: impl FnOnce(oneshot::Sender<Result<T, Refusal>>) -> Request,
-    success: StatusCode,
 ) -> Response {
     match ask(&control.requests, make).await {
-        Ok(Ok(answer)) => (success, Json(answer)).into_response(),
+        Ok(Ok(answer)) => Json(answer).into_response(),
         Ok(Err(refusal)) => refused(&refusal),
         Err(response) => response,
     }
@@ -220,7 +261,17 @@ fn refused(refusal: &Refusal) -> Response {
     problem(status, message)
 }
 
-fn problem(status: StatusCode, message: &str) -> Response {
+/// What is wrong with a request, before it is passed on.
+pub struct Rejection(pub StatusCode, pub String);
+
+impl IntoResponse for Rejection {
+    fn into_response(self) -> Response {
+        problem(self.0, &self.1)
+    }
+}
+
+/// A refusal.
+pub fn problem(status: StatusCode, message: &str) -> Response {
     (status, Json(Problem { error: message.to_owned() })).into_response()
 }
 

@@ -1,6 +1,7 @@
 //! The daemon: its state, and how it starts and stops. What it does in between is `work`.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,8 +25,8 @@ use super::{VERSION, requests};
 use crate::bind::limit;
 use crate::config::Config;
 use crate::control::{
-    Answer, Health, Limits, Listeners, Lock, Readiness, Request, RequestTotals, api, control_router, metrics_router,
-    serve,
+    Answer, Health, Limits, Listeners, Lock, Readers, Readiness, Request, RequestTotals, api, control_router, group_id,
+    metrics_router, serve,
 };
 use crate::enrich::Enricher;
 use crate::sink::metrics::Metrics;
@@ -124,12 +125,13 @@ pub async fn run(config: Config, allow_partial: bool) -> Result<(), StartError> 
     let (sender, requests) = mpsc::channel(REQUESTS);
     let totals = Arc::new(RequestTotals::default());
     let metrics_address = config.metrics_address()?;
-    let listeners = Listeners::bind(&lock, &config.socket, metrics_address).await;
+    let readers = Readers { group: readers_group(&config)?, proc: config.roots.proc.clone() };
+    let listeners = Listeners::bind(&lock, &config.socket, readers, metrics_address).await;
     let listeners = listeners
         .with_context(|| format!("cannot listen on {} and {}", config.socket.display(), config.metrics_address))?;
     let (control, metrics, socket) = listeners.into_parts();
-    let limits = Limits { clients: 64, head: Duration::from_secs(10), lifetime: None };
-    let router = control_router(sender.clone(), totals.clone());
+    let limits = Limits::default();
+    let router = control_router(sender.clone(), totals.clone(), limits);
     let mut serving = JoinSet::new();
     serving.spawn(serve(control, router, limits, totals.clone(), stopped.clone()));
     if let Some(metrics) = metrics {
@@ -203,6 +205,15 @@ async fn guarded(
     };
     daemon.stop(pump).await;
     Ok(result?)
+}
+
+/// The group whose members may read from the control socket.
+fn readers_group(config: &Config) -> Result<Option<u32>> {
+    if config.control_group.is_empty() {
+        return Ok(None);
+    }
+    let group = group_id(&config.control_group, Path::new("/etc/group"));
+    group.map(Some).with_context(|| format!("control_group = {:?}", config.control_group))
 }
 
 /// The id of this boot, where it can be read.

@@ -236,6 +236,7 @@ pub fn snapshot(daemon: &Daemon) -> Snapshot {
         (words(&["invalid"]), load(&requests.invalid)),
         (words(&["unauthorized"]), load(&requests.unauthorized)),
         (words(&["too_many_clients"]), load(&requests.too_many)),
+        (words(&["stalled"]), load(&requests.stalled)),
     ];
     snapshot
 }
