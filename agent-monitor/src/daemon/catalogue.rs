@@ -3,13 +3,13 @@
 
 mod read;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use agent_monitor_policy::Document;
 
-pub use read::{Compiled, Known, Read, compile_document, messages, read};
+pub use read::{Compiled, Known, Read, Unset, compile_document, messages, read};
 
 use super::node::Node;
 use super::policies::{Candidate, Policies, Source};
@@ -27,8 +27,8 @@ pub struct Catalogue {
     refused: BTreeMap<String, Vec<String>>,
     /// Documents of the directory by the name of their policy; also of those that can't be bound without values.
     documents: BTreeMap<String, Document>,
-    /// Names of those that can't be bound without values.
-    waiting: BTreeSet<String>,
+    /// Those that can't be bound without values, by the names of their policies.
+    unset: BTreeMap<String, Unset>,
     /// Policies that are not in force as they should be, though no file was refused for it.
     failures: Vec<Failure>,
 }
@@ -54,7 +54,7 @@ impl Catalogue {
             failures.extend(self.failures.iter().filter(|one| one.slot.is_none()).cloned());
         } else {
             let here = put_in_force(node, read.policies, &mut swaps, &mut failures);
-            self.take_documents(node, here, read.waiting, &refused);
+            self.take_documents(node, here, read.unset, &refused);
         }
         self.refused = refused;
         self.take_failures(node, failures);
@@ -78,11 +78,11 @@ impl Catalogue {
         &mut self,
         node: &mut Node,
         mut here: BTreeMap<String, Document>,
-        waiting: Vec<(String, Document)>,
+        unset: Vec<Unset>,
         refused: &BTreeMap<String, Vec<String>>,
     ) {
-        self.waiting = waiting.iter().map(|(name, _)| name.clone()).collect();
-        here.extend(waiting);
+        here.extend(unset.iter().map(|one| (one.name.clone(), one.document.clone())));
+        self.unset = unset.into_iter().map(|one| (one.name.clone(), one)).collect();
         // A file that is refused now still stands for the policy that it gave before.
         for name in refused.keys().filter_map(|path| self.name_of_file(path)) {
             if let Some(document) = self.documents.get(&name) {
@@ -99,7 +99,7 @@ impl Catalogue {
         let gone = of_directory.filter_map(|one| {
             let why = match here.contains_key(one.name()) {
                 // It is compiled for each agent that gives values, and nobody else is to have what it said before.
-                true if self.waiting.contains(one.name()) => "it needs values for its variables now",
+                true if self.unset.contains_key(one.name()) => "it needs values for its variables now",
                 true => return None,
                 false => "its file is gone",
             };
@@ -117,7 +117,7 @@ impl Catalogue {
     /// Marks an applied policy that was deleted. Nobody has it any more, and nobody gets it.
     fn delete(&mut self, node: &mut Node, name: &str) {
         let document = self.documents.remove(name);
-        self.waiting.remove(name);
+        self.unset.remove(name);
         let slot = node.policies.named(name).map(|one| one.slot);
         let policy = slot.map(|slot| node.directory.policy(slot));
         let policy = policy.unwrap_or_else(|| PolicyRef { name: name.to_owned(), ..PolicyRef::default() });
@@ -163,9 +163,14 @@ impl Catalogue {
         self.documents.get(name)
     }
 
+    /// What can't be bound without values.
+    pub fn unset(&self) -> Vec<Unset> {
+        self.unset.values().cloned().collect()
+    }
+
     /// Whether a policy of the directory can't be bound without values.
     pub fn needs_values(&self, name: &str) -> bool {
-        self.waiting.contains(name)
+        self.unset.contains_key(name)
     }
 
     fn name_of_file(&self, path: &str) -> Option<String> {
@@ -181,10 +186,10 @@ impl Catalogue {
             messages: messages.clone(),
             ..api::Policy::default()
         });
-        let waiting = self.waiting.iter().map(|name| api::Policy {
-            name: name.clone(),
+        let unset = self.unset.values().map(|one| api::Policy {
+            name: one.name.clone(),
             state: "loaded".to_owned(),
-            source: self.documents.get(name).map(|document| document.path.clone()),
+            source: Some(one.document.path.clone()),
             messages: vec![NEEDS_VALUES.to_owned()],
             ..api::Policy::default()
         });
@@ -195,7 +200,7 @@ impl Catalogue {
             messages: failure.messages.clone(),
             ..api::Policy::default()
         });
-        refused.chain(failed).chain(waiting).collect()
+        refused.chain(failed).chain(unset).collect()
     }
 }
 
@@ -251,7 +256,7 @@ fn refuse_builtin(policies: &Policies, read: &mut Read, refused: &mut BTreeMap<S
         !builtin
     };
     read.policies.retain(|one| refuse(&one.name, &one.path));
-    read.waiting.retain(|(name, document)| refuse(name, &document.path));
+    read.unset.retain(|one| refuse(&one.name, &one.document.path));
 }
 
 /// Loads the policies of files, or replaces them, and gives the documents of all of them by name.

@@ -285,8 +285,10 @@ fn check(
         let message = format!("{}: the document's name is {found}, and {name} was asked for", body.path);
         return Err(Refusal::Invalid(message).into());
     }
-    if let Compiled::Policy(candidate) = compiled {
-        known.policies.push(candidate);
+    // Not compiled again when it is read as a file.
+    match compiled {
+        Compiled::Policy(candidate) => known.policies.push(candidate),
+        Compiled::NeedsValues(unset) => known.unset.push(unset),
     }
     Ok(())
 }

@@ -72,7 +72,7 @@ impl Daemon {
     pub fn to_read(&self) -> (Vec<PathBuf>, Compiler, Known) {
         let directories = vec![self.applied.directory().to_owned(), self.config.policies_dir.clone()];
         let in_them = |path: &str| directories.iter().any(|directory| Path::new(path).starts_with(directory));
-        let mut known = Known::default();
+        let mut known = Known { unset: self.catalogue.unset(), ..Known::default() };
         for one in self.node.policies.iter() {
             // An image that another daemon made is not taken for what this one would make of the same document.
             if !one.candidate.compiled && one.source != Source::Builtin {

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use agent_monitor_policy::{Diagnostics, Document, Options, compile};
+use agent_monitor_policy::{Diagnostics, Document};
 
-use crate::daemon::compiler::Compiler;
+use crate::daemon::compiler::{Compiler, Included};
 use crate::daemon::library::{policy_files, read_document};
 use crate::daemon::policies::Candidate;
 
@@ -19,8 +19,8 @@ pub type Compilation = Result<Arc<Candidate>, Vec<String>>;
 #[derive(Debug, Default)]
 pub struct Read {
     pub(super) policies: Vec<Arc<Candidate>>,
-    /// Documents that need values; the name of the policy with each.
-    pub(super) waiting: Vec<(String, Document)>,
+    /// Documents that need values.
+    pub(super) unset: Vec<Unset>,
     pub(super) refused: Vec<(String, Vec<String>)>,
     /// The policies of agents with values of their own, by slot.
     pub(super) again: Vec<(u32, Compilation)>,
@@ -46,6 +46,8 @@ impl Read {
 pub struct Known {
     /// The policies of its files.
     pub policies: Vec<Arc<Candidate>>,
+    /// Documents that need values.
+    pub unset: Vec<Unset>,
     /// The policies of agents with values of their own, by slot.
     pub again: Vec<(u32, Arc<Candidate>)>,
     /// All that were taken over from an earlier daemon and that this one has not compiled yet, by slot, each with whether it
@@ -103,7 +105,7 @@ fn read_directories(directories: &[PathBuf], compiler: &Compiler, known: &Known,
                 names.insert(name.clone(), file);
                 match compiled {
                     Compiled::Policy(policy) => read.policies.push(policy),
-                    Compiled::NeedsValues(document) => read.waiting.push((name, document)),
+                    Compiled::NeedsValues(unset) => read.unset.push(unset),
                 }
             }
         }
@@ -119,18 +121,33 @@ fn read_directories(directories: &[PathBuf], compiler: &Compiler, known: &Known,
     }
 }
 
+/// A document that needs values for its variables before its policy can be bound.
+#[derive(Clone, Debug)]
+pub struct Unset {
+    /// Name of its policy.
+    pub name: String,
+    /// The document.
+    pub document: Document,
+    /// What it includes.
+    pub included: Vec<Included>,
+}
+
 /// What a document is.
 pub enum Compiled {
     /// A policy that can be bound.
     Policy(Arc<Candidate>),
     /// One that needs values for its variables first.
-    NeedsValues(Document),
+    NeedsValues(Unset),
 }
 
 fn compile_one(file: &Path, compiler: &Compiler, known: &Known) -> Result<(String, Compiled), Diagnostics> {
     let document = read_document(file)?;
     if let Some(current) = known.policies.iter().find(|one| compiler.is_current(one, &document)) {
         return Ok((current.name.clone(), Compiled::Policy(current.clone())));
+    }
+    let is_known = |one: &&Unset| one.document == document && compiler.finds(&one.included);
+    if let Some(current) = known.unset.iter().find(is_known) {
+        return Ok((current.name.clone(), Compiled::NeedsValues(current.clone())));
     }
     compile_document(document, compiler)
 }
@@ -143,9 +160,8 @@ pub fn compile_document(document: Document, compiler: &Compiler) -> Result<(Stri
     match compiler.compile(document.clone(), &compiler.files, &BTreeMap::new()) {
         Ok(candidate) => Ok((candidate.name.clone(), Compiled::Policy(Arc::new(candidate)))),
         Err(errors) => {
-            let options = Options { allow_unset: true, ..Options::default() };
-            let unset = compile(document.clone(), &compiler.files, &options).map_err(|_| errors)?;
-            Ok((unset.policy.name().to_owned(), Compiled::NeedsValues(document)))
+            let (name, included) = compiler.check_unset(document.clone()).map_err(|_| errors)?;
+            Ok((name.clone(), Compiled::NeedsValues(Unset { name, document, included })))
         }
     }
 }
@@ -195,6 +211,37 @@ pub(super) mod tests {
         let broken = read(std::slice::from_ref(&root), &new, &known);
         assert_eq!((broken.refused.len(), slots(&broken)), (1, vec![1, 2]));
         assert_eq!(slots(&read(&[PathBuf::from(&file)], &new, &known)), [1, 2]);
+        fs::remove_dir_all(root).expect("directory can be removed");
+    }
+
+    #[test]
+    fn what_needs_values_is_compiled_once_until_it_or_what_it_includes_changes() {
+        let root = std::env::temp_dir().join(format!("agent-monitor-{}-unset", std::process::id()));
+        fs::create_dir_all(&root).expect("directory can be made");
+        let write = |name: &str, spec: &str| {
+            let text = format!("{HEAD}metadata: {{name: {name}}}\nspec: {{{spec}}}\n");
+            fs::write(root.join(format!("{name}.yaml")), text).expect("file can be written");
+        };
+        let unset = "include: [base], variables: {W: null}, files: [{allow: [read], paths: [\"${W}\"]}]";
+        write("base", "");
+        write("main", unset);
+        let compiler = compiler(&root, "/run/x");
+        let names = |known: &Known| -> Vec<String> {
+            let read = read(std::slice::from_ref(&root), &compiler, known);
+            assert_eq!(read.policies.len(), 1, "{:?}", read.refused);
+            read.unset.into_iter().map(|one| one.name).collect()
+        };
+        let first = read(std::slice::from_ref(&root), &compiler, &Known::default());
+        assert_eq!(first.unset.len(), 1);
+        // Told apart by a name that only what is known has.
+        let renamed = first.unset.into_iter().map(|one| Unset { name: "known".to_owned(), ..one }).collect();
+        let known = Known { unset: renamed, ..Known::default() };
+        assert_eq!(names(&known), ["known"]);
+        write("base", "exec: [{allow: [/bin/ls]}]");
+        assert_eq!(names(&known), ["main"]);
+        write("base", "");
+        write("main", &format!("mode: audit, {unset}"));
+        assert_eq!(names(&known), ["main"]);
         fs::remove_dir_all(root).expect("directory can be removed");
     }
 
