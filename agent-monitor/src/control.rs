@@ -4,7 +4,10 @@
 pub mod api;
 mod body;
 pub mod client;
+#[cfg(test)]
+mod fake;
 mod http;
+mod openapi;
 mod peer;
 mod routes;
 mod socket;

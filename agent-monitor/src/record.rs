@@ -178,7 +178,7 @@ pub struct AgentChange {
 }
 
 /// What the kernel and the monitor counted for one agent: `denied` is the sum of `written` and `lost`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Counts {
     /// Operations denied.
     pub denied: u64,

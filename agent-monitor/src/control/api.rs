@@ -1,10 +1,11 @@
 //! What can be asked over the control socket, and the answers: JSON bodies for people and programs of the same node, of
-//! the same version as the daemon. Not a frozen format.
+//! the same version as the daemon. Not a frozen format; `docs/openapi.json` is made of these types.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
+use utoipa::{IntoParams, ToSchema};
 
 use crate::record::Counts;
 use crate::seccomp::Filter;
@@ -60,7 +61,7 @@ pub enum Refusal {
 }
 
 /// Body of a request for an agent.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct CreateAgent {
     /// Name for its records.
@@ -81,6 +82,7 @@ pub struct CreateAgent {
     /// this begins anew, with the policy, the mode and, where they are given, the name and the labels of this request.
     /// Left out where the binding has no end, like `protect`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 31_622_400)]
     pub ttl_seconds: Option<u64>,
     /// Files beside the monitor's own that it may not touch, whatever its policy says: absolute paths, as the kernel
     /// resolves them. Left out where there are none: a daemon that does not know the field refuses it.
@@ -98,7 +100,7 @@ pub struct Bound {
 }
 
 /// A policy document.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Document {
     /// The name by which others include it; empty for the first one.
@@ -110,7 +112,7 @@ pub struct Document {
 }
 
 /// Body of a request to apply a policy.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ApplyPolicy {
     /// Where it comes from, for messages.
@@ -120,7 +122,7 @@ pub struct ApplyPolicy {
 }
 
 /// What became of a policy that was applied or deleted.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ChangedPolicy {
     /// `loaded`, `replaced`, `unchanged` (what it means was in force already), `removed`.
     pub change: String,
@@ -131,8 +133,9 @@ pub struct ChangedPolicy {
 }
 
 /// Which records to follow.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
 #[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct Follow {
     /// Denied operations only.
     pub denied: bool,
@@ -141,7 +144,7 @@ pub struct Follow {
 }
 
 /// An agent.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Agent {
     /// Its id.
     pub id: String,
@@ -178,7 +181,7 @@ pub struct Agent {
 }
 
 /// A policy.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Policy {
     /// Its name.
     pub name: String,
@@ -204,7 +207,7 @@ pub struct Policy {
 }
 
 /// What is enforced on this node now.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Status {
     /// Version of the daemon.
     pub version: String,
@@ -245,7 +248,7 @@ pub struct Status {
 }
 
 /// A hook and whether it is attached.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Hook {
     /// Its name.
     pub name: String,
@@ -259,7 +262,7 @@ pub struct Hook {
 }
 
 /// Operations of one class with one verdict.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Operations {
     /// The class.
     pub class: String,
@@ -270,7 +273,7 @@ pub struct Operations {
 }
 
 /// How much was lost.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LossCount {
     /// Where.
     pub stage: String,
@@ -281,7 +284,7 @@ pub struct LossCount {
 }
 
 /// How full a map is.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Map {
     /// Its name.
     pub name: String,
@@ -292,7 +295,7 @@ pub struct Map {
 }
 
 /// Body of every refusal.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
     /// What is wrong.
     pub error: String,

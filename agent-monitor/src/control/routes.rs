@@ -1,26 +1,25 @@
-//! The paths of the control socket and of the address for metrics.
+//! The routes of the control socket and of the address for metrics, and what all of them share: who may ask, how long an
+//! answer may take, what a refusal looks like.
+
+pub mod paths;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
-use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{DefaultBodyLimit, Path, Query, Request as HttpRequest, State};
+use axum::extract::{DefaultBodyLimit, Request as HttpRequest, State};
 use axum::http::{Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Extension, Json, Router};
-use hyper::body::Frame;
+use axum::{Json, Router};
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::api::{ApplyPolicy, Bound, CreateAgent, Follow, Problem, Refusal, Request};
-use super::body::{self, BODY_BYTES};
+use super::api::{Problem, Refusal, Request};
+use super::body::BODY_BYTES;
 use super::http::{Limits, RequestTotals};
 use super::peer::Peer;
-use super::stall::Patience;
 
 /// Longest time that a request may wait for its answer.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -43,8 +42,9 @@ pub struct Health {
     pub readiness: watch::Receiver<Readiness>,
 }
 
+/// What the routes of the control socket know.
 #[derive(Clone)]
-struct Control {
+pub struct Control {
     requests: mpsc::Sender<Request>,
     totals: Arc<RequestTotals>,
     limits: Limits,
@@ -54,13 +54,14 @@ struct Control {
 pub fn control_router(requests: mpsc::Sender<Request>, totals: Arc<RequestTotals>, limits: Limits) -> Router {
     let control = Control { requests, totals, limits };
     Router::new()
-        .route("/v1/status", get(status))
-        .route("/v1/agents", get(agents).post(create))
-        .route("/v1/agents/{id}", get(agent).delete(delete))
-        .route("/v1/policies", get(policies))
-        .route("/v1/policies/{name}", get(policy).put(apply_policy).delete(delete_policy))
-        .route("/v1/events", get(events))
-        .fallback(async || problem(StatusCode::NOT_FOUND, "no such path; see docs/events.md for those that are there"))
+        .route("/openapi.json", get(paths::description))
+        .route("/v1/status", get(paths::status))
+        .route("/v1/agents", get(paths::agents).post(paths::create_agent))
+        .route("/v1/agents/{id}", get(paths::agent).delete(paths::end_agent))
+        .route("/v1/policies", get(paths::policies))
+        .route("/v1/policies/{name}", get(paths::policy).put(paths::apply_policy).delete(paths::delete_policy))
+        .route("/v1/events", get(paths::events))
+        .fallback(async || problem(StatusCode::NOT_FOUND, "no such path; GET /openapi.json tells those that are there"))
         .method_not_allowed_fallback(async || {
             problem(StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method")
         })
@@ -97,105 +98,6 @@ async fn admit(State(control): State<Control>, request: HttpRequest, next: Next)
         control.totals.invalid.fetch_add(1, Ordering::Relaxed);
     }
     response
-}
-
-/// The last part of a path.
-type Name = Result<Path<String>, PathRejection>;
-
-/// The name.
-fn named(name: Name) -> Result<String, Rejection> {
-    name.map(|Path(name)| name).map_err(|rejection| Rejection(rejection.status(), rejection.body_text()))
-}
-
-async fn status(State(control): State<Control>) -> Response {
-    plain(&control.requests, Request::Status).await
-}
-
-async fn agents(State(control): State<Control>) -> Response {
-    plain(&control.requests, Request::Agents).await
-}
-
-async fn agent(State(control): State<Control>, id: Name) -> Response {
-    match named(id) {
-        Ok(id) => fallible(&control, |answer| Request::Agent(id, answer)).await,
-        Err(rejection) => rejection.into_response(),
-    }
-}
-
-async fn create(State(control): State<Control>, request: HttpRequest) -> Response {
-    let body: CreateAgent = match body::read(request, control.limits.body).await {
-        Ok(body) => body,
-        Err(rejection) => return rejection.into_response(),
-    };
-    match ask(&control.requests, |answer| Request::Create(Box::new(body), answer)).await {
-        Ok(Ok(Bound { renewed, agent })) => {
-            let status = if renewed { StatusCode::OK } else { StatusCode::CREATED };
-            (status, Json(agent)).into_response()
-        }
-        Ok(Err(refusal)) => refused(&refusal),
-        Err(response) => response,
-    }
-}
-
-async fn delete(State(control): State<Control>, id: Name) -> Response {
-    match named(id) {
-        Ok(id) => fallible(&control, |answer| Request::Delete(id, answer)).await,
-        Err(rejection) => rejection.into_response(),
-    }
-}
-
-async fn policies(State(control): State<Control>) -> Response {
-    plain(&control.requests, Request::Policies).await
-}
-
-async fn policy(State(control): State<Control>, name: Name) -> Response {
-    match named(name) {
-        Ok(name) => fallible(&control, |answer| Request::Policy(name, answer)).await,
-        Err(rejection) => rejection.into_response(),
-    }
-}
-
-async fn apply_policy(State(control): State<Control>, name: Name, request: HttpRequest) -> Response {
-    let name = match named(name) {
-        Ok(name) => name,
-        Err(rejection) => return rejection.into_response(),
-    };
-    let body: ApplyPolicy = match body::read(request, control.limits.body).await {
-        Ok(body) => body,
-        Err(rejection) => return rejection.into_response(),
-    };
-    match ask(&control.requests, |answer| Request::ApplyPolicy(name, Box::new(body), answer)).await {
-        Ok(Ok(answer)) if answer.change == "loaded" => (StatusCode::CREATED, Json(answer)).into_response(),
-        Ok(Ok(answer)) => Json(answer).into_response(),
-        Ok(Err(refusal)) => refused(&refusal),
-        Err(response) => response,
-    }
-}
-
-async fn delete_policy(State(control): State<Control>, name: Name) -> Response {
-    match named(name) {
-        Ok(name) => fallible(&control, |answer| Request::DeletePolicy(name, answer)).await,
-        Err(rejection) => rejection.into_response(),
-    }
-}
-
-async fn events(
-    State(control): State<Control>,
-    Extension(patience): Extension<Patience>,
-    filter: Result<Query<Follow>, QueryRejection>,
-) -> Response {
-    let filter = match filter {
-        Ok(Query(filter)) => filter,
-        Err(rejection) => return problem(rejection.status(), &rejection.body_text()),
-    };
-    match ask(&control.requests, |answer| Request::Follow(filter, answer)).await {
-        Ok(Ok(lines)) => {
-            patience.set(control.limits.follower);
-            ([(header::CONTENT_TYPE, "application/jsonl")], Body::new(Lines(lines))).into_response()
-        }
-        Ok(Err(refusal)) => refused(&refusal),
-        Err(response) => response,
-    }
 }
 
 async fn metrics(State(health): State<Health>) -> Response {
@@ -273,19 +175,4 @@ impl IntoResponse for Rejection {
 /// A refusal.
 pub fn problem(status: StatusCode, message: &str) -> Response {
     (status, Json(Problem { error: message.to_owned() })).into_response()
-}
-
-/// A body of lines that ends when the sender of the lines is gone.
-struct Lines(mpsc::Receiver<String>);
-
-impl hyper::body::Body for Lines {
-    type Data = Bytes;
-    type Error = std::convert::Infallible;
-
-    fn poll_frame(
-        mut self: std::pin::Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        self.0.poll_recv(context).map(|line| Some(Ok(Frame::data(Bytes::from(line?)))))
-    }
 }
