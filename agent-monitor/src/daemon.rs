@@ -10,6 +10,7 @@ pub mod compiler;
 mod configured;
 mod directory;
 mod expiry;
+mod following;
 mod leave;
 pub mod library;
 mod loss;

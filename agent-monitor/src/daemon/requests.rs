@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use agent_monitor_common::class::Mode;
 use agent_monitor_policy::Document;
-use tokio::sync::mpsc;
 
 use super::change::Change;
 use super::compiler::Compiler;
@@ -23,14 +22,11 @@ use crate::bind::{Agent, Cgroup, Limit, Now, Origin, from_root, shown};
 use crate::control::api::{self, CreateAgent, Refusal};
 use crate::control::{Answer, Request};
 use crate::seccomp;
-use crate::sink::follow::{Filter, follow};
 
 /// Longest wait for killed processes to be gone.
 const KILL_LIMIT: Duration = Duration::from_secs(20);
 /// Longest time that a cgroup can be bound for: 366 days. Who means longer means without an end.
 const TTL_SECONDS: u64 = 366 * 24 * 60 * 60;
-/// Lines that may wait for one follower.
-const FOLLOWER_LINES: usize = 256;
 
 /// Answers a request. Who asked may be gone: that is no error.
 pub fn answer(daemon: &mut Daemon, request: Request) {
@@ -54,30 +50,14 @@ pub fn answer(daemon: &mut Daemon, request: Request) {
         }
         Request::ApplyPolicy(name, body, answer) => daemon.change_policy(Change::Apply(name, *body), answer),
         Request::DeletePolicy(name, answer) => daemon.change_policy(Change::Delete(name), answer),
-        Request::Follow(filter, answer) => start_following(daemon, filter, answer),
+        Request::Follow(filter, answer) => {
+            daemon.followers.start(&daemon.node.stream, &daemon.config.node_name, filter, answer);
+        }
         Request::Metrics(answer) => {
             let snapshot = view::snapshot(daemon);
             drop(answer.send(daemon.metrics.text(snapshot)));
         }
     }
-}
-
-fn start_following(daemon: &Daemon, filter: api::Follow, answer: Answer<mpsc::Receiver<String>>) {
-    let Ok(permit) = daemon.followers.clone().try_acquire_owned() else {
-        drop(answer.send(Err(Refusal::TooMany("too many follow the events already".to_owned()))));
-        return;
-    };
-    let (lines, follower) = mpsc::channel(FOLLOWER_LINES);
-    let stream = &daemon.node.stream;
-    // Subscribed before the answer: who has the answer misses nothing that comes after.
-    let records = stream.subscribe();
-    let filter = Filter { denied: filter.denied, agent: filter.agent };
-    let following = follow(records, filter, daemon.config.node_name.as_str().into(), stream.totals().clone(), lines);
-    tokio::spawn(async move {
-        following.await;
-        drop(permit);
-    });
-    drop(answer.send(Ok(follower)));
 }
 
 /// What is known of the policy that a request names or brings.

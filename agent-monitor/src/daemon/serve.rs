@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::applied::Applied;
@@ -14,6 +14,7 @@ use super::catalogue::{Catalogue, Read};
 use super::change::{Made, Waiting};
 use super::compiler::Compiler;
 use super::configured::Configured;
+use super::following::Followers;
 use super::loss::Awaited;
 use super::node::Node;
 use super::notify::notify;
@@ -35,8 +36,6 @@ use crate::support::{Level, kernel_release};
 
 /// Requests that may wait.
 const REQUESTS: usize = 64;
-/// Followers of the events at once.
-const FOLLOWERS: usize = 32;
 
 /// The daemon's state.
 pub struct Daemon {
@@ -61,7 +60,7 @@ pub struct Daemon {
     /// The metrics.
     pub metrics: Metrics,
     /// Room for followers.
-    pub followers: Arc<Semaphore>,
+    pub followers: Followers,
     /// Who waits for the end of an agent, and whether processes were killed for it.
     pub ending: HashMap<u32, (Option<Answer<api::Agent>>, bool)>,
     /// Comes back from what takes long.
@@ -177,7 +176,7 @@ async fn guarded(
         readiness,
         request_totals,
         metrics: Metrics::new(VERSION, &kernel_release()),
-        followers: Arc::new(Semaphore::new(FOLLOWERS)),
+        followers: Followers::default(),
         ending: HashMap::new(),
         background,
         configured: Vec::new(),
