@@ -98,7 +98,7 @@ pub enum Command {
     /// Show, bind and unbind agents
     #[command(subcommand, after_help = "Example:\n  agent-monitor agents list")]
     Agents(Agents),
-    /// Check, explain, test and show policies
+    /// Check, explain, test, apply and show policies
     #[command(subcommand, after_help = "Example:\n  agent-monitor policy check policy.yaml")]
     Policy(PolicyCommand),
     /// Print the audit stream: what is recorded, or with --follow what comes

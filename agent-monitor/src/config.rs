@@ -24,6 +24,8 @@ pub struct Config {
     pub policies_dir: PathBuf,
     /// Control socket.
     pub socket: PathBuf,
+    /// Group whose members may read from the control socket, by its name or number; empty: root alone.
+    pub control_group: String,
     /// Audit log.
     pub audit_log: PathBuf,
     /// How the audit log is kept.
@@ -117,6 +119,7 @@ impl Default for Config {
             run_root: "agent-monitor-run.slice".to_owned(),
             policies_dir: "/etc/agent-monitor/policies".into(),
             socket: "/run/agent-monitor/control.sock".into(),
+            control_group: String::new(),
             audit_log: "/var/log/agent-monitor/audit.jsonl".into(),
             audit: Audit::default(),
             state_dir: "/var/lib/agent-monitor".into(),
@@ -273,6 +276,7 @@ mod tests {
             run_root = "r.slice"
             policies_dir = "/p"
             socket = "/s"
+            control_group = "monitor"
             audit_log = "/l"
             state_dir = "/v"
             metrics_address = ""

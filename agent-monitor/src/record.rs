@@ -163,7 +163,7 @@ pub struct Container {
 /// An agent came, went or changed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AgentChange {
-    /// `bound`, `unbound`, `started`, `exited`.
+    /// `bound`, `unbound`, `started`, `exited`, `expired`.
     pub action: String,
     /// Mode of the agent.
     pub mode: String,
@@ -171,13 +171,16 @@ pub struct AgentChange {
     pub policy: PolicyRef,
     /// The agent.
     pub agent: Arc<AgentRef>,
+    /// When its binding ends or has ended, like `time`; left out where it has no end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<String>,
     /// What the kernel counted for it, at the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counts: Option<Counts>,
 }
 
 /// What the kernel and the monitor counted for one agent: `denied` is the sum of `written` and `lost`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Counts {
     /// Operations denied.
     pub denied: u64,

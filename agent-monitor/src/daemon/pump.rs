@@ -306,6 +306,7 @@ impl Writer {
             mode: agent.mode.name().to_owned(),
             policy: self.pump.directory.policy(agent.slot),
             agent: agent.identity.clone(),
+            expires: None,
             counts: None,
         };
         self.record(event.header.boot_ns, Body::Agent(Box::new(change)))

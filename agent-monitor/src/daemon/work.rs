@@ -171,6 +171,7 @@ impl Daemon {
     }
 
     async fn tick(&mut self) {
+        self.expire().await;
         self.look_for_missing();
         self.node.check_losses();
         self.check_configured();

@@ -91,6 +91,7 @@ fn agent_is_written_as_documented() {
         mode: "enforce".into(),
         policy: policy(),
         agent: agent(),
+        expires: None,
         counts: Some(counts),
     };
     check(
@@ -100,6 +101,25 @@ fn agent_is_written_as_documented() {
  "agent":{"id":"coding-agent-3f2a","name":"fix-issue-12","cgroup_id":4242,"cgroup":"/agents.slice/coding-agent/3f2a","labels":{"session":"s-1"}},
  "counts":{"denied":3,"audited":0,"faults":0,"written":2,"lost":1}}"#,
     );
+}
+
+#[test]
+fn the_end_of_a_binding_is_said_where_there_is_one() {
+    let change = AgentChange {
+        action: "expired".into(),
+        mode: "enforce".into(),
+        policy: PolicyRef { name: "empty".into(), generation: 1, ..PolicyRef::default() },
+        agent: agent(),
+        expires: Some("2026-11-22T10:00:00.000000000Z".into()),
+        counts: None,
+    };
+    let record = record(Body::Agent(Box::new(change)));
+    let line = record.to_line();
+    assert!(
+        line.ends_with("\"labels\":{\"session\":\"s-1\"}},\"expires\":\"2026-11-22T10:00:00.000000000Z\"}\n"),
+        "{line}"
+    );
+    assert_eq!(Record::parse(&line).expect("own lines parse"), record);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -27,8 +27,12 @@ pub struct Snapshot {
     pub denied: Values,
     /// By policy and mode.
     pub agents: Values,
+    /// One number.
+    pub bindings_expired: Values,
     /// By state.
     pub policies: Values,
+    /// By action.
+    pub policy_changes: Values,
     /// By policy.
     pub policy_generation: Values,
     /// By hook; 1 or 0.
@@ -70,6 +74,15 @@ struct Row {
     values: fn(&Snapshot) -> &Values,
 }
 
+impl Row {
+    fn encode(&self, number: u64, metric: MetricEncoder<'_>) -> Result<(), fmt::Error> {
+        if self.counter {
+            return ConstCounter::new(number).encode(metric);
+        }
+        ConstGauge::new(i64::try_from(number).unwrap_or(i64::MAX)).encode(metric)
+    }
+}
+
 const fn counter(
     name: &'static str,
     labels: &'static [&'static str],
@@ -95,7 +108,11 @@ const ROWS: &[Row] = &[
     }),
     counter("agent_monitor_denied", &["class", "reason"], "Operations that were denied", |s| &s.denied),
     gauge("agent_monitor_agents", &["policy", "mode"], "Agents that are bound", |s| &s.agents),
+    counter("agent_monitor_bindings_expired", &[], "Bindings that ended because their time was over", |s| {
+        &s.bindings_expired
+    }),
     gauge("agent_monitor_policies", &["state"], "Policies", |s| &s.policies),
+    counter("agent_monitor_policy_changes", &["action"], "Records about policies", |s| &s.policy_changes),
     gauge("agent_monitor_policy_generation", &["policy"], "Generation of the policy that is in force", |s| {
         &s.policy_generation
     }),
@@ -185,15 +202,16 @@ impl Collector for Current {
         for row in ROWS {
             let kind = if row.counter { MetricType::Counter } else { MetricType::Gauge };
             let mut family = encoder.encode_descriptor(row.name, row.help, None, kind)?;
+            if row.labels.is_empty() {
+                // One number; with a set of no labels it would be written as `{}`.
+                let number = (row.values)(&snapshot).first().map_or(0, |(_, number)| *number);
+                row.encode(number, family)?;
+                continue;
+            }
             for (values, number) in (row.values)(&snapshot) {
                 let labels: Vec<(&str, &str)> =
                     row.labels.iter().copied().zip(values.iter().map(String::as_str)).collect();
-                let metric = family.encode_family(&labels)?;
-                if row.counter {
-                    ConstCounter::new(*number).encode(metric)?;
-                } else {
-                    ConstGauge::new(i64::try_from(*number).unwrap_or(i64::MAX)).encode(metric)?;
-                }
+                row.encode(*number, family.encode_family(&labels)?)?;
             }
         }
         Ok(())
@@ -218,7 +236,9 @@ mod tests {
             operations: one(&["file", "deny"]),
             denied: one(&["file", "no_rule"]),
             agents: one(&["p", "enforce"]),
+            bindings_expired: one(&[]),
             policies: one(&["loaded"]),
+            policy_changes: one(&["refused"]),
             policy_generation: one(&["p"]),
             hook_attached: one(&["file_open"]),
             program_recursion_misses: one(&["file_open"]),
@@ -240,7 +260,9 @@ mod tests {
             "agent_monitor_operations_total{class=\"file\",verdict=\"deny\"} 1",
             "agent_monitor_denied_total{class=\"file\",reason=\"no_rule\"} 1",
             "agent_monitor_agents{policy=\"p\",mode=\"enforce\"} 1",
+            "agent_monitor_bindings_expired_total 1",
             "agent_monitor_policies{state=\"loaded\"} 1",
+            "agent_monitor_policy_changes_total{action=\"refused\"} 1",
             "agent_monitor_policy_generation{policy=\"p\"} 1",
             "agent_monitor_policy_swap_seconds_count 1",
             "agent_monitor_hook_attached{hook=\"file_open\"} 1",

@@ -134,6 +134,7 @@ async fn make(
         slot,
         mode,
         origin: Origin::Made,
+        limit: None,
     };
     let agent = node.make(&format!("{}/{id}", config.run_root), wanted)?;
     node.write().await;
