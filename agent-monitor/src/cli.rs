@@ -98,12 +98,20 @@ pub enum Command {
     /// Show, bind and unbind agents
     #[command(subcommand, after_help = "Example:\n  agent-monitor agents list")]
     Agents(Agents),
-    /// Check, explain, test and show policies
+    /// Check, explain, test, apply and show policies
     #[command(subcommand, after_help = "Example:\n  agent-monitor policy check policy.yaml")]
     Policy(PolicyCommand),
     /// Print the audit stream: what is recorded, or with --follow what comes
     #[command(after_help = "Example:\n  agent-monitor events --follow --denied -o line")]
     Events(Events),
+    /// Check that an audit log is as it was written, over its rotations; exit status 1 where it is not
+    ///
+    /// Finds lines that were changed, removed, repeated or moved, files that were exchanged, and an end that was cut off.
+    /// The files may be named in any order. Without any it is the log of the configuration with what it was rotated to.
+    #[command(
+        after_help = "Examples:\n  agent-monitor verify\n  agent-monitor verify /var/log/agent-monitor/audit.jsonl*\n  agent-monitor verify --head head.json --after sha256:... audit.jsonl.1 audit.jsonl"
+    )]
+    Verify(Verify),
     /// End the agent of a run that is killed
     #[command(hide = true)]
     Guard(Guard),
@@ -203,6 +211,24 @@ pub struct Events {
     /// How to print
     #[arg(short, long, value_enum, default_value_t = EventFormat::Json)]
     pub output: EventFormat,
+}
+
+/// Options of `verify`.
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// Files of the log
+    #[arg(value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Where it is noted which record was written last, or none [default: head.json of state_dir, where the log of the
+    /// configuration is among the files]
+    #[arg(long, value_name = "FILE|none")]
+    pub head: Option<PathBuf>,
+    /// Hash of the line before the first one, where older files were verified before; any: not checked
+    #[arg(long, value_name = "HASH|any")]
+    pub after: Option<String>,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    pub output: Format,
 }
 
 /// Forms of events.

@@ -11,6 +11,7 @@ mod print;
 mod run;
 mod spare;
 mod status;
+mod verify;
 
 use std::io::IsTerminal;
 use std::os::fd::BorrowedFd;
@@ -68,6 +69,7 @@ fn dispatch(command: Command, global: &Global) -> Result<u8> {
         Command::Agents(command) => agents::agents(&config()?, command),
         Command::Policy(command) => policy::policy(command, config),
         Command::Events(options) => events::events(&config()?, &options),
+        Command::Verify(options) => verify::verify(config, &options),
         Command::Guard(_) | Command::Lead(_) | Command::Tend(_) | Command::Enter(_) | Command::Canary(_) => {
             unreachable!("these were run before")
         }

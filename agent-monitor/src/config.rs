@@ -24,8 +24,12 @@ pub struct Config {
     pub policies_dir: PathBuf,
     /// Control socket.
     pub socket: PathBuf,
+    /// Group whose members may read from the control socket, by its name or number; empty: root alone.
+    pub control_group: String,
     /// Audit log.
     pub audit_log: PathBuf,
+    /// How the audit log is kept.
+    pub audit: Audit,
     /// Directory for what a later daemon must know again.
     pub state_dir: PathBuf,
     /// Where metrics and health are served; empty: nowhere.
@@ -43,6 +47,34 @@ pub struct Config {
     /// The file that all this was read from, if an option named it.
     #[serde(skip)]
     pub file: Option<PathBuf>,
+}
+
+/// How the audit log is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Audit {
+    /// Bytes from which on the file is rotated; 0: never for its size.
+    pub max_bytes: u64,
+    /// Seconds since its first record after which the file is rotated; 0: never for its age.
+    pub max_age_seconds: u64,
+    /// Rotated files that are kept; 0: all.
+    pub keep: u32,
+    /// When the file is synced to its disk.
+    pub fsync: Fsync,
+    /// How often it is synced with `interval`, in seconds.
+    pub fsync_seconds: u64,
+}
+
+/// When the audit log is synced to its disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fsync {
+    /// When the kernel thinks fit: records of the last half minute are lost where the machine stops.
+    Never,
+    /// Every `fsync_seconds`, and when the daemon stops.
+    Interval,
+    /// Before a record counts as written.
+    Always,
 }
 
 /// Where file systems of the kernel are mounted.
@@ -87,7 +119,9 @@ impl Default for Config {
             run_root: "agent-monitor-run.slice".to_owned(),
             policies_dir: "/etc/agent-monitor/policies".into(),
             socket: "/run/agent-monitor/control.sock".into(),
+            control_group: String::new(),
             audit_log: "/var/log/agent-monitor/audit.jsonl".into(),
+            audit: Audit::default(),
             state_dir: "/var/lib/agent-monitor".into(),
             metrics_address: "127.0.0.1:9478".to_owned(),
             bindings: agent_monitor_common::limit::BINDINGS,
@@ -97,6 +131,34 @@ impl Default for Config {
             agents: Vec::new(),
             file: None,
         }
+    }
+}
+
+impl Default for Audit {
+    fn default() -> Self {
+        Self { max_bytes: 0, max_age_seconds: 0, keep: 0, fsync: Fsync::Interval, fsync_seconds: 1 }
+    }
+}
+
+impl Audit {
+    /// Smallest file that is worth rotating: one record alone can have half as many bytes.
+    const LEAST_BYTES: u64 = 64 << 10;
+
+    fn check(&self) -> Result<()> {
+        if (1..Self::LEAST_BYTES).contains(&self.max_bytes) {
+            bail!(
+                "audit.max_bytes = {} is too small; use at least {}, or 0 to rotate by age or not at all",
+                self.max_bytes,
+                Self::LEAST_BYTES
+            );
+        }
+        if self.keep > 0 && self.max_bytes == 0 && self.max_age_seconds == 0 {
+            bail!("audit.keep = {} removes nothing: set audit.max_bytes or audit.max_age_seconds too", self.keep);
+        }
+        if self.fsync_seconds == 0 {
+            bail!("audit.fsync_seconds = 0 is no interval; write audit.fsync = \"always\" to sync each time");
+        }
+        Ok(())
     }
 }
 
@@ -154,8 +216,14 @@ impl Config {
                 bail!("path {:?} is relative; write it from the root", path.display());
             }
         }
+        self.audit.check()?;
         self.metrics_address()?;
         Ok(())
+    }
+
+    /// Where the daemon notes the last record of the audit log.
+    pub fn audit_head(&self) -> PathBuf {
+        self.state_dir.join("head.json")
     }
 
     /// Where metrics and health are served.
@@ -208,12 +276,19 @@ mod tests {
             run_root = "r.slice"
             policies_dir = "/p"
             socket = "/s"
+            control_group = "monitor"
             audit_log = "/l"
             state_dir = "/v"
             metrics_address = ""
             bindings = 10
             allow_partial = true
             drain_seconds = 1
+            [audit]
+            max_bytes = 104857600
+            max_age_seconds = 86400
+            keep = 10
+            fsync = "always"
+            fsync_seconds = 5
             [roots]
             sys = "/x/sys"
             proc = "/x/proc"
@@ -238,6 +313,10 @@ mod tests {
         assert!(message.contains("agent_root") && message.contains("line 2"), "{message}");
         assert!(error("bindings = -1").contains("bindings"));
         assert!(error("bindings = 0").contains("no room"));
+        assert!(error("[audit]\nmax_bytes = 100").contains("audit.max_bytes"));
+        assert!(error("[audit]\nkeep = 3").contains("audit.max_age_seconds"));
+        assert!(error("[audit]\nfsync_seconds = 0").contains("always"));
+        assert!(error("[audit]\nfsync = \"sometimes\"").contains("interval"));
         assert!(error("socket = \"run/x\"").contains("relative"));
         assert!(error("metrics_address = \"localhost:1\"").contains("127.0.0.1:9478"));
         assert!(error("agents_root = \"/\"").contains("agents_root"));

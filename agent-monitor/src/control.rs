@@ -2,14 +2,21 @@
 //! knows who answers.
 
 pub mod api;
+mod body;
 pub mod client;
+#[cfg(test)]
+mod fake;
 mod http;
+mod openapi;
+mod peer;
 mod routes;
 mod socket;
+mod stall;
 #[cfg(test)]
 mod tests;
 
 pub use api::{Answer, Request};
 pub use http::{Limits, RequestTotals, serve};
+pub use peer::{Readers, group_id};
 pub use routes::{Health, Readiness, control_router, metrics_router};
 pub use socket::{Listeners, Lock, lock_path};

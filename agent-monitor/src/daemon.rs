@@ -2,11 +2,15 @@
 //! are joined by bounded queues.
 
 mod accounts;
+mod applied;
 mod catalogue;
+mod change;
 mod charge;
 pub mod compiler;
 mod configured;
 mod directory;
+mod expiry;
+mod following;
 mod leave;
 pub mod library;
 mod loss;

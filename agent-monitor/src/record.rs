@@ -4,6 +4,7 @@
 //! Nothing here knows where records come from or go to. Every text that an agent can choose has been through
 //! [`escape`] before it gets into one of these structures.
 
+pub mod chain;
 pub mod clock;
 pub mod escape;
 pub mod object;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use chain::LineHash;
 pub use object::Object;
 pub use tally::Tally;
 
@@ -161,7 +163,7 @@ pub struct Container {
 /// An agent came, went or changed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AgentChange {
-    /// `bound`, `unbound`, `started`, `exited`.
+    /// `bound`, `unbound`, `started`, `exited`, `expired`.
     pub action: String,
     /// Mode of the agent.
     pub mode: String,
@@ -169,13 +171,16 @@ pub struct AgentChange {
     pub policy: PolicyRef,
     /// The agent.
     pub agent: Arc<AgentRef>,
+    /// When its binding ends or has ended, like `time`; left out where it has no end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<String>,
     /// What the kernel counted for it, at the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counts: Option<Counts>,
 }
 
 /// What the kernel and the monitor counted for one agent: `denied` is the sum of `written` and `lost`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Counts {
     /// Operations denied.
     pub denied: u64,
@@ -216,13 +221,13 @@ pub struct MonitorChange {
 }
 
 /// Something is not in the stream that should be.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Loss {
     /// Where: `kernel`, `daemon`, `decode`, `audit`, `follower`.
     pub stage: String,
     /// Why, e.g. `denials_ring_full`.
     pub reason: String,
-    /// How many.
+    /// How many; 0 where that is not known, or told by another record.
     pub count: u64,
     /// Id of the agent whose operations these were, where it is one.
     pub agent: Option<String>,
@@ -230,6 +235,15 @@ pub struct Loss {
     pub after_seq: Option<u64>,
     /// What is missing lies before the record with this number.
     pub before_seq: Option<u64>,
+    /// The audit log's file, where it is about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// Hash of the last line that is missing, or of the one that should be there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_hash: Option<LineHash>,
+    /// What was found, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
 }
 
 /// The line as it is written: the head that all types share, then the body.

@@ -17,9 +17,10 @@ use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch, sock_fil
 use serde::{Deserialize, Serialize};
 
 /// What a filter lets pass.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Filter {
     /// Numbers of the calls that are allowed, ascending.
+    #[schema(value_type = String)]
     pub allowed: Numbers,
     /// Calls of other interfaces are allowed.
     pub foreign: bool,

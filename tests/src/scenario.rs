@@ -1,11 +1,14 @@
 //! The scenarios, by hook or topic. The name of a function is the sentence that it proves.
 
 mod aliases;
+mod applied;
 mod attributes;
+mod audit_log;
 mod bindings;
 mod capable;
 mod cgroups;
 mod exec;
+mod expiry;
 mod file_open;
 mod guard;
 mod held;
@@ -88,7 +91,10 @@ pub const ALL: &[&[Scenario]] = &[
     node::ALL,
     survival::ALL,
     reload::ALL,
+    applied::ALL,
+    expiry::ALL,
     misses::ALL,
+    audit_log::ALL,
     run::ALL,
     run::ALONE,
     guard::ALONE,

@@ -1,5 +1,6 @@
 //! `cargo xtask ci`: everything that must hold before a change lands, as named steps with their times.
 
+mod api;
 mod arrows;
 mod bypasses;
 mod deny;
@@ -20,7 +21,7 @@ use crate::{build, process, setup};
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Example:\n  cargo xtask ci --step fmt --step clippy")]
 pub struct Options {
-    /// Run only this step; may be given again. `races` runs only so
+    /// Run only this step; may be given again. `races` and `api-long` run only so
     #[arg(long = "step", value_name = "NAME", value_parser = STEPS.map(|step| step.0))]
     pub steps: Vec<String>,
     /// Kernel for the steps that boot one; may be given again [default: 6.1, 6.12, 6.18 and newest]
@@ -41,22 +42,24 @@ pub enum Verdict {
 type Step = (&'static str, fn(&Workspace, &[Spec]) -> Result<Verdict>);
 
 /// The steps, the quick ones first.
-const STEPS: [Step; 11] = [
+const STEPS: [Step; 13] = [
     ("fmt", fmt),
     ("arrows", check_arrows),
     ("bypasses", check_bypasses),
     ("clippy", clippy),
     ("unit", unit),
+    ("api", api::check),
     ("deny", check_deny),
     ("verifier", verifier::check),
     ("scenarios", scenarios::all),
     ("no-lsm", scenarios::no_lsm),
     ("work", scenarios::work),
     ("races", scenarios::races),
+    ("api-long", api::check_long),
 ];
 
 /// Steps that take minutes and run only where `--step` names them.
-const ON_REQUEST: [&str; 1] = ["races"];
+const ON_REQUEST: [&str; 2] = ["races", "api-long"];
 
 /// Runs the steps, all of them even if one fails, and says at the end how many passed.
 pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {

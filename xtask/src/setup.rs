@@ -1,6 +1,7 @@
 //! `cargo xtask setup`: a list of what the other commands need, each with a look whether it is there and a way to get it.
 
 mod packages;
+mod python;
 mod tool;
 mod toolchain;
 
@@ -13,6 +14,7 @@ use crate::kernel::{self, Spec};
 use crate::workspace::Workspace;
 
 pub use packages::{ensure_one as ensure_package, ensure_work};
+pub use python::ensure_schemathesis;
 pub use tool::{BPF_LINKER, CARGO_DENY, CARGO_FUZZ, ensure as ensure_tool};
 
 /// Options of `cargo xtask setup`.

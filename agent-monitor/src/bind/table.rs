@@ -9,6 +9,7 @@ use agent_monitor_common::binding::FIRST_KERNEL_AGENT;
 use agent_monitor_common::class::Mode;
 
 use super::cgroup::{Cgroup, shown};
+use super::limit::Limit;
 use crate::record::{AgentRef, Tally};
 
 /// How a cgroup became an agent's.
@@ -61,6 +62,8 @@ pub struct Agent {
     pub mode: Mode,
     /// The mode was asked for, so it does not follow the policy's.
     pub mode_fixed: bool,
+    /// When its binding ends; none where it does not.
+    pub limit: Option<Limit>,
     /// How far its operations have come.
     pub tally: Arc<Tally>,
 }
@@ -158,6 +161,13 @@ impl Table {
         }
     }
 
+    /// Gives an agent another end, and gives it as it is then, with the end that it had.
+    pub fn limit(&mut self, number: u32, limit: Option<Limit>) -> Option<(Agent, Option<Limit>)> {
+        let agent = self.agents.get_mut(&number)?;
+        let before = std::mem::replace(&mut agent.limit, limit);
+        Some((agent.clone(), before))
+    }
+
     /// Takes the path from an agent whose cgroup is not there any more.
     pub fn lose_path(&mut self, number: u32) {
         if let Some(agent) = self.agents.get_mut(&number) {
@@ -209,6 +219,7 @@ mod tests {
             slot: 1,
             mode: Mode::Enforce,
             mode_fixed: false,
+            limit: None,
             tally: Arc::default(),
         }
     }

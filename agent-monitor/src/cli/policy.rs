@@ -60,6 +60,23 @@ pub enum PolicyCommand {
         #[command(flatten)]
         variables: Variables,
     },
+    /// Put policies in force on this node: load them, or replace what is there by their names
+    ///
+    /// The daemon keeps them, over a restart and a boot, until they are deleted. What they include is looked for by name
+    /// among what was applied before, then in the policy directory. One that is refused changes nothing.
+    #[command(after_help = "Example:\n  agent-monitor policy apply coding-agent.yaml")]
+    Apply {
+        /// Files of policies
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
+    /// Delete policies that were applied; agents that have one may do nothing any more
+    #[command(after_help = "Example:\n  agent-monitor policy delete coding-agent")]
+    Delete {
+        /// Names of the policies
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+    },
     /// Show a policy as the daemon has it
     #[command(after_help = "Example:\n  agent-monitor policy show coding-agent")]
     Show {

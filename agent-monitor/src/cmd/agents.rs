@@ -28,7 +28,7 @@ pub fn agents(config: &Config, command: Agents) -> Result<u8> {
                 Format::Table => print::out(&details(&agent))?,
             }
         }
-        Agents::Bind { cgroup, policy, agent } => {
+        Agents::Bind { cgroup, policy, ttl, agent } => {
             let request = CreateAgent {
                 variables: agent.variables.values(),
                 labels: agent.labels(),
@@ -36,10 +36,12 @@ pub fn agents(config: &Config, command: Agents) -> Result<u8> {
                 policy: Some(Word::of(&policy).name_only()?.to_owned()),
                 mode: agent.mode,
                 cgroup: Some(cgroup),
+                ttl_seconds: ttl.map(|ttl| ttl.as_secs()),
                 ..CreateAgent::default()
             };
             let agent: Agent = runtime.block_on(client.post("/v1/agents", &request))?;
-            print::out(&format!("bound as agent {}\n", agent.id))?;
+            let until = agent.expires.map_or_else(String::new, |expires| format!(" until {expires}"));
+            print::out(&format!("bound as agent {}{until}\n", agent.id))?;
         }
         Agents::Unbind { id } => {
             let agent: Agent = runtime.block_on(client.delete(&format!("/v1/agents/{}", encode(&id))))?;
@@ -62,11 +64,21 @@ fn table(agents: &[Agent]) -> String {
                 counts.denied.to_string(),
                 counts.audited.to_string(),
                 counts.lost.to_string(),
+                expires(agent),
                 agent.cgroup.clone().unwrap_or_default(),
             ]
         })
         .collect();
-    print::table(&["AGENT", "POLICY", "MODE", "ORIGIN", "DENIED", "AUDITED", "LOST", "CGROUP"], &rows)
+    print::table(&["AGENT", "POLICY", "MODE", "ORIGIN", "DENIED", "AUDITED", "LOST", "EXPIRES", "CGROUP"], &rows)
+}
+
+/// When a binding ends; a word where it has, or has no end.
+fn expires(agent: &Agent) -> String {
+    match &agent.expires {
+        None => "never".to_owned(),
+        Some(time) if agent.expired => format!("expired {time}"),
+        Some(time) => time.clone(),
+    }
 }
 
 fn details(agent: &Agent) -> String {
@@ -81,6 +93,7 @@ fn details(agent: &Agent) -> String {
         ("mode", agent.mode.clone()),
         ("origin", agent.origin.clone()),
         ("labels", labels.join(" ")),
+        ("expires", expires(agent)),
         ("denied", format!("{} ({} recorded, {} lost)", counts.denied, counts.written, counts.lost)),
         ("audited", counts.audited.to_string()),
         ("faults", counts.faults.to_string()),
@@ -97,6 +110,9 @@ mod tests {
         let agent = Agent { id: "a-1".into(), policy: "p".into(), cgroup: Some("/x".into()), ..Agent::default() };
         let text = table(std::slice::from_ref(&agent));
         assert_eq!(text.lines().count(), 2);
+        assert_eq!(expires(&agent), "never");
+        let expired = Agent { expires: Some("t".into()), expired: true, ..agent.clone() };
+        assert!(details(&expired).contains("expires    expired t"));
         assert!(text.contains("a-1") && details(&agent).contains("cgroup     /x"), "{text}");
     }
 }

@@ -2,6 +2,8 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 
@@ -11,6 +13,7 @@ use crate::cli::{EventFormat, Events};
 use crate::config::Config;
 use crate::control::client::{Client, encode};
 use crate::record::{Body, Record};
+use crate::sink::audit::rotated;
 use crate::sink::follow::{Filter, Published};
 
 /// Longest line that is read from the log; no record is as long.
@@ -39,9 +42,22 @@ fn follow(config: &Config, options: &Events) -> Result<()> {
 }
 
 fn recorded(config: &Config, options: &Events) -> Result<()> {
-    let path = &config.audit_log;
-    let file = File::open(path).with_context(|| format!("cannot read the audit log {}", path.display()))?;
+    let log = &config.audit_log;
+    // Opened first: what is rotated meanwhile is read to its end.
+    let file = File::open(log).with_context(|| format!("cannot read the audit log {}", log.display()))?;
+    let rotated = rotated(log).with_context(|| format!("cannot look for old files of {}", log.display()))?;
+    let inode = file.metadata()?.ino();
     let filter = Filter { denied: options.denied, agent: options.agent.clone() };
+    for (_, path) in rotated {
+        let old = File::open(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        if old.metadata()?.ino() != inode {
+            print_file(old, &path, &filter, options.output)?;
+        }
+    }
+    print_file(file, log, &filter, options.output)
+}
+
+fn print_file(file: File, path: &Path, filter: &Filter, output: EventFormat) -> Result<()> {
     let mut reader = BufReader::new(file);
     loop {
         let mut bytes = Vec::new();
@@ -57,7 +73,7 @@ fn recorded(config: &Config, options: &Events) -> Result<()> {
         let line = line.trim_end();
         // A line that was cut off by a full disk is no record, and the next ones are.
         match Record::parse(line) {
-            Ok(record) if filter.takes(&Published::new(&record, String::new())) => show(line, options.output)?,
+            Ok(record) if filter.takes(&Published::new(&record, String::new())) => show(line, output)?,
             Ok(_) => {}
             Err(error) => tracing::warn!(%error, "a line of the audit log is no record"),
         }
@@ -105,7 +121,8 @@ fn short(record: &Record) -> String {
         }
         Body::Loss(loss) => {
             let agent = loss.agent.as_ref().map_or_else(String::new, |agent| format!(" agent={agent}"));
-            format!("loss {} {} {}{agent}", loss.stage, loss.reason, loss.count)
+            let detail = loss.detail.as_ref().map_or_else(String::new, |detail| format!(" {detail}"));
+            format!("loss {} {} {}{agent}{detail}", loss.stage, loss.reason, loss.count)
         }
     };
     let seq = record.seq.map_or_else(|| "-".to_owned(), |seq| seq.to_string());
@@ -124,8 +141,7 @@ mod tests {
             reason: "denials_ring_full".into(),
             count: 3,
             agent: Some("a".into()),
-            after_seq: None,
-            before_seq: None,
+            ..Loss::default()
         };
         let record = Record { time: "t".into(), seq: Some(4), node_name: "n".into(), body: Body::Loss(loss) };
         assert_eq!(short(&record), "t 4 loss kernel denials_ring_full 3 agent=a");

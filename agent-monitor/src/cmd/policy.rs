@@ -1,5 +1,6 @@
-//! `policy check`, `explain`, `test`, `export` and `show`.
+//! `policy check`, `explain`, `test` and `show`; `export`, `apply` and `delete` are modules of their own.
 
+mod change;
 mod export;
 mod word;
 
@@ -31,6 +32,8 @@ pub fn policy(command: PolicyCommand, config: impl Fn() -> Result<Config>) -> Re
         PolicyCommand::Export { seccomp: _, policy, variables } => {
             export::seccomp(&policy, variables.values(), &config()?)
         }
+        PolicyCommand::Apply { files } => change::apply(&config()?, &files),
+        PolicyCommand::Delete { names } => change::delete(&config()?, &names),
         PolicyCommand::Show { name, output } => show(&config()?, &name, output.output),
     }
 }

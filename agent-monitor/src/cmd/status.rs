@@ -25,7 +25,11 @@ fn text(status: &Status) -> String {
         status.node_name, status.kernel, status.version, status.pid, status.enforcement
     );
     text.extend(status.reasons.iter().map(|reason| format!("  {reason}\n")));
-    text.push_str(&format!("{} agents, agents root {}\n", status.agents, status.agents_root));
+    let limited = match (status.agents_limited, status.agents_expired) {
+        (0, 0) => String::new(),
+        (limited, expired) => format!(" ({limited} bound for a time, {expired} expired)"),
+    };
+    text.push_str(&format!("{} agents{limited}, agents root {}\n", status.agents, status.agents_root));
     let attached = status.hooks.iter().filter(|hook| hook.state == "attached").count();
     text.push_str(&format!("{attached} of {} hooks attached\n", status.hooks.len()));
     let others = status.hooks.iter().filter(|hook| hook.state != "attached");
@@ -73,6 +77,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_shown() {
         let status = Status {
+            agents_expired: 2,
             reasons: vec!["the audit log can't be written".into()],
             hooks: vec![
                 Hook { name: "file_open".into(), state: "attached".into(), ..Hook::default() },
@@ -85,6 +90,7 @@ mod tests {
         let text = text(&status);
         for expected in [
             "not ready",
+            "(0 bound for a time, 2 expired)",
             "the audit log can't be written",
             "1 of 2 hooks",
             "capable: refused why",

@@ -1,10 +1,11 @@
 //! What can be asked over the control socket, and the answers: JSON bodies for people and programs of the same node, of
-//! the same version as the daemon. Not a frozen format.
+//! the same version as the daemon. Not a frozen format; `docs/openapi.json` is made of these types.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
+use utoipa::{IntoParams, ToSchema};
 
 use crate::record::Counts;
 use crate::seccomp::Filter;
@@ -19,13 +20,17 @@ pub enum Request {
     /// One agent.
     Agent(String, Answer<Agent>),
     /// Make an agent, or bind a cgroup that is there.
-    Create(Box<CreateAgent>, Answer<Agent>),
+    Create(Box<CreateAgent>, Answer<Bound>),
     /// End an agent: one that was made is killed and its cgroup removed, one that was bound is unbound.
     Delete(String, Answer<Agent>),
     /// All policies.
     Policies(oneshot::Sender<Vec<Policy>>),
     /// One policy.
     Policy(String, Answer<Policy>),
+    /// Put a document in force as the policy of this name.
+    ApplyPolicy(String, Box<ApplyPolicy>, Answer<ChangedPolicy>),
+    /// End a policy that was applied; who has it is bound to `empty`.
+    DeletePolicy(String, Answer<ChangedPolicy>),
     /// Records from now on.
     Follow(Follow, Answer<mpsc::Receiver<String>>),
     /// The text of the metrics.
@@ -56,7 +61,7 @@ pub enum Refusal {
 }
 
 /// Body of a request for an agent.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct CreateAgent {
     /// Name for its records.
@@ -73,14 +78,29 @@ pub struct CreateAgent {
     pub mode: Option<String>,
     /// A cgroup that is there and shall be bound; without it a new one is made.
     pub cgroup: Option<String>,
+    /// How many seconds `cgroup` is bound for; then it is bound to `empty`. For a cgroup that was bound for a time already
+    /// this begins anew, with the policy, the mode and, where they are given, the name and the labels of this request.
+    /// Left out where the binding has no end, like `protect`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 31_622_400)]
+    pub ttl_seconds: Option<u64>,
     /// Files beside the monitor's own that it may not touch, whatever its policy says: absolute paths, as the kernel
     /// resolves them. Left out where there are none: a daemon that does not know the field refuses it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub protect: Vec<String>,
 }
 
+/// The answer to a request for an agent.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Bound {
+    /// The agent was there, bound for a time, and that begins again.
+    pub renewed: bool,
+    /// The agent.
+    pub agent: Agent,
+}
+
 /// A policy document.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Document {
     /// The name by which others include it; empty for the first one.
@@ -91,9 +111,31 @@ pub struct Document {
     pub text: String,
 }
 
+/// Body of a request to apply a policy.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ApplyPolicy {
+    /// Where it comes from, for messages.
+    pub path: String,
+    /// The document. What it includes is looked for by name among the applied policies, then in the policy directory.
+    pub text: String,
+}
+
+/// What became of a policy that was applied or deleted.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ChangedPolicy {
+    /// `loaded`, `replaced`, `unchanged` (what it means was in force already), `removed`.
+    pub change: String,
+    /// Agents that had a policy that was deleted, and are bound to `empty` now.
+    pub agents_emptied: u64,
+    /// The policy as it is now.
+    pub policy: Policy,
+}
+
 /// Which records to follow.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
 #[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct Follow {
     /// Denied operations only.
     pub denied: bool,
@@ -102,7 +144,7 @@ pub struct Follow {
 }
 
 /// An agent.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Agent {
     /// Its id.
     pub id: String,
@@ -122,6 +164,12 @@ pub struct Agent {
     pub origin: String,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
+    /// When its binding ends or has ended, RFC 3339, UTC; null where it has no end.
+    #[serde(default)]
+    pub expires: Option<String>,
+    /// The end has come, and the agent is bound to `empty`.
+    #[serde(default)]
+    pub expired: bool,
     /// What the kernel counted for it.
     pub counts: Counts,
     /// In the answer to a request for an agent: the filter that who starts its processes installs.
@@ -133,7 +181,7 @@ pub struct Agent {
 }
 
 /// A policy.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Policy {
     /// Its name.
     pub name: String,
@@ -159,7 +207,7 @@ pub struct Policy {
 }
 
 /// What is enforced on this node now.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Status {
     /// Version of the daemon.
     pub version: String,
@@ -183,6 +231,12 @@ pub struct Status {
     pub policies: Vec<Policy>,
     /// How many agents there are.
     pub agents: u64,
+    /// How many of them are bound for a time that is not over.
+    #[serde(default)]
+    pub agents_limited: u64,
+    /// How many of them were bound for a time that is over, and may do nothing.
+    #[serde(default)]
+    pub agents_expired: u64,
     /// What is counted by class and verdict.
     pub operations: Vec<Operations>,
     /// What was lost, by stage and reason.
@@ -194,7 +248,7 @@ pub struct Status {
 }
 
 /// A hook and whether it is attached.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Hook {
     /// Its name.
     pub name: String,
@@ -208,7 +262,7 @@ pub struct Hook {
 }
 
 /// Operations of one class with one verdict.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Operations {
     /// The class.
     pub class: String,
@@ -219,7 +273,7 @@ pub struct Operations {
 }
 
 /// How much was lost.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LossCount {
     /// Where.
     pub stage: String,
@@ -230,7 +284,7 @@ pub struct LossCount {
 }
 
 /// How full a map is.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Map {
     /// Its name.
     pub name: String,
@@ -241,7 +295,7 @@ pub struct Map {
 }
 
 /// Body of every refusal.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
     /// What is wrong.
     pub error: String,

@@ -38,6 +38,11 @@ pub enum ClientError {
         /// What went wrong.
         reason: String,
     },
+    /// Who runs this may not connect.
+    #[error(
+        "the control socket {0} is for root, and for the members of the group that the setting control_group names"
+    )]
+    Forbidden(PathBuf),
     /// The daemon refuses.
     #[error("{message}")]
     Refused {
@@ -77,6 +82,15 @@ impl Client {
         self.call(Method::POST, path, body.into()).await
     }
 
+    /// Puts `body` at `path`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn put<B: Serialize, T: DeserializeOwned>(&self, path: &str, body: &B) -> Result<T, ClientError> {
+        let body = serde_json::to_vec(body).map_err(|error| self.no_answer(error))?;
+        self.call(Method::PUT, path, body.into()).await
+    }
+
     /// Deletes `path`.
     ///
     /// # Errors
@@ -111,6 +125,9 @@ impl Client {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(ClientError::NoSocket(self.socket.clone()));
+            }
+            Ok(Err(error)) if error.kind() == io::ErrorKind::PermissionDenied => {
+                return Err(ClientError::Forbidden(self.socket.clone()));
             }
             Ok(Err(error)) => return Err(self.no_answer(error)),
             Err(_) => return Err(self.no_answer("it does not take connections")),

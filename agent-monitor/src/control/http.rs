@@ -1,26 +1,58 @@
-//! Serving HTTP within limits: so many clients at once, so long for a head, so long for an answer, so large a body.
+//! Serving HTTP within limits: so many clients at once, so long for a head, a body and for taking an answer, so large a body.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use axum::Router;
+use axum::http::StatusCode;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, watch};
+
+use super::peer::{Peer, Readers};
+use super::routes::problem;
+use super::stall::{Patience, Stalling};
 
 /// Limits of one listener.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections at once; more are closed at once.
+    /// Connections at once; more are told so, and closed.
     pub clients: usize,
     /// How long a client may take to send the head of a request, and how long a connection may be idle.
     pub head: Duration,
+    /// How long a body may take to come.
+    pub body: Duration,
+    /// How long a client may take nothing of its answer.
+    pub answer: Duration,
+    /// How long a follower of the events may take nothing: somebody may have stopped reading for a while.
+    pub follower: Duration,
     /// How long a connection may last in all; `None` for those that are followed.
     pub lifetime: Option<Duration>,
 }
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            clients: 64,
+            head: Duration::from_secs(10),
+            body: Duration::from_secs(30),
+            answer: Duration::from_secs(30),
+            follower: Duration::from_secs(600),
+            lifetime: None,
+        }
+    }
+}
+
+/// Largest head of a request in bytes: answered with 431.
+const HEAD_BYTES: usize = 64 << 10;
+/// Most headers of a request: answered with 431.
+const HEADERS: usize = 100;
+/// How long a client that is one too many may take to ask and to be told so.
+const TURNED_AWAY: Duration = Duration::from_secs(2);
 
 /// Longest wait at the end for answers that are under way.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
@@ -30,16 +62,18 @@ const LAST_ANSWERS: Duration = Duration::from_secs(2);
 pub struct RequestTotals {
     /// Answered with a status of 400 to 499.
     pub invalid: AtomicU64,
-    /// From a peer that is not root.
+    /// From a peer that may not ask for it: answered with 403.
     pub unauthorized: AtomicU64,
     /// More clients than the limit.
     pub too_many: AtomicU64,
+    /// Clients that did not read their answer.
+    pub stalled: AtomicU64,
 }
 
 /// Where connections come from.
 pub enum Listener {
-    /// The control socket: root only.
-    Unix(UnixListener),
+    /// The control socket: root, and who may read.
+    Unix(UnixListener, Readers),
     /// Metrics and health: anybody who reaches the address.
     Tcp(TcpListener),
 }
@@ -53,21 +87,30 @@ pub async fn serve(
     mut stop: watch::Receiver<bool>,
 ) {
     let clients = Arc::new(Semaphore::new(limits.clients));
+    let turned_away = Arc::new(Semaphore::new(limits.clients));
+    let full = full(limits.clients);
     loop {
         let connection = tokio::select! {
-            connection = accept(&listener, &totals) => connection,
+            connection = accept(&listener) => connection,
             _ = stop.wait_for(|stop| *stop) => break,
         };
-        let Ok(permit) = clients.clone().try_acquire_owned() else {
-            totals.too_many.fetch_add(1, Ordering::Relaxed);
-            continue;
+        let (permit, router, limits) = match clients.clone().try_acquire_owned() {
+            Ok(permit) => (permit, router.clone(), limits),
+            Err(_) => {
+                totals.too_many.fetch_add(1, Ordering::Relaxed);
+                // Where even these are too many, hanging up is all that is left.
+                let Ok(permit) = turned_away.clone().try_acquire_owned() else { continue };
+                (permit, full.clone(), Limits { lifetime: Some(TURNED_AWAY), ..limits })
+            }
         };
-        let (router, stop) = (router.clone(), stop.clone());
+        let (stop, totals) = (stop.clone(), totals.clone());
         tokio::spawn(async move {
             let talking = async {
                 match connection {
-                    Connection::Unix(stream) => talk(TokioIo::new(stream), router, limits, stop).await,
-                    Connection::Tcp(stream) => talk(TokioIo::new(stream), router, limits, stop).await,
+                    Connection::Unix(stream, peer) => {
+                        talk(stream, router.layer(Extension(peer)), limits, totals, stop).await;
+                    }
+                    Connection::Tcp(stream) => talk(stream, router, limits, totals, stop).await,
                 }
             };
             match limits.lifetime {
@@ -81,22 +124,30 @@ pub async fn serve(
     let _ = tokio::time::timeout(LAST_ANSWERS, clients.acquire_many(all)).await;
 }
 
+/// Answers whoever is one too many.
+fn full(clients: usize) -> Router {
+    Router::new().fallback(async move || {
+        let message = format!("{clients} clients are connected already; try again later");
+        problem(StatusCode::SERVICE_UNAVAILABLE, &message)
+    })
+}
+
 enum Connection {
-    Unix(tokio::net::UnixStream),
+    Unix(tokio::net::UnixStream, Peer),
     Tcp(tokio::net::TcpStream),
 }
 
-/// The next connection that is let in.
-async fn accept(listener: &Listener, totals: &RequestTotals) -> Connection {
+/// The next connection.
+async fn accept(listener: &Listener) -> Connection {
     loop {
         let accepted = match listener {
-            Listener::Unix(listener) => listener.accept().await.map(|(stream, _)| Connection::Unix(stream)),
+            Listener::Unix(listener, readers) => listener.accept().await.map(|(stream, _)| {
+                let peer = readers.peer(stream.peer_cred());
+                Connection::Unix(stream, peer)
+            }),
             Listener::Tcp(listener) => listener.accept().await.map(|(stream, _)| Connection::Tcp(stream)),
         };
         match accepted {
-            Ok(Connection::Unix(stream)) if !stream.peer_cred().is_ok_and(|peer| peer.uid() == 0) => {
-                totals.unauthorized.fetch_add(1, Ordering::Relaxed);
-            }
             Ok(connection) => return connection,
             Err(error) => {
                 // Out of descriptors, usually: others will be closed. Trying again at once would only burn the CPU.
@@ -107,13 +158,16 @@ async fn accept(listener: &Listener, totals: &RequestTotals) -> Connection {
     }
 }
 
-async fn talk<I>(io: I, router: Router, limits: Limits, mut stop: watch::Receiver<bool>)
+async fn talk<S>(stream: S, router: Router, limits: Limits, totals: Arc<RequestTotals>, mut stop: watch::Receiver<bool>)
 where
-    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let service = TowerToHyperService::new(router);
+    let patience = Patience::new(limits.answer);
+    let io = TokioIo::new(Stalling::new(stream, patience.clone(), totals));
+    let service = TowerToHyperService::new(router.layer(Extension(patience)));
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(limits.head).max_buf_size(64 << 10);
+    builder.timer(TokioTimer::new()).header_read_timeout(limits.head);
+    builder.max_buf_size(HEAD_BYTES).max_header_size(HEAD_BYTES).max_headers(HEADERS);
     let connection = builder.serve_connection(io, service);
     tokio::pin!(connection);
     let mut stopping = false;

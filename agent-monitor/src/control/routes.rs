@@ -1,28 +1,28 @@
-//! The paths of the control socket and of the address for metrics.
+//! The routes of the control socket and of the address for metrics, and what all of them share: who may ask, how long an
+//! answer may take, what a refusal looks like.
+
+pub mod paths;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
-use axum::extract::rejection::{JsonRejection, QueryRejection};
-use axum::extract::{DefaultBodyLimit, Path, Query, Request as HttpRequest, State};
-use axum::http::{StatusCode, header};
+use axum::extract::{DefaultBodyLimit, Request as HttpRequest, State};
+use axum::http::{Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use hyper::body::Frame;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::api::{CreateAgent, Follow, Problem, Refusal, Request};
-use super::http::RequestTotals;
+use super::api::{Problem, Refusal, Request};
+use super::body::BODY_BYTES;
+use super::http::{Limits, RequestTotals};
+use super::peer::Peer;
 
 /// Longest time that a request may wait for its answer.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Largest body: a policy of the largest size with its includes.
-const BODY_BYTES: usize = 32 << 20;
 
 /// Whether the daemon is ready, and why not.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -42,28 +42,31 @@ pub struct Health {
     pub readiness: watch::Receiver<Readiness>,
 }
 
+/// What the routes of the control socket know.
 #[derive(Clone)]
-struct Control {
+pub struct Control {
     requests: mpsc::Sender<Request>,
     totals: Arc<RequestTotals>,
+    limits: Limits,
 }
 
 /// The paths of the control socket.
-pub fn control_router(requests: mpsc::Sender<Request>, totals: Arc<RequestTotals>) -> Router {
-    let control = Control { requests, totals };
+pub fn control_router(requests: mpsc::Sender<Request>, totals: Arc<RequestTotals>, limits: Limits) -> Router {
+    let control = Control { requests, totals, limits };
     Router::new()
-        .route("/v1/status", get(status))
-        .route("/v1/agents", get(agents).post(create))
-        .route("/v1/agents/{id}", get(agent).delete(delete))
-        .route("/v1/policies", get(policies))
-        .route("/v1/policies/{name}", get(policy))
-        .route("/v1/events", get(events))
-        .fallback(async || problem(StatusCode::NOT_FOUND, "no such path; see docs/events.md for those that are there"))
+        .route("/openapi.json", get(paths::description))
+        .route("/v1/status", get(paths::status))
+        .route("/v1/agents", get(paths::agents).post(paths::create_agent))
+        .route("/v1/agents/{id}", get(paths::agent).delete(paths::end_agent))
+        .route("/v1/policies", get(paths::policies))
+        .route("/v1/policies/{name}", get(paths::policy).put(paths::apply_policy).delete(paths::delete_policy))
+        .route("/v1/events", get(paths::events))
+        .fallback(async || problem(StatusCode::NOT_FOUND, "no such path; GET /openapi.json tells those that are there"))
         .method_not_allowed_fallback(async || {
             problem(StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method")
         })
         .layer(DefaultBodyLimit::max(BODY_BYTES))
-        .layer(from_fn_with_state(control.clone(), count))
+        .layer(from_fn_with_state(control.clone(), admit))
         .with_state(control)
 }
 
@@ -77,57 +80,24 @@ pub fn metrics_router(health: Health) -> Router {
         .with_state(health)
 }
 
-async fn count(State(control): State<Control>, request: HttpRequest, next: Next) -> Response {
+/// Lets those ask who may, and counts what is refused.
+async fn admit(State(control): State<Control>, request: HttpRequest, next: Next) -> Response {
+    let is_reading = matches!(*request.method(), Method::GET | Method::HEAD);
+    let refusal = match request.extensions().get::<Peer>() {
+        Some(Peer::Root) => None,
+        Some(Peer::Reader) if is_reading => None,
+        Some(Peer::Reader) => Some("members of the group of `control_group` may only read (GET); ask as root"),
+        Some(Peer::Other) | None => Some("only root and members of the group of `control_group` may ask here"),
+    };
+    if let Some(message) = refusal {
+        control.totals.unauthorized.fetch_add(1, Ordering::Relaxed);
+        return problem(StatusCode::FORBIDDEN, message);
+    }
     let response = next.run(request).await;
     if response.status().is_client_error() {
         control.totals.invalid.fetch_add(1, Ordering::Relaxed);
     }
     response
-}
-
-async fn status(State(control): State<Control>) -> Response {
-    plain(&control.requests, Request::Status).await
-}
-
-async fn agents(State(control): State<Control>) -> Response {
-    plain(&control.requests, Request::Agents).await
-}
-
-async fn agent(State(control): State<Control>, Path(id): Path<String>) -> Response {
-    fallible(&control, |answer| Request::Agent(id, answer), StatusCode::OK).await
-}
-
-async fn create(State(control): State<Control>, body: Result<Json<CreateAgent>, JsonRejection>) -> Response {
-    match body {
-        Ok(Json(body)) => {
-            fallible(&control, |answer| Request::Create(Box::new(body), answer), StatusCode::CREATED).await
-        }
-        Err(rejection) => problem(rejection.status(), &rejection.body_text()),
-    }
-}
-
-async fn delete(State(control): State<Control>, Path(id): Path<String>) -> Response {
-    fallible(&control, |answer| Request::Delete(id, answer), StatusCode::OK).await
-}
-
-async fn policies(State(control): State<Control>) -> Response {
-    plain(&control.requests, Request::Policies).await
-}
-
-async fn policy(State(control): State<Control>, Path(name): Path<String>) -> Response {
-    fallible(&control, |answer| Request::Policy(name, answer), StatusCode::OK).await
-}
-
-async fn events(State(control): State<Control>, filter: Result<Query<Follow>, QueryRejection>) -> Response {
-    let filter = match filter {
-        Ok(Query(filter)) => filter,
-        Err(rejection) => return problem(rejection.status(), &rejection.body_text()),
-    };
-    match ask(&control.requests, |answer| Request::Follow(filter, answer)).await {
-        Ok(Ok(lines)) => ([(header::CONTENT_TYPE, "application/jsonl")], Body::new(Lines(lines))).into_response(),
-        Ok(Err(refusal)) => refused(&refusal),
-        Err(response) => response,
-    }
 }
 
 async fn metrics(State(health): State<Health>) -> Response {
@@ -157,10 +127,9 @@ async fn plain<T: Serialize>(
 async fn fallible<T: Serialize>(
     control: &Control,
     make: impl FnOnce(oneshot::Sender<Result<T, Refusal>>) -> Request,
-    success: StatusCode,
 ) -> Response {
     match ask(&control.requests, make).await {
-        Ok(Ok(answer)) => (success, Json(answer)).into_response(),
+        Ok(Ok(answer)) => Json(answer).into_response(),
         Ok(Err(refusal)) => refused(&refusal),
         Err(response) => response,
     }
@@ -194,21 +163,16 @@ fn refused(refusal: &Refusal) -> Response {
     problem(status, message)
 }
 
-fn problem(status: StatusCode, message: &str) -> Response {
-    (status, Json(Problem { error: message.to_owned() })).into_response()
+/// What is wrong with a request, before it is passed on.
+pub struct Rejection(pub StatusCode, pub String);
+
+impl IntoResponse for Rejection {
+    fn into_response(self) -> Response {
+        problem(self.0, &self.1)
+    }
 }
 
-/// A body of lines that ends when the sender of the lines is gone.
-struct Lines(mpsc::Receiver<String>);
-
-impl hyper::body::Body for Lines {
-    type Data = Bytes;
-    type Error = std::convert::Infallible;
-
-    fn poll_frame(
-        mut self: std::pin::Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        self.0.poll_recv(context).map(|line| Some(Ok(Frame::data(Bytes::from(line?)))))
-    }
+/// A refusal.
+pub fn problem(status: StatusCode, message: &str) -> Response {
+    (status, Json(Problem { error: message.to_owned() })).into_response()
 }

@@ -3,7 +3,7 @@
 use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::net::SocketAddr;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
@@ -11,6 +11,7 @@ use rustix::process::umask;
 use tokio::net::{TcpListener, UnixListener};
 
 use super::http::Listener;
+use super::peer::Readers;
 
 /// The listeners of a daemon.
 pub struct Listeners {
@@ -69,12 +70,12 @@ pub fn lock_path(socket: &Path) -> PathBuf {
 }
 
 impl Listeners {
-    /// Binds the control socket (mode 0600; one that a dead daemon left is replaced, which only the holder of the lock
-    /// may do) and the address for metrics.
+    /// Binds the control socket (mode 0600, or 0660 for a group that may read; one that a dead daemon left is replaced, which
+    /// only the holder of the lock may do) and the address for metrics.
     ///
     /// # Errors
     /// One of them can't be bound.
-    pub async fn bind(_lock: &Lock, socket: &Path, metrics: Option<SocketAddr>) -> io::Result<Self> {
+    pub async fn bind(_lock: &Lock, socket: &Path, readers: Readers, metrics: Option<SocketAddr>) -> io::Result<Self> {
         match std::fs::remove_file(socket) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -83,8 +84,12 @@ impl Listeners {
         let old = umask(Mode::from_bits_truncate(0o177));
         let control = UnixListener::bind(socket);
         umask(old);
-        let control = Listener::Unix(control?);
+        let group = readers.group;
+        let control = Listener::Unix(control?, readers);
         std::fs::set_permissions(socket, Permissions::from_mode(0o600))?;
+        if let Some(group) = group {
+            share(socket, group)?;
+        }
         let metrics = match metrics {
             Some(address) => Some(Listener::Tcp(TcpListener::bind(address).await?)),
             None => None,
@@ -96,6 +101,21 @@ impl Listeners {
     pub fn into_parts(self) -> (Listener, Option<Listener>, PathBuf) {
         (self.control, self.metrics, self.path)
     }
+}
+
+/// Lets a group connect, and go through the directory if it is one that nobody else could.
+fn share(socket: &Path, group: u32) -> io::Result<()> {
+    // The group first: the mode would let the old one in.
+    chown(socket, None, Some(group))?;
+    std::fs::set_permissions(socket, Permissions::from_mode(0o660))?;
+    let Some(directory) = socket.parent() else { return Ok(()) };
+    let metadata = std::fs::metadata(directory)?;
+    let is_ours = metadata.mode() & 0o007 == 0 && (metadata.gid() == group || metadata.mode() & 0o070 == 0);
+    if is_ours {
+        chown(directory, None, Some(group))?;
+        std::fs::set_permissions(directory, Permissions::from_mode(0o710))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

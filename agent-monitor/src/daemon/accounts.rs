@@ -15,7 +15,7 @@ use super::loss::{DENIALS_NOT_WRITTEN, DENIALS_RING_FULL, Losses, TELEMETRY_NOT_
 use super::node::Node;
 use super::state;
 use crate::record::{Body, Record, Tally};
-use crate::sink::Position;
+use crate::sink::{Position, audit};
 
 /// How far the log was counted, and what the counts were.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,8 +102,17 @@ impl Node {
 impl Accounts {
     /// Adds what stands in the log behind the checkpoint.
     fn count_on(&mut self, log: &Path, numbers: &HashMap<String, u32>) -> io::Result<()> {
-        let mut file = File::open(log)?;
-        // In a new file all came after; what came between is in the old one, and taken for lost.
+        let rotated = audit::rotated(log)?;
+        // What was rotated since has the checkpoint in it, or came after it. What somebody else moved away is taken for lost.
+        let before = rotated.partition_point(|(first, _)| *first <= self.position.seq + 1);
+        for (_, path) in rotated.iter().skip(before.saturating_sub(1)) {
+            self.count_in(path, numbers)?;
+        }
+        self.count_in(log, numbers)
+    }
+
+    fn count_in(&mut self, path: &Path, numbers: &HashMap<String, u32>) -> io::Result<()> {
+        let mut file = File::open(path)?;
         let same = file.metadata()?.ino() == self.position.inode;
         file.seek(SeekFrom::Start(if same { self.position.bytes } else { 0 }))?;
         let mut lines = BufReader::new(file);
@@ -175,9 +184,20 @@ mod tests {
         accounts.count_on(&path, &numbers).expect("log can be read");
         assert_eq!(told(&accounts), (Some(13), 16));
         // In another file all lines are looked at, and those before the checkpoint are known by their numbers.
-        let mut moved = Accounts { position: Position { inode: 0, ..before.position }, ..before };
+        let mut moved = Accounts { position: Position { inode: 0, ..before.position }, ..before.clone() };
         moved.count_on(&path, &numbers).expect("log can be read");
         assert_eq!(told(&moved), (Some(13), 16));
-        std::fs::remove_file(path).expect("file can be removed");
+        // It was rotated twice since.
+        let (second, third) = (lost(6, "a", 1), lost(7, "a", 2));
+        let rotated = |seq: u64| path.with_extension(format!("{seq:020}"));
+        std::fs::rename(&path, rotated(1)).expect("file can be renamed");
+        std::fs::write(rotated(6), second).expect("file can be written");
+        std::fs::write(&path, third).expect("file can be written");
+        let mut again = before;
+        again.count_on(&path, &numbers).expect("log can be read");
+        assert_eq!(told(&again), (Some(16), 19));
+        for path in [path.clone(), rotated(1), rotated(6)] {
+            std::fs::remove_file(path).expect("file can be removed");
+        }
     }
 }

@@ -1,22 +1,24 @@
-//! The policy directory as it was read last: which file gave which policy, which were refused, and which wait for values
-//! of their variables.
+//! The policy directory, and that of the applied policies, as they were read last: which file gave which policy, which were
+//! refused, and which wait for values of their variables. Both are called the directory here.
 
 mod read;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use agent_monitor_policy::Document;
 
-pub use read::{Known, Read, read};
+pub use read::{Compiled, Known, Read, Unset, compile_document, messages, read};
 
 use super::node::Node;
 use super::policies::{Candidate, Policies, Source};
 use crate::control::api;
 use crate::record::PolicyRef;
 use read::Compilation;
+
+/// What is said of a policy that can't be bound without values.
+pub const NEEDS_VALUES: &str = "needs values for its variables; it is compiled for each agent that gives them";
 
 /// What is known of the directory beside the policies that are loaded.
 #[derive(Debug, Default)]
@@ -25,8 +27,8 @@ pub struct Catalogue {
     refused: BTreeMap<String, Vec<String>>,
     /// Documents of the directory by the name of their policy; also of those that can't be bound without values.
     documents: BTreeMap<String, Document>,
-    /// Names of those that can't be bound without values.
-    waiting: BTreeSet<String>,
+    /// Those that can't be bound without values, by the names of their policies.
+    unset: BTreeMap<String, Unset>,
     /// Policies that are not in force as they should be, though no file was refused for it.
     failures: Vec<Failure>,
 }
@@ -34,23 +36,25 @@ pub struct Catalogue {
 impl Catalogue {
     /// Puts what was read in force: new and changed policies are loaded, those that are gone are marked so and stay for
     /// the agents that have them. What was refused changes nothing. Gives the seconds that each swap took.
-    pub fn apply(&mut self, node: &mut Node, directory: &Path, mut read: Read) -> Vec<f64> {
+    pub fn apply(&mut self, node: &mut Node, mut read: Read) -> Vec<f64> {
         let mut swaps = Swaps { began: read.began.unwrap_or_else(Instant::now), seconds: Vec::new() };
+        if let Some(name) = read.deleted.take() {
+            self.delete(node, &name);
+        }
         // At start: a file that is refused stands for the policy that it gave to an earlier daemon, too.
         for one in node.policies.iter().filter(|one| one.source == Source::Directory) {
             self.documents.entry(one.name().to_owned()).or_insert_with(|| document_of(&one.candidate));
         }
-        let unreadable = read.refused.iter().any(|(path, _)| Path::new(path) == directory);
         let mut refused: BTreeMap<String, Vec<String>> = std::mem::take(&mut read.refused).into_iter().collect();
         refuse_builtin(&node.policies, &mut read, &mut refused);
         self.tell_refusals(node, &refused);
         let mut failures = Vec::new();
         replace_again(node, read.again, read.taken, &mut swaps, &mut failures);
-        if unreadable {
+        if read.unreadable {
             failures.extend(self.failures.iter().filter(|one| one.slot.is_none()).cloned());
         } else {
             let here = put_in_force(node, read.policies, &mut swaps, &mut failures);
-            self.take_documents(node, here, read.waiting, &refused);
+            self.take_documents(node, here, read.unset, &refused);
         }
         self.refused = refused;
         self.take_failures(node, failures);
@@ -63,7 +67,7 @@ impl Catalogue {
             if self.refused.get(path) != Some(messages) {
                 tracing::error!("policy file refused, what was in force stays:\n{}", messages.join("\n"));
                 let name = self.name_of_file(path).unwrap_or_else(|| path.clone());
-                tell_refused(node, &name, path, messages);
+                node.tell_refused(&name, path, messages);
             }
         }
     }
@@ -74,11 +78,11 @@ impl Catalogue {
         &mut self,
         node: &mut Node,
         mut here: BTreeMap<String, Document>,
-        waiting: Vec<(String, Document)>,
+        unset: Vec<Unset>,
         refused: &BTreeMap<String, Vec<String>>,
     ) {
-        self.waiting = waiting.iter().map(|(name, _)| name.clone()).collect();
-        here.extend(waiting);
+        here.extend(unset.iter().map(|one| (one.name.clone(), one.document.clone())));
+        self.unset = unset.into_iter().map(|one| (one.name.clone(), one)).collect();
         // A file that is refused now still stands for the policy that it gave before.
         for name in refused.keys().filter_map(|path| self.name_of_file(path)) {
             if let Some(document) = self.documents.get(&name) {
@@ -95,7 +99,7 @@ impl Catalogue {
         let gone = of_directory.filter_map(|one| {
             let why = match here.contains_key(one.name()) {
                 // It is compiled for each agent that gives values, and nobody else is to have what it said before.
-                true if self.waiting.contains(one.name()) => "it needs values for its variables now",
+                true if self.unset.contains_key(one.name()) => "it needs values for its variables now",
                 true => return None,
                 false => "its file is gone",
             };
@@ -110,12 +114,40 @@ impl Catalogue {
         }
     }
 
+    /// Marks an applied policy that was deleted. Nobody has it any more, and nobody gets it.
+    fn delete(&mut self, node: &mut Node, name: &str) {
+        let document = self.documents.remove(name);
+        self.unset.remove(name);
+        let slot = node.policies.named(name).map(|one| one.slot);
+        let policy = slot.map(|slot| node.directory.policy(slot));
+        let policy = policy.unwrap_or_else(|| PolicyRef { name: name.to_owned(), ..PolicyRef::default() });
+        if let Some(slot) = slot {
+            node.set_source(slot, Source::Removed);
+        }
+        let message = "it was deleted over the control socket; agents that had it are bound to empty";
+        tracing::info!(policy = name, "policy removed: {message}");
+        node.tell_policy("removed", policy, document.map(|document| document.path), vec![message.to_owned()]);
+    }
+
+    /// Why the policy of a name, or what its file holds, is not in force.
+    pub fn why_not(&self, name: &str, path: &str) -> Vec<String> {
+        let failures =
+            self.failures.iter().filter(|failure| failure.name == name).flat_map(|failure| &failure.messages);
+        let refused = self.refused.get(path).into_iter().flatten();
+        let mut why: Vec<String> = failures.chain(refused).cloned().collect();
+        if why.is_empty() {
+            // A directory that can't be read, or another file that has the name.
+            why.extend(self.refused.values().flatten().cloned());
+        }
+        why
+    }
+
     /// Tells of failures that are new.
     fn take_failures(&mut self, node: &mut Node, failures: Vec<Failure>) {
         for failure in failures.iter().filter(|failure| !self.failures.contains(failure)) {
             let Failure { name, source, messages, .. } = failure;
             tracing::error!("policy {name} is not in force as it should be:\n{}", messages.join("\n"));
-            tell_refused(node, name, source, messages);
+            node.tell_refused(name, source, messages);
         }
         self.failures = failures;
     }
@@ -131,9 +163,14 @@ impl Catalogue {
         self.documents.get(name)
     }
 
+    /// What can't be bound without values.
+    pub fn unset(&self) -> Vec<Unset> {
+        self.unset.values().cloned().collect()
+    }
+
     /// Whether a policy of the directory can't be bound without values.
     pub fn needs_values(&self, name: &str) -> bool {
-        self.waiting.contains(name)
+        self.unset.contains_key(name)
     }
 
     fn name_of_file(&self, path: &str) -> Option<String> {
@@ -149,11 +186,11 @@ impl Catalogue {
             messages: messages.clone(),
             ..api::Policy::default()
         });
-        let waiting = self.waiting.iter().map(|name| api::Policy {
-            name: name.clone(),
+        let unset = self.unset.values().map(|one| api::Policy {
+            name: one.name.clone(),
             state: "loaded".to_owned(),
-            source: self.documents.get(name).map(|document| document.path.clone()),
-            messages: vec!["needs values for its variables; it is compiled for each agent that gives them".to_owned()],
+            source: Some(one.document.path.clone()),
+            messages: vec![NEEDS_VALUES.to_owned()],
             ..api::Policy::default()
         });
         let failed = self.failures.iter().filter(|failure| failure.holds(policies)).map(|failure| api::Policy {
@@ -163,7 +200,7 @@ impl Catalogue {
             messages: failure.messages.clone(),
             ..api::Policy::default()
         });
-        refused.chain(failed).chain(waiting).collect()
+        refused.chain(failed).chain(unset).collect()
     }
 }
 
@@ -219,7 +256,7 @@ fn refuse_builtin(policies: &Policies, read: &mut Read, refused: &mut BTreeMap<S
         !builtin
     };
     read.policies.retain(|one| refuse(&one.name, &one.path));
-    read.waiting.retain(|(name, document)| refuse(name, &document.path));
+    read.unset.retain(|one| refuse(&one.name, &one.document.path));
 }
 
 /// Loads the policies of files, or replaces them, and gives the documents of all of them by name.
@@ -283,14 +320,10 @@ fn document_of(candidate: &Candidate) -> Document {
     Document { path: candidate.path.clone(), text: candidate.text.clone() }
 }
 
-fn tell_refused(node: &mut Node, name: &str, path: &str, messages: &[String]) {
-    let policy = node.policies.named(name).map(|one| node.directory.policy(one.slot));
-    let policy = policy.unwrap_or_else(|| PolicyRef { name: name.to_owned(), ..PolicyRef::default() });
-    node.tell_policy("refused", policy, Some(path.to_owned()), messages.to_vec());
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::read::tests::compiled;
     use super::*;
     use crate::daemon::compiler::tests::compiler;

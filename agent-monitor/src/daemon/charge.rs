@@ -13,12 +13,14 @@ use super::node::Wanted;
 use super::notify::notify;
 use super::policies::Source;
 use super::readiness::UNBOUND;
-use super::serve::{Background, Daemon};
+use super::serve::Daemon;
 use crate::bind::{Cgroup, Origin, shown};
 
 impl Daemon {
     /// Binds everything that must be bound before the daemon is ready.
     pub async fn take_charge(&mut self) -> Result<()> {
+        // Nobody else has ended what came to its end while no daemon ran.
+        self.expire().await;
         let path = self.config.agents_root.clone();
         let root = self.node.directory.hierarchy.make_or_look_up(&path);
         let root = root.with_context(|| format!("cannot make the agents root {path}"))?;
@@ -33,8 +35,8 @@ impl Daemon {
             let wanted = Wanted::new(EMPTY_SLOT, Origin::Directory);
             self.node.bind(&root, Wanted { id: Some("agents-root".to_owned()), ..wanted })?;
         }
-        let (directory, compiler, known) = self.to_read();
-        let read = tokio::task::spawn_blocking(move || catalogue::read(&directory, &compiler, &known)).await;
+        let (directories, compiler, known) = self.to_read();
+        let read = tokio::task::spawn_blocking(move || catalogue::read(&directories, &compiler, &known)).await;
         self.apply(read.context("reading the policy directory panicked")?);
         let children = self.node.directory.hierarchy.children(&root);
         for child in children.with_context(|| format!("cannot look for cgroups below the agents root {path}"))? {
@@ -66,36 +68,11 @@ impl Daemon {
         }
     }
 
-    /// Reads the policy directory again elsewhere; [`Self::take_read`] goes on with it. A change meanwhile is read after.
-    pub fn reload(&mut self) {
-        if self.reading {
-            self.read_again = true;
-            return;
-        }
-        self.reading = true;
-        let (directory, compiler, known) = self.to_read();
-        let background = self.background.clone();
-        tokio::spawn(async move {
-            let read = tokio::task::spawn_blocking(move || catalogue::read(&directory, &compiler, &known)).await;
-            let _ = background.send(Background::Read(read.map(Box::new).map_err(|error| error.to_string()))).await;
-        });
-    }
-
-    /// Puts in force what was read.
-    pub fn take_read(&mut self, read: Result<Box<Read>, String>) {
-        self.reading = false;
-        match read {
-            Ok(read) => self.apply(*read),
-            Err(error) => tracing::error!(error, "reading the policy directory panicked; what was in force stays"),
-        }
-        if std::mem::take(&mut self.read_again) {
-            self.reload();
-        }
-    }
-
-    fn to_read(&self) -> (PathBuf, Compiler, Known) {
-        let directory = self.config.policies_dir.clone();
-        let mut known = Known::default();
+    /// What is read when the policies are read again: first what was applied, which keeps its name.
+    pub fn to_read(&self) -> (Vec<PathBuf>, Compiler, Known) {
+        let directories = vec![self.applied.directory().to_owned(), self.config.policies_dir.clone()];
+        let in_them = |path: &str| directories.iter().any(|directory| Path::new(path).starts_with(directory));
+        let mut known = Known { unset: self.catalogue.unset(), ..Known::default() };
         for one in self.node.policies.iter() {
             // An image that another daemon made is not taken for what this one would make of the same document.
             if !one.candidate.compiled && one.source != Source::Builtin {
@@ -103,18 +80,18 @@ impl Daemon {
             }
             match one.source {
                 Source::Directory => known.policies.push(one.candidate.clone()),
-                Source::Agent if Path::new(&one.candidate.path).starts_with(&directory) => {
+                Source::Agent if in_them(&one.candidate.path) => {
                     known.again.push((one.slot, one.candidate.clone()));
                 }
                 _ => {}
             }
         }
-        (directory, self.node.compiler.clone(), known)
+        (directories, self.node.compiler.clone(), known)
     }
 
-    fn apply(&mut self, read: Read) {
-        let directory = self.config.policies_dir.clone();
-        for seconds in self.catalogue.apply(&mut self.node, &directory, read) {
+    /// Puts in force what was read.
+    pub fn apply(&mut self, read: Read) {
+        for seconds in self.catalogue.apply(&mut self.node, read) {
             self.metrics.policy_swap_seconds.observe(seconds);
         }
         self.make_directories();

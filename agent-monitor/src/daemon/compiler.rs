@@ -74,11 +74,28 @@ impl Compiler {
     /// Whether compiling again would give the same: this daemon has compiled it, and neither the document nor what it
     /// includes has changed.
     pub fn is_current(&self, known: &Candidate, document: &Document) -> bool {
+        let is_same = known.path == document.path && known.text == document.text;
+        known.compiled && is_same && self.finds(&known.included)
+    }
+
+    /// Whether what a document includes is found as it was.
+    pub fn finds(&self, included: &[Included]) -> bool {
         let same = |one: &Included| {
             let found = self.files.find(&one.name, &one.beside);
             found.is_ok_and(|found| found.as_ref() == Some(&one.document))
         };
-        known.compiled && known.path == document.path && known.text == document.text && known.included.iter().all(same)
+        included.iter().all(same)
+    }
+
+    /// Checks a document that needs values for its variables: the name of its policy, and what it includes.
+    ///
+    /// # Errors
+    /// All that is wrong in it beside the values.
+    pub fn check_unset(&self, document: Document) -> Result<(String, Vec<Included>), Diagnostics> {
+        let options = Options { allow_unset: true, ..Options::default() };
+        let library = Remembering { inner: &self.files, found: RefCell::default() };
+        let compiled = compile(document, &library, &options)?;
+        Ok((compiled.policy.name().to_owned(), library.found.take()))
     }
 }
 

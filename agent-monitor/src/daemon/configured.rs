@@ -150,6 +150,9 @@ impl Daemon {
         let Some(one) = self.configured.get_mut(index) else { return };
         one.compiling = false;
         let (request, path) = (one.request(), one.agent.cgroup.clone());
+        if policy.as_ref().is_ok_and(|policy| requests::is_stale(self, &request, policy)) {
+            return self.bind_one(index);
+        }
         match policy.and_then(|policy| requests::create(self, request, policy)) {
             Ok(agent) => {
                 tracing::info!(cgroup = path, "a cgroup of the configuration is bound");

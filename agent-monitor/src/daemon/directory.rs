@@ -190,6 +190,7 @@ impl Directory {
             slot: event.header.slot,
             mode: parent.mode,
             mode_fixed: parent.mode_fixed,
+            limit: None,
             tally: Arc::default(),
         };
         table.add(agent.clone());

@@ -126,6 +126,7 @@ mod tests {
             slot: 1,
             mode: Mode::Enforce,
             mode_fixed: false,
+            limit: None,
             tally: Arc::default(),
         };
         let mut denied = [0; CLASSES];

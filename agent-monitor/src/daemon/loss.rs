@@ -130,6 +130,6 @@ impl Node {
     fn tell_loss_of(&mut self, stage: &str, reason: &str, count: u64, agent: Option<String>) {
         let after_seq = Some(self.losses.last_seq);
         let (stage, reason) = (stage.to_owned(), reason.to_owned());
-        self.tell(Body::Loss(Loss { stage, reason, count, agent, after_seq, before_seq: None }));
+        self.tell(Body::Loss(Loss { stage, reason, count, agent, after_seq, ..Loss::default() }));
     }
 }

@@ -11,7 +11,7 @@ use agent_monitor_common::binding::EMPTY_SLOT;
 use agent_monitor_policy::Policy;
 use anyhow::{Context, Result};
 
-pub use binding::Wanted;
+pub use binding::{Renewal, Wanted};
 
 use super::compiler::Compiler;
 use super::directory::Directory;
@@ -41,6 +41,8 @@ pub struct Node {
     /// Agents on their way out.
     pub leaving: Vec<Leaving>,
     records: Vec<Record>,
+    /// Records about policies by their action.
+    pub policy_changes: [(&'static str, u64); 4],
     /// Losses that have become records.
     pub losses: Losses,
     /// What a later daemon must know again; none where there will be no later one.
@@ -74,6 +76,7 @@ impl Node {
             compiler,
             leaving: Vec::new(),
             records: Vec::new(),
+            policy_changes: ["loaded", "refused", "replaced", "removed"].map(|action| (action, 0)),
             losses: Losses::default(),
             state,
             numbers: Numbers::default(),

@@ -306,6 +306,7 @@ impl Writer {
             mode: agent.mode.name().to_owned(),
             policy: self.pump.directory.policy(agent.slot),
             agent: agent.identity.clone(),
+            expires: None,
             counts: None,
         };
         self.record(event.header.boot_ns, Body::Agent(Box::new(change)))
@@ -317,9 +318,9 @@ impl Writer {
             stage: "decode".to_owned(),
             reason: "not_an_event".to_owned(),
             count,
-            agent: None,
             after_seq,
             before_seq: None,
+            ..Loss::default()
         };
         self.record(crate::record::clock::boot_ns(), Body::Loss(loss))
     }

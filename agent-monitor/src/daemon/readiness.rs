@@ -1,7 +1,5 @@
 //! Whether all is well: everything that can be wrong is looked at here, and a change is told.
 
-use std::sync::atomic::Ordering;
-
 use super::serve::Daemon;
 use crate::control::Readiness;
 use crate::support::Level;
@@ -13,13 +11,12 @@ impl Daemon {
     /// Looks at everything that can be wrong, and tells of a change.
     pub fn refresh(&mut self) {
         let mut reasons: Vec<String> = self.lasting.iter().cloned().collect();
-        if self.node.stream.totals().failing.load(Ordering::Relaxed) {
-            reasons.push(format!("the audit log {} can't be written", self.config.audit_log.display()));
-        }
+        reasons.extend(self.node.stream.totals().failing().reasons(&self.config.audit_log));
         if let Some(failure) = self.node.state.as_ref().and_then(|state| state.failure()) {
             reasons.push(format!("{} can't be written: {failure}", self.config.state_dir.display()));
         }
         reasons.extend(self.catalogue.reasons(&self.node.policies));
+        reasons.extend(self.overdue.iter().cloned());
         reasons.extend(self.gaps());
         reasons.extend(self.configured.iter().filter_map(|one| one.why().cloned()));
         let well = reasons.is_empty();

@@ -10,24 +10,23 @@ use std::time::Duration;
 
 use agent_monitor_common::class::Mode;
 use agent_monitor_policy::Document;
-use tokio::sync::mpsc;
 
+use super::change::Change;
 use super::compiler::Compiler;
 use super::library::Sent;
-use super::node::Wanted;
+use super::node::{Renewal, Wanted};
 use super::policies::{Candidate, Instance, Source};
 use super::serve::{Background, Daemon};
 use super::{random_name, view};
-use crate::bind::{Agent, Cgroup, Origin, from_root, shown};
+use crate::bind::{Agent, Cgroup, Limit, Now, Origin, from_root, shown};
 use crate::control::api::{self, CreateAgent, Refusal};
 use crate::control::{Answer, Request};
 use crate::seccomp;
-use crate::sink::follow::{Filter, follow};
 
 /// Longest wait for killed processes to be gone.
 const KILL_LIMIT: Duration = Duration::from_secs(20);
-/// Lines that may wait for one follower.
-const FOLLOWER_LINES: usize = 256;
+/// Longest time that a cgroup can be bound for: 366 days. Who means longer means without an end.
+const TTL_SECONDS: u64 = 366 * 24 * 60 * 60;
 
 /// Answers a request. Who asked may be gone: that is no error.
 pub fn answer(daemon: &mut Daemon, request: Request) {
@@ -49,30 +48,16 @@ pub fn answer(daemon: &mut Daemon, request: Request) {
             let found = view::policy_named(daemon, &name);
             drop(answer.send(found.ok_or_else(|| Refusal::NotFound(format!("there is no policy {name}")))));
         }
-        Request::Follow(filter, answer) => start_following(daemon, filter, answer),
+        Request::ApplyPolicy(name, body, answer) => daemon.change_policy(Change::Apply(name, *body), answer),
+        Request::DeletePolicy(name, answer) => daemon.change_policy(Change::Delete(name), answer),
+        Request::Follow(filter, answer) => {
+            daemon.followers.start(&daemon.node.stream, &daemon.config.node_name, filter, answer);
+        }
         Request::Metrics(answer) => {
             let snapshot = view::snapshot(daemon);
             drop(answer.send(daemon.metrics.text(snapshot)));
         }
     }
-}
-
-fn start_following(daemon: &Daemon, filter: api::Follow, answer: Answer<mpsc::Receiver<String>>) {
-    let Ok(permit) = daemon.followers.clone().try_acquire_owned() else {
-        drop(answer.send(Err(Refusal::TooMany("too many follow the events already".to_owned()))));
-        return;
-    };
-    let (lines, follower) = mpsc::channel(FOLLOWER_LINES);
-    let stream = &daemon.node.stream;
-    // Subscribed before the answer: who has the answer misses nothing that comes after.
-    let records = stream.subscribe();
-    let filter = Filter { denied: filter.denied, agent: filter.agent };
-    let following = follow(records, filter, daemon.config.node_name.as_str().into(), stream.totals().clone(), lines);
-    tokio::spawn(async move {
-        following.await;
-        drop(permit);
-    });
-    drop(answer.send(Ok(follower)));
 }
 
 /// What is known of the policy that a request names or brings.
@@ -84,7 +69,11 @@ pub enum Found {
 }
 
 /// Makes an agent, once its policy is compiled.
-fn start_creating(daemon: &mut Daemon, request: CreateAgent, answer: Answer<api::Agent>) {
+fn start_creating(daemon: &mut Daemon, request: CreateAgent, answer: Answer<api::Bound>) {
+    if let Err(refusal) = check_ttl(&request) {
+        drop(answer.send(Err(refusal)));
+        return;
+    }
     match find(daemon, &request) {
         Ok(Found::Loaded(slot)) => finish_creating(daemon, request, Ok(Compiled::Loaded(slot)), answer),
         Ok(Found::Document(document)) => {
@@ -111,16 +100,71 @@ pub fn finish_creating(
     daemon: &mut Daemon,
     request: CreateAgent,
     policy: Result<Compiled, Refusal>,
-    answer: Answer<api::Agent>,
+    answer: Answer<api::Bound>,
 ) {
-    let created = policy.and_then(|policy| create(daemon, request, policy)).map(|agent| {
+    if policy.as_ref().is_ok_and(|policy| is_stale(daemon, &request, policy)) {
+        return start_creating(daemon, request, answer);
+    }
+    let before = renewable(daemon, &request);
+    let created = policy.and_then(|policy| match &before {
+        Some(before) => renew(daemon, before, request, policy),
+        None => create(daemon, request, policy),
+    });
+    let created = created.map(|agent| {
         let image = daemon.node.directory.image(agent.slot);
         let filter = image.and_then(|image| seccomp::Filter::of_image(&image.bytes, agent.mode).ok());
-        api::Agent { filter, ..view::agent(daemon, &agent) }
+        let agent = api::Agent { filter, ..view::agent(daemon, &agent) };
+        api::Bound { renewed: before.is_some(), agent }
     });
-    if let Err(Ok(agent)) = answer.send(created) {
+    if let Err(Ok(bound)) = answer.send(created)
+        && !bound.renewed
+    {
         // Who asked is gone: nobody would ever end it.
-        end(daemon, &agent.id, None);
+        end(daemon, &bound.agent.id, None);
+    }
+}
+
+/// The agent that a request binds for a time again: one whose own cgroup it names, and that was bound for a time.
+fn renewable(daemon: &Daemon, request: &CreateAgent) -> Option<Agent> {
+    let path = request.cgroup.as_deref().filter(|_| request.ttl_seconds.is_some())?;
+    let cgroup = daemon.node.directory.hierarchy.look_up(path).ok()?;
+    let agent = daemon.node.directory.table().by_cgroup(cgroup.id).cloned();
+    let is_kept = |agent: &Agent| !daemon.ending.contains_key(&agent.number) && !daemon.node.is_leaving(agent.number);
+    agent.filter(|agent| agent.origin == Origin::Bound && agent.limit.is_some() && is_kept(agent))
+}
+
+/// Binds an agent for a time again, under the same id.
+fn renew(daemon: &mut Daemon, before: &Agent, request: CreateAgent, policy: Compiled) -> Result<Agent, Refusal> {
+    let mode = request.mode.as_deref().map(mode).transpose()?;
+    check_texts(&request)?;
+    let limit = limit(daemon, &request);
+    let (slot, _) = slot(daemon, policy)?;
+    let identity = &before.identity;
+    let labels = if request.labels.is_empty() { identity.labels.clone() } else { request.labels };
+    let name = request.name.or_else(|| Some(identity.name.clone()));
+    let renewed = daemon.node.renew_agent(before.number, Renewal { slot, mode, name, labels, limit });
+    for slot in [before.slot, slot] {
+        daemon.node.drop_unused(slot);
+    }
+    renewed.map_err(|error| Refusal::Failed(format!("{error:#}")))?;
+    let agent = daemon.node.directory.table().get(before.number).cloned();
+    agent.ok_or_else(|| no_agent(&identity.id))
+}
+
+/// When what a request binds ends.
+fn limit(daemon: &Daemon, request: &CreateAgent) -> Option<Limit> {
+    let ttl = Duration::from_secs(request.ttl_seconds?);
+    Some(Limit::after(ttl, &Now::read(&daemon.boot_id)))
+}
+
+/// Whether the policy that a request names was changed or deleted while it was compiled for it.
+pub fn is_stale(daemon: &Daemon, request: &CreateAgent, policy: &Compiled) -> bool {
+    match (policy, &request.policy) {
+        (Compiled::New(candidate), Some(name)) => {
+            let now = daemon.catalogue.document(name);
+            !now.is_some_and(|now| now.path == candidate.path && now.text == candidate.text)
+        }
+        _ => false,
     }
 }
 
@@ -143,7 +187,8 @@ pub async fn renew_now(daemon: &mut Daemon, number: u32, request: CreateAgent) -
     check_texts(&request)?;
     let (slot, _) = slot(daemon, policy)?;
     let before = daemon.node.directory.table().get(number).map(|agent| agent.slot);
-    let renewed = daemon.node.renew_agent(number, slot, mode, request.name, request.labels);
+    let renewal = Renewal { slot, mode, name: request.name, labels: request.labels, limit: None };
+    let renewed = daemon.node.renew_agent(number, renewal);
     renewed.map_err(|error| Refusal::Failed(format!("{error:#}")))?;
     before.into_iter().for_each(|slot| daemon.node.drop_unused(slot));
     Ok(())
@@ -182,6 +227,7 @@ pub fn create(daemon: &mut Daemon, request: CreateAgent, policy: Compiled) -> Re
     let mode = request.mode.as_deref().map(mode).transpose()?;
     check_texts(&request)?;
     let cgroup = request.cgroup.as_deref().map(|path| bindable(daemon, path)).transpose()?;
+    let limit = limit(daemon, &request);
     let (slot, name) = slot(daemon, policy)?;
     let wanted = Wanted {
         id: None,
@@ -190,6 +236,7 @@ pub fn create(daemon: &mut Daemon, request: CreateAgent, policy: Compiled) -> Re
         slot,
         mode,
         origin: if cgroup.is_some() { Origin::Bound } else { Origin::Made },
+        limit,
     };
     let made = match cgroup {
         Some(cgroup) => daemon.node.bind(&cgroup, wanted),
@@ -349,6 +396,19 @@ fn mode(word: &str) -> Result<Mode, Refusal> {
     Mode::from_name(word).ok_or_else(|| Refusal::Invalid(format!("unknown mode {word}: use enforce or audit")))
 }
 
+/// A time is for a cgroup that is there, and is neither none nor without end.
+fn check_ttl(request: &CreateAgent) -> Result<(), Refusal> {
+    match request.ttl_seconds {
+        Some(_) if request.cgroup.is_none() => {
+            Err(Refusal::Invalid("ttl_seconds is for a cgroup that is there: give cgroup, too".to_owned()))
+        }
+        Some(seconds) if !(1..=TTL_SECONDS).contains(&seconds) => {
+            Err(Refusal::Invalid(format!("ttl_seconds = {seconds} is not between 1 and {TTL_SECONDS} (366 days)")))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Names and labels go into every record of the agent: they may not be large, nor hold what changes how a line is shown.
 fn check_texts(request: &CreateAgent) -> Result<(), Refusal> {
     const BYTES: usize = 256;
@@ -378,6 +438,16 @@ mod tests {
         assert!(check_texts(&named("fix-issue-12")).is_ok());
         assert!(check_texts(&named("a\nb")).is_err());
         assert!(check_texts(&named(&"x".repeat(257))).is_err());
+    }
+
+    #[test]
+    fn a_time_is_bounded_and_for_a_cgroup_that_is_there() {
+        let ask = |cgroup: Option<&str>, ttl_seconds| {
+            let request = CreateAgent { cgroup: cgroup.map(str::to_owned), ttl_seconds, ..CreateAgent::default() };
+            check_ttl(&request).is_ok()
+        };
+        assert!(ask(None, None) && ask(Some("/a"), Some(1)) && ask(Some("/a"), Some(TTL_SECONDS)));
+        assert!(!ask(None, Some(1)) && !ask(Some("/a"), Some(0)) && !ask(Some("/a"), Some(TTL_SECONDS + 1)));
     }
 
     #[test]

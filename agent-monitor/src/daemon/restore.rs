@@ -277,6 +277,7 @@ impl Node {
             slot: binding.slot,
             mode: Mode::from_byte(binding.mode as u8).unwrap_or(Mode::Enforce),
             mode_fixed: false,
+            limit: None,
             tally: Arc::default(),
         }
     }
@@ -314,6 +315,7 @@ fn agent(state: &AgentState, slot: u32, mode: Mode) -> Agent {
         slot,
         mode,
         mode_fixed: state.mode.is_some(),
+        limit: state.limit.clone(),
         tally: Arc::default(),
     }
 }

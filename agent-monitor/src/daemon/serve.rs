@@ -1,16 +1,20 @@
 //! The daemon: its state, and how it starts and stops. What it does in between is `work`.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use super::applied::Applied;
 use super::catalogue::{Catalogue, Read};
+use super::change::{Made, Waiting};
 use super::compiler::Compiler;
 use super::configured::Configured;
+use super::following::Followers;
 use super::loss::Awaited;
 use super::node::Node;
 use super::notify::notify;
@@ -19,20 +23,19 @@ use super::selftest::Outcome;
 use super::start::{StartError, Started, Stay, start};
 use super::watch::CgroupWatch;
 use super::{VERSION, requests};
+use crate::bind::limit;
 use crate::config::Config;
 use crate::control::{
-    Answer, Health, Limits, Listeners, Lock, Readiness, Request, RequestTotals, api, control_router, metrics_router,
-    serve,
+    Answer, Health, Limits, Listeners, Lock, Readers, Readiness, Request, RequestTotals, api, control_router, group_id,
+    metrics_router, serve,
 };
 use crate::enrich::Enricher;
 use crate::sink::metrics::Metrics;
-use crate::sink::{Options, Stream};
+use crate::sink::{LogOptions, Options, Stream};
 use crate::support::{Level, kernel_release};
 
 /// Requests that may wait.
 const REQUESTS: usize = 64;
-/// Followers of the events at once.
-const FOLLOWERS: usize = 32;
 
 /// The daemon's state.
 pub struct Daemon {
@@ -57,7 +60,7 @@ pub struct Daemon {
     /// The metrics.
     pub metrics: Metrics,
     /// Room for followers.
-    pub followers: Arc<Semaphore>,
+    pub followers: Followers,
     /// Who waits for the end of an agent, and whether processes were killed for it.
     pub ending: HashMap<u32, (Option<Answer<api::Agent>>, bool)>,
     /// Comes back from what takes long.
@@ -70,7 +73,17 @@ pub struct Daemon {
     pub lasting: BTreeSet<String>,
     /// Everything is bound that must be bound before the daemon is ready.
     pub started: bool,
-    /// The policy directory is being read.
+    /// The id of this boot; empty where it is not known.
+    pub boot_id: String,
+    /// Why agents whose time is over are not bound to `empty`.
+    pub overdue: Vec<String>,
+    /// How many bindings have ended because their time was over.
+    pub bindings_expired: u64,
+    /// The policies that were applied over the control socket.
+    pub applied: Applied,
+    /// Changes of these that wait.
+    pub changes: VecDeque<Waiting>,
+    /// The policies are being read.
     pub reading: bool,
     /// It changed meanwhile.
     pub read_again: bool,
@@ -86,14 +99,14 @@ pub struct Daemon {
 pub enum Background {
     /// An agent's cgroup is empty, and whether processes were killed for it.
     Emptied(u32, Result<bool, String>),
-    /// The policy directory was read.
-    Read(Result<Box<Read>, String>),
+    /// The policies were read, after a change of the applied ones where there was one.
+    Read(Result<Box<(Read, Option<Made>)>, String>),
     /// What was in the rings is written; and what the counters said before.
     Passed(Vec<Awaited>),
     /// The policy of an agent of the configuration is compiled.
     Configured(usize, Result<requests::Compiled, api::Refusal>),
     /// The policy of a request is compiled.
-    Compiled(Box<(api::CreateAgent, Result<requests::Compiled, api::Refusal>, Answer<api::Agent>)>),
+    Compiled(Box<(api::CreateAgent, Result<requests::Compiled, api::Refusal>, Answer<api::Bound>)>),
 }
 
 /// Runs the daemon until it is told to stop.
@@ -103,20 +116,21 @@ pub enum Background {
 pub async fn run(config: Config, allow_partial: bool) -> Result<(), StartError> {
     let lock = Lock::take(&config.socket).with_context(|| format!("cannot lock {}", config.socket.display()))?;
     let options =
-        Options { file: Some(config.audit_log.clone()), tap: None, node_name: config.node_name.as_str().into() };
-    let (stream, _thread) =
+        Options { log: Some(LogOptions::of(&config)), tap: None, node_name: config.node_name.as_str().into() };
+    let (stream, writing) =
         Stream::start(options).with_context(|| format!("cannot open the audit log {}", config.audit_log.display()))?;
     let (stop, stopped) = watch::channel(false);
     let (readiness, ready) = watch::channel(Readiness { ready: false, reasons: vec!["starting".to_owned()] });
     let (sender, requests) = mpsc::channel(REQUESTS);
     let totals = Arc::new(RequestTotals::default());
     let metrics_address = config.metrics_address()?;
-    let listeners = Listeners::bind(&lock, &config.socket, metrics_address).await;
+    let readers = Readers { group: readers_group(&config)?, proc: config.roots.proc.clone() };
+    let listeners = Listeners::bind(&lock, &config.socket, readers, metrics_address).await;
     let listeners = listeners
         .with_context(|| format!("cannot listen on {} and {}", config.socket.display(), config.metrics_address))?;
     let (control, metrics, socket) = listeners.into_parts();
-    let limits = Limits { clients: 64, head: Duration::from_secs(10), lifetime: None };
-    let router = control_router(sender.clone(), totals.clone());
+    let limits = Limits::default();
+    let router = control_router(sender.clone(), totals.clone(), limits);
     let mut serving = JoinSet::new();
     serving.spawn(serve(control, router, limits, totals.clone(), stopped.clone()));
     if let Some(metrics) = metrics {
@@ -131,6 +145,11 @@ pub async fn run(config: Config, allow_partial: bool) -> Result<(), StartError> 
     // The last way into the stream: followers get what is written, and then the end.
     drop(stream);
     while serving.join_next().await.is_some() {}
+    // It ends with the last way in, and syncs the log then; where something still holds one, it was flushed.
+    let joined = tokio::task::spawn_blocking(move || writing.join());
+    if !matches!(tokio::time::timeout(Duration::from_secs(config.drain_seconds), joined).await, Ok(Ok(Ok(())))) {
+        tracing::warn!("stopped before the audit log was closed");
+    }
     if let Err(error) = std::fs::remove_file(&socket) {
         tracing::warn!(%error, "cannot remove the control socket");
     }
@@ -146,6 +165,8 @@ async fn guarded(
     requests: mpsc::Receiver<Request>,
 ) -> Result<(), StartError> {
     let compiler = Compiler::new(&config.policies_dir, super::protected(config, &[]));
+    let applied = Applied::open(&config.state_dir);
+    let applied = applied.with_context(|| format!("cannot make a directory in {}", config.state_dir.display()))?;
     let started = start(config, allow_partial || config.allow_partial, Stay::Node, &stream, &compiler).await?;
     let Started { node, pump, notices, level, tests, enricher } = started;
     let (background, done) = mpsc::channel(REQUESTS);
@@ -160,13 +181,18 @@ async fn guarded(
         readiness,
         request_totals,
         metrics: Metrics::new(VERSION, &kernel_release()),
-        followers: Arc::new(Semaphore::new(FOLLOWERS)),
+        followers: Followers::default(),
         ending: HashMap::new(),
         background,
         configured: Vec::new(),
         cgroup_watch: None,
         lasting: BTreeSet::new(),
         started: false,
+        boot_id: boot_id(config),
+        overdue: Vec::new(),
+        bindings_expired: 0,
+        applied,
+        changes: VecDeque::new(),
         reading: false,
         read_again: false,
         unsettled: Vec::new(),
@@ -183,6 +209,23 @@ async fn guarded(
     };
     daemon.stop(pump).await;
     Ok(result?)
+}
+
+/// The group whose members may read from the control socket.
+fn readers_group(config: &Config) -> Result<Option<u32>> {
+    if config.control_group.is_empty() {
+        return Ok(None);
+    }
+    let group = group_id(&config.control_group, Path::new("/etc/group"));
+    group.map(Some).with_context(|| format!("control_group = {:?}", config.control_group))
+}
+
+/// The id of this boot, where it can be read.
+fn boot_id(config: &Config) -> String {
+    let read = limit::boot_id(&config.roots.proc).inspect_err(|error| {
+        tracing::warn!(%error, "cannot read the boot's id: bindings that were made for a time end by the time of day");
+    });
+    read.unwrap_or_default()
 }
 
 impl Daemon {

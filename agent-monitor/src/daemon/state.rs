@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::policies::{Candidate, Source};
-use crate::bind::{Agent, Origin};
+use crate::bind::{Agent, Limit, Origin};
 
 /// The directory of the files.
 #[derive(Clone, Debug)]
@@ -46,6 +46,9 @@ pub struct AgentState {
     pub slot: u32,
     /// The mode that was asked for; none where it follows the policy's.
     pub mode: Option<String>,
+    /// When its binding ends; none where it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<Limit>,
 }
 
 /// Where the policy in a slot comes from. What it says is in its image.
@@ -147,6 +150,7 @@ impl State {
             origin: agent.origin.name().to_owned(),
             slot: agent.slot,
             mode: agent.mode_fixed.then(|| agent.mode.name().to_owned()),
+            limit: agent.limit.clone(),
         };
         self.put(&format!("agents/{}", agent.number), &state);
     }
@@ -298,6 +302,7 @@ impl AgentState {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bind::Now;
     use crate::record::AgentRef;
     use std::sync::Arc;
 
@@ -306,6 +311,8 @@ mod tests {
         let directory = std::env::temp_dir().join(format!("agent-monitor-{}-state", std::process::id()));
         let _ = fs::remove_dir_all(&directory);
         let mut state = State::open(&directory).expect("directory can be made");
+        let now = Now { boot_id: "b".into(), boot_ns: 1, unix_ns: 2 };
+        let limit = Limit::after(std::time::Duration::from_secs(1), &now);
         let agent = |number| Agent {
             number,
             identity: Arc::new(AgentRef { id: format!("a-{number}"), cgroup_id: 7, ..AgentRef::default() }),
@@ -314,6 +321,7 @@ mod tests {
             slot: 3,
             mode: Mode::Audit,
             mode_fixed: true,
+            limit: (number == 1).then(|| limit.clone()),
             tally: Arc::default(),
         };
         state.put_agent(&agent(1));
@@ -328,6 +336,7 @@ mod tests {
             (one.number, one.id.as_str(), one.origin(), one.mode()),
             (1, "a-1", Origin::Bound, Some(Mode::Audit))
         );
+        assert_eq!(one.limit, Some(limit));
         assert!(state.failure().is_none());
         state.clear().expect("files can be removed");
         assert!(state.agents().is_empty() && state.numbers() == Numbers::default());

@@ -10,7 +10,7 @@ use crate::bpf::{Removal, Removed};
 use crate::config::Config;
 use crate::control::Lock;
 use crate::record::{Body, MonitorChange, Record, clock};
-use crate::sink::{Options, Stream};
+use crate::sink::{LogOptions, Options, Stream};
 
 /// What was removed.
 #[derive(Debug, Default)]
@@ -54,7 +54,7 @@ pub fn uninstall(config: &Config) -> Result<Uninstalled> {
 /// The end of enforcement stands in the audit log.
 fn tell(config: &Config, uninstalled: &Uninstalled) -> std::io::Result<()> {
     let node_name = config.node_name.as_str().into();
-    let options = Options { file: Some(config.audit_log.clone()), ..Options::default() };
+    let options = Options { log: Some(LogOptions::of(config)), ..Options::default() };
     let (stream, thread) = Stream::start(options)?;
     let mut messages = vec!["the programs were removed: nothing is enforced any more".to_owned()];
     messages.extend(uninstalled.agents.iter().map(|(id, _)| format!("agent {id} is not guarded any more")));

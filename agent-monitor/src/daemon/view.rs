@@ -7,7 +7,7 @@ use agent_monitor_common::class::{Class, Fault, Mode, Reason, Verdict};
 
 use super::policies::{Instance, Source};
 use super::serve::Daemon;
-use crate::bind::{Agent, shown};
+use crate::bind::{Agent, Limit, shown};
 use crate::bpf::HookStatus;
 use crate::control::api;
 use crate::sink::metrics::{Snapshot, Values};
@@ -29,6 +29,8 @@ pub fn agent(daemon: &Daemon, agent: &Agent) -> api::Agent {
         mode: agent.mode.name().to_owned(),
         origin: agent.origin.name().to_owned(),
         labels: agent.identity.labels.clone(),
+        expires: agent.limit.as_ref().map(Limit::shown),
+        expired: agent.limit.as_ref().is_some_and(|limit| limit.expired),
         counts: daemon.node.counts(agent),
         filter: None,
         killed: false,
@@ -83,6 +85,13 @@ pub fn agent_count(daemon: &Daemon) -> u64 {
     agents(daemon).values().sum()
 }
 
+/// How many agents are bound for a time that is over (true) or not.
+fn limited(daemon: &Daemon, expired: bool) -> u64 {
+    let table = daemon.node.directory.table();
+    let limits = table.iter().filter_map(|agent| agent.limit.as_ref());
+    limits.filter(|limit| limit.expired == expired).map(|_| 1).sum()
+}
+
 /// What is enforced now.
 pub fn status(daemon: &Daemon) -> api::Status {
     let readiness = daemon.readiness.borrow().clone();
@@ -109,6 +118,8 @@ pub fn status(daemon: &Daemon) -> api::Status {
         hooks: hooks(daemon),
         policies: policies(daemon),
         agents: agent_count(daemon),
+        agents_limited: limited(daemon, false),
+        agents_expired: limited(daemon, true),
         operations: operations.collect(),
         losses: losses.collect(),
         maps: maps(daemon),
@@ -196,6 +207,8 @@ pub fn snapshot(daemon: &Daemon) -> Snapshot {
         *states.entry(policy.state).or_default() += 1;
     }
     snapshot.policies = states.into_iter().map(|(state, count)| (vec![state], count)).collect();
+    snapshot.policy_changes =
+        daemon.node.policy_changes.iter().map(|(action, count)| (words(&[action]), *count)).collect();
     snapshot.policy_generation = generations.into_iter().map(|(name, generation)| (vec![name], generation)).collect();
     let hooks = hooks(daemon).into_iter().filter(|hook| !matches!(hook.state.as_str(), "not-needed" | "on-request"));
     snapshot.hook_attached = hooks.map(|hook| (vec![hook.name], u64::from(hook.state == "attached"))).collect();
@@ -203,9 +216,14 @@ pub fn snapshot(daemon: &Daemon) -> Snapshot {
     snapshot.program_recursion_misses = misses.map(|(hook, count)| (words(&[hook]), count)).collect();
     snapshot.enforcement_state = enforcement_state(daemon.level, !daemon.gaps().is_empty());
     let totals = daemon.node.stream.totals();
+    snapshot.bindings_expired = vec![(Vec::new(), daemon.bindings_expired)];
     snapshot.records_written =
         vec![(words(&["audit"]), load(&totals.audit_written)), (words(&["follower"]), load(&totals.follower_written))];
     snapshot.events_lost = losses(daemon);
+    let found = totals.found.counts();
+    snapshot.audit_log_findings = found.map(|(reason, count)| (words(&[reason.name()]), count)).collect();
+    let failing = totals.failing().actions().into_iter();
+    snapshot.audit_log_failing = failing.map(|(action, fails)| (words(&[action]), u64::from(fails))).collect();
     for map in maps(daemon) {
         snapshot.map_entries.push((vec![map.name.clone()], map.entries));
         snapshot.map_capacity.push((vec![map.name], map.capacity));
@@ -222,6 +240,7 @@ pub fn snapshot(daemon: &Daemon) -> Snapshot {
         (words(&["invalid"]), load(&requests.invalid)),
         (words(&["unauthorized"]), load(&requests.unauthorized)),
         (words(&["too_many_clients"]), load(&requests.too_many)),
+        (words(&["stalled"]), load(&requests.stalled)),
     ];
     snapshot
 }

@@ -171,6 +171,7 @@ impl Daemon {
     }
 
     async fn tick(&mut self) {
+        self.expire().await;
         self.look_for_missing();
         self.node.check_losses();
         self.check_configured();
@@ -180,11 +181,7 @@ impl Daemon {
             self.checkpoint = last;
             self.node.checkpoint().await;
         }
-        let failing = self.node.stream.totals().failing.load(Ordering::Relaxed);
-        if failing {
-            // Tries whether the log can be written again, where no record comes that would.
-            self.node.stream.write(Vec::new()).await;
-        }
+        self.node.stream.tick().await;
         self.refresh();
     }
 }

@@ -45,6 +45,17 @@ pub fn boot_ns() -> u64 {
     seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(since_boot.tv_nsec).unwrap_or(0))
 }
 
+/// The time of day now, in nanoseconds since 1970.
+pub fn unix_ns() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// This time of day, as records write it.
+pub fn at_unix_ns(unix_ns: u64) -> String {
+    format(UNIX_EPOCH + Duration::from_nanos(unix_ns))
+}
+
 fn format(time: SystemTime) -> String {
     // Formatting fails past the year 9999, where a hostile or broken boot time could lead.
     let time = if time < UNIX_EPOCH + Duration::from_secs(253_402_300_799) { time } else { UNIX_EPOCH };

@@ -91,6 +91,7 @@ fn agent_is_written_as_documented() {
         mode: "enforce".into(),
         policy: policy(),
         agent: agent(),
+        expires: None,
         counts: Some(counts),
     };
     check(
@@ -100,6 +101,25 @@ fn agent_is_written_as_documented() {
  "agent":{"id":"coding-agent-3f2a","name":"fix-issue-12","cgroup_id":4242,"cgroup":"/agents.slice/coding-agent/3f2a","labels":{"session":"s-1"}},
  "counts":{"denied":3,"audited":0,"faults":0,"written":2,"lost":1}}"#,
     );
+}
+
+#[test]
+fn the_end_of_a_binding_is_said_where_there_is_one() {
+    let change = AgentChange {
+        action: "expired".into(),
+        mode: "enforce".into(),
+        policy: PolicyRef { name: "empty".into(), generation: 1, ..PolicyRef::default() },
+        agent: agent(),
+        expires: Some("2026-11-22T10:00:00.000000000Z".into()),
+        counts: None,
+    };
+    let record = record(Body::Agent(Box::new(change)));
+    let line = record.to_line();
+    assert!(
+        line.ends_with("\"labels\":{\"session\":\"s-1\"}},\"expires\":\"2026-11-22T10:00:00.000000000Z\"}\n"),
+        "{line}"
+    );
+    assert_eq!(Record::parse(&line).expect("own lines parse"), record);
 }
 
 #[test]
@@ -132,11 +152,40 @@ fn policy_monitor_and_loss_are_written_as_documented() {
         agent: None,
         after_seq: Some(4700),
         before_seq: Some(4711),
+        ..Loss::default()
     };
     check(
         &record(Body::Loss(loss)),
         r#"{"time":"2026-11-22T10:00:00.123456789Z","seq":4711,"type":"loss","node_name":"n1","stage":"kernel","reason":"denials_ring_full","count":12,"agent":null,"after_seq":4700,"before_seq":4711}"#,
     );
+}
+
+#[test]
+fn a_loss_of_the_audit_log_names_the_file_and_what_was_found() {
+    let (_, hash) = chain::seal("{}\n", None);
+    let loss = Loss {
+        stage: "audit".into(),
+        reason: "chain_broken".into(),
+        after_seq: Some(4700),
+        before_seq: Some(4711),
+        file: Some("audit.jsonl".into()),
+        last_hash: Some(hash),
+        detail: Some("changed".into()),
+        ..Loss::default()
+    };
+    let line = r#"{"time":"2026-11-22T10:00:00.123456789Z","seq":4711,"type":"loss","node_name":"n1","stage":"audit","reason":"chain_broken","count":0,"agent":null,"after_seq":4700,"before_seq":4711,
+ "file":"audit.jsonl","last_hash":"HASH","detail":"changed"}"#;
+    check(&record(Body::Loss(loss)), &line.replace("HASH", &hash.to_string()));
+}
+
+#[test]
+fn the_fields_of_the_chain_change_nothing_of_what_a_line_says() {
+    for body in [Body::Operation(Box::new(operation())), Body::Loss(Loss::default())] {
+        let record = record(body);
+        let (_, before) = chain::seal("{}\n", None);
+        let (line, _) = chain::seal(&record.to_line(), Some(before));
+        assert_eq!(Record::parse(&line).expect("a sealed line parses"), record);
+    }
 }
 
 #[test]

@@ -1,62 +1,210 @@
-//! The audit log: a file of lines that is only added to.
+//! The audit log: a file of lines that is only added to, each bound to the one before it. Once it is large or old enough it
+//! is rotated. What somebody else does to it is found before the next line is written.
 
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+mod finding;
+mod head;
+mod lines;
+mod look;
+mod place;
+mod resume;
+mod rotate;
+mod rotated;
+mod sync;
+pub mod verify;
 
-use rustix::fs::OFlags;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::time::{Instant, SystemTime};
 
-use crate::record::Record;
+pub use finding::{Finding, Found, Reason};
+pub use rotated::list as rotated;
 
-/// Most bytes at the end of the log that are searched for the last record. Longer than any record.
-const TAIL_BYTES: u64 = 256 << 10;
+use crate::config::{Audit, Config, Fsync};
+use crate::record::LineHash;
+use crate::record::chain::{read, seal};
+use head::HeadFile;
+use lines::Brief;
+use place::Place;
+use resume::{Noted, resume};
+
+/// Where an audit log is and how it is kept.
+#[derive(Clone, Debug)]
+pub struct LogOptions {
+    /// The file.
+    pub path: PathBuf,
+    /// Where its last record is noted, if it is.
+    pub head: Option<PathBuf>,
+    /// How it is kept.
+    pub keeping: Audit,
+}
+
+impl LogOptions {
+    /// The audit log of the configuration.
+    pub fn of(config: &Config) -> Self {
+        Self { path: config.audit_log.clone(), head: Some(config.audit_head()), keeping: config.audit.clone() }
+    }
+
+    /// A file of records beside it: it is not rotated, and nothing is noted of it elsewhere.
+    pub fn beside(path: PathBuf, config: &Config) -> Self {
+        let keeping = Audit { fsync: config.audit.fsync, ..Audit::default() };
+        Self { path, head: None, keeping }
+    }
+}
+
+/// What of the log does not work now, and why.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Troubles {
+    /// Rotating it.
+    pub rotating: Option<String>,
+    /// Syncing it.
+    pub syncing: Option<String>,
+    /// Noting its last record.
+    pub noting: Option<String>,
+    /// It was made shorter while it was written.
+    pub truncated: bool,
+}
+
+/// A line that was begun and could neither be finished nor taken back.
+#[derive(Clone, Copy, Debug)]
+struct Torn {
+    /// What ends it, so that it can't be taken for a whole one.
+    end: &'static [u8],
+    /// It was so when the log was opened: it is kept, and has been told.
+    found: bool,
+}
 
 /// An open audit log.
 #[derive(Debug)]
 pub struct AuditLog {
-    path: PathBuf,
+    place: Place,
+    keeping: Audit,
     file: File,
-    /// The last line has no line feed: a write was cut off.
-    torn: bool,
+    /// Bytes of whole lines.
+    whole: u64,
+    /// Bytes of the file, with a torn line behind these.
+    length: u64,
+    torn: Option<Torn>,
+    /// Number and line of the last record.
+    seq: u64,
+    hash: Option<LineHash>,
+    /// Number and time of the file's first record.
+    first: Option<(u64, SystemTime)>,
+    head: Option<HeadFile>,
+    findings: Vec<Finding>,
+    /// Files to be removed once that was told.
+    expired: Vec<OsString>,
+    unsynced: bool,
+    synced: Instant,
+    troubles: Troubles,
 }
 
 impl AuditLog {
-    /// Opens the log for adding, and makes it (mode 0600) and its directory (mode 0700) where they are missing. A
-    /// symbolic link, or anything but a plain file, is refused.
-    ///
-    /// Returns the number of the last record in it, 0 where there is none.
+    /// Opens the log for adding, and makes it (mode 0600) and its directory (mode 0700) where they are missing. What is
+    /// wrong with its end is found, see [`Self::take_findings`].
     ///
     /// # Errors
-    /// The file can't be opened or is not a plain file.
-    pub fn open(path: &Path) -> io::Result<(Self, u64)> {
-        if let Some(directory) = path.parent() {
-            DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-        }
-        // Not blocking, so that opening a pipe fails instead of waiting for a reader.
-        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
-        let mut options = OpenOptions::new();
-        options.read(true).append(true).create(true).mode(0o600).custom_flags(flags.cast_signed());
-        let mut file = options.open(path)?;
-        let metadata = file.metadata()?;
-        if !metadata.is_file() || metadata.nlink() > 1 {
-            return Err(io::Error::other("not a plain file with one name"));
-        }
-        let length = metadata.len();
-        file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES)))?;
-        let mut tail = Vec::new();
-        Read::by_ref(&mut file).take(TAIL_BYTES).read_to_end(&mut tail)?;
-        let torn = tail.last().is_some_and(|byte| *byte != b'\n');
-        Ok((Self { path: path.to_owned(), file, torn }, last_seq(&tail)))
+    /// The file or its head can't be opened, or the file is not a plain file that root alone can write.
+    pub fn open(options: &LogOptions) -> io::Result<Self> {
+        let place = Place::find(&options.path)?;
+        let file = place.open()?;
+        let head = options.head.as_ref().map(|path| {
+            let file = HeadFile::new(path, &place.path);
+            file.map_err(|error| io::Error::new(error.kind(), format!("its head {}: {error}", path.display())))
+        });
+        let head = head.transpose()?;
+        let noted = match head.as_ref().map(HeadFile::read) {
+            None => Noted::Never,
+            Some(Ok(Some(head))) => Noted::Head(head),
+            Some(Ok(None)) => Noted::Lost("nothing is noted about it in the state directory".to_owned()),
+            Some(Err(error)) => Noted::Lost(format!("its head in the state directory can't be read: {error}")),
+        };
+        let mut log = Self {
+            place,
+            keeping: options.keeping.clone(),
+            file,
+            whole: 0,
+            length: 0,
+            torn: None,
+            seq: 0,
+            hash: None,
+            first: None,
+            head,
+            findings: Vec::new(),
+            expired: Vec::new(),
+            unsynced: false,
+            synced: Instant::now(),
+            troubles: Troubles::default(),
+        };
+        log.go_on(&noted)?;
+        log.expire();
+        Ok(log)
     }
 
-    /// Opens the file of the same name again, after somebody has moved this one away.
+    /// Finds the place in the chain from which to go on in the file that is open.
+    fn go_on(&mut self, noted: &Noted) -> io::Result<()> {
+        let resumed = resume(&self.file, &self.place.shown(), noted)?;
+        let torn = Torn { end: resumed.end, found: true };
+        (self.seq, self.hash, self.torn) = (resumed.seq, resumed.hash, Some(torn).filter(|torn| !torn.end.is_empty()));
+        self.length = self.file.metadata()?.len();
+        self.whole = self.length;
+        self.findings.extend(resumed.findings);
+        let first = lines::first_line(&self.file)?.and_then(|line| Brief::of(&line));
+        self.first = first.and_then(|first| Some((first.seq?, time_of(&first))));
+        Ok(())
+    }
+
+    /// Opens the file of the same name again, after somebody has moved this one away. The chain goes on.
     ///
     /// # Errors
     /// As for [`Self::open`]; the old file stays in use.
     pub fn reopen(&mut self) -> io::Result<()> {
-        (*self, _) = Self::open(&self.path)?;
+        let place = Place::find(&self.place.path)?;
+        let file = place.open()?;
+        if file.metadata()?.ino() == self.file.metadata()?.ino() {
+            self.troubles.truncated = false;
+            return Ok(());
+        }
+        self.mend();
+        self.sync();
+        let noted = match self.hash {
+            Some(hash) => {
+                let log = String::new();
+                Noted::Head(head::Head {
+                    seq: self.seq,
+                    hash,
+                    inode: self.file.metadata()?.ino(),
+                    bytes: self.whole,
+                    log,
+                })
+            }
+            None => Noted::Never,
+        };
+        let old = (std::mem::replace(&mut self.place, place), std::mem::replace(&mut self.file, file));
+        if let Err(error) = self.go_on(&noted) {
+            (self.place, self.file) = old;
+            return Err(error);
+        }
+        self.troubles.truncated = false;
         Ok(())
+    }
+
+    /// Number of the last record.
+    pub fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// What does not work now.
+    pub fn troubles(&self) -> &Troubles {
+        &self.troubles
+    }
+
+    /// What was found since the last time, in order. Each is to be told by a record in the log: one that starts a chain
+    /// anew by the very next one.
+    pub fn take_findings(&mut self) -> Vec<Finding> {
+        std::mem::take(&mut self.findings)
     }
 
     /// Inode and length of the file.
@@ -71,96 +219,136 @@ impl AuditLog {
     /// A log that is this file.
     #[cfg(test)]
     pub fn of(file: File) -> Self {
-        Self { path: PathBuf::new(), file, torn: false }
+        let options = LogOptions { path: "/tmp".into(), head: None, keeping: Audit::default() };
+        let place = Place::find(&options.path).expect("/tmp is there");
+        Self {
+            place,
+            keeping: options.keeping,
+            file,
+            whole: 0,
+            length: 0,
+            torn: None,
+            seq: 0,
+            hash: None,
+            first: None,
+            head: None,
+            findings: Vec::new(),
+            expired: Vec::new(),
+            unsynced: false,
+            synced: Instant::now(),
+            troubles: Troubles::default(),
+        }
     }
 
-    /// Adds whole lines.
+    /// Looks whether the file is as it was left, mends its end, and rotates it when it is time. To be called before each
+    /// [`Self::add`], and from time to time.
+    pub fn prepare(&mut self) {
+        self.look();
+        self.mend();
+        if self.torn.is_none() && self.is_due() {
+            self.rotate();
+        }
+    }
+
+    /// Adds lines of records with their numbers, each bound to the one before. Gives those that are in the log now, from the
+    /// first one on, as they stand there.
     ///
     /// # Errors
-    /// Not all lines are in the file. How many bytes of them are, all of whole lines; what was written of the next line
-    /// is taken back, or else ended by a line feed before the next lines, so that it can't be taken for a part of them.
-    pub fn add(&mut self, lines: &[u8]) -> Result<(), (usize, io::Error)> {
-        if self.torn {
-            self.file.write_all(b"\n").map_err(|error| (0, error))?;
-            self.torn = false;
+    /// Why the others are not. Of the first of these nothing is in the log, or else its torn line is ended before the next
+    /// one is written, and that is a finding.
+    pub fn add(&mut self, lines: &[(u64, String)]) -> (Vec<String>, io::Result<()>) {
+        let mut hash = self.hash;
+        let mut sealed: Vec<(String, LineHash)> = Vec::with_capacity(lines.len());
+        for (_, line) in lines {
+            let (line, own) = seal(line, hash);
+            hash = Some(own);
+            sealed.push((line, own));
         }
-        let mut written = 0;
-        let error = loop {
-            let rest = lines.get(written..).unwrap_or_default();
-            if rest.is_empty() {
-                return Ok(());
-            }
-            match self.file.write(rest) {
-                Ok(0) => break io::ErrorKind::WriteZero.into(),
-                Ok(length) => written += length,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => break error,
-            }
+        let bytes: String = sealed.iter().map(|(line, _)| line.as_str()).collect();
+        let bytes = bytes.as_bytes();
+        let (before, was) = (self.whole, (self.seq, self.hash));
+        let (written, mut result) = if self.torn.is_some() {
+            (0, Err(io::Error::other("a line that was cut off can't be ended")))
+        } else {
+            write(&mut self.file, bytes)
         };
-        let done = lines.get(..written).unwrap_or_default();
-        let whole = done.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        self.torn = whole < written && self.take_back((written - whole) as u64).is_err();
-        Err((whole, error))
-    }
-
-    /// Cuts this many bytes off the end of the file.
-    fn take_back(&self, bytes: u64) -> io::Result<()> {
-        let length = self.file.metadata()?.len();
-        self.file.set_len(length.saturating_sub(bytes))
+        let mut whole = 0;
+        let fitted = sealed.iter().take_while(|(line, _)| {
+            let fits = whole + line.len() <= written;
+            whole += if fits { line.len() } else { 0 };
+            fits
+        });
+        let mut count = fitted.count();
+        self.whole += whole as u64;
+        self.length += written as u64;
+        if let Some(((seq, _), (_, hash))) = count.checked_sub(1).and_then(|last| lines.get(last).zip(sealed.get(last)))
+        {
+            (self.seq, self.hash, self.unsynced) = (*seq, Some(*hash), true);
+        }
+        if whole < written {
+            self.torn = Some(Torn { end: end_of(bytes.get(whole..written).unwrap_or_default()), found: false });
+            self.mend();
+        }
+        if self.keeping.fsync == Fsync::Always && count > 0 {
+            self.sync();
+            if let Some(error) = &self.troubles.syncing {
+                result = Err(io::Error::other(error.clone()));
+                // What may not outlive the machine does not count as written. If it can't be taken back either, it is there.
+                if self.file.set_len(before).is_ok() {
+                    (self.whole, self.length, self.torn) = (before, before, None);
+                    (self.seq, self.hash) = was;
+                }
+                count = 0;
+            }
+        }
+        if self.first.is_none() && count > 0 {
+            self.first = lines.first().map(|(seq, _)| (*seq, SystemTime::now()));
+        }
+        if count > 0 || self.troubles.noting.is_some() {
+            self.note_head();
+        }
+        self.sync_if_due();
+        self.remove_expired();
+        sealed.truncate(count);
+        (sealed.into_iter().map(|(line, _)| line).collect(), result)
     }
 }
 
-/// The number of the last whole record in the tail of a log.
-fn last_seq(tail: &[u8]) -> u64 {
-    let lines = tail.split(|byte| *byte == b'\n').rev();
-    let parsed = lines.filter_map(|line| Record::parse(std::str::from_utf8(line).ok()?).ok()?.seq);
-    parsed.into_iter().next().unwrap_or(0)
+/// Why something does not work now; the first time it is logged.
+fn trouble(what: &str, before: Option<String>, result: io::Result<()>) -> Option<String> {
+    let error = result.err()?.to_string();
+    if before.is_none() {
+        tracing::error!("cannot {what}: {error}");
+    }
+    Some(error)
+}
+
+/// Writes as much as fits.
+fn write(file: &mut File, bytes: &[u8]) -> (usize, io::Result<()>) {
+    let mut written = 0;
+    loop {
+        let rest = bytes.get(written..).unwrap_or_default();
+        if rest.is_empty() {
+            return (written, Ok(()));
+        }
+        match file.write(rest) {
+            Ok(0) => return (written, Err(io::ErrorKind::WriteZero.into())),
+            Ok(length) => written += length,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return (written, Err(error)),
+        }
+    }
+}
+
+/// What makes a line of a torn one that is no link of a chain: where the line feed alone is missing, something before it.
+fn end_of(torn: &[u8]) -> &'static [u8] {
+    if read(torn).is_ok() { b"#\n" } else { b"\n" }
+}
+
+/// When a record happened, as far as it can be read.
+fn time_of(record: &Brief) -> SystemTime {
+    humantime::parse_rfc3339(&record.time).unwrap_or_else(|_| SystemTime::now())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::PermissionsExt;
-
-    fn directory(name: &str) -> PathBuf {
-        let path = std::env::temp_dir().join(format!("agent-monitor-{}-{name}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&path);
-        std::fs::create_dir(&path).expect("temporary directory can be made");
-        path
-    }
-
-    const LINE: &str = r#"{"time":"t","seq":41,"type":"loss","node_name":"n","stage":"s","reason":"r","count":1,"agent":null,"after_seq":1,"before_seq":2}"#;
-
-    #[test]
-    fn log_is_private_and_goes_on_after_its_last_number() {
-        let path = directory("log").join("new/audit.jsonl");
-        let (mut log, last) = AuditLog::open(&path).expect("log can be made");
-        assert_eq!(last, 0);
-        log.add(format!("{LINE}\n").as_bytes()).expect("log can be written");
-        assert_eq!(std::fs::metadata(&path).expect("log is there").permissions().mode() & 0o777, 0o600);
-        let (_, last) = AuditLog::open(&path).expect("log can be opened again");
-        assert_eq!(last, 41);
-    }
-
-    #[test]
-    fn a_torn_last_line_is_ended_first() {
-        let path = directory("torn").join("audit.jsonl");
-        std::fs::write(&path, format!("{LINE}\n{}", &LINE[..30])).expect("file can be made");
-        let (mut log, last) = AuditLog::open(&path).expect("log can be opened");
-        assert_eq!(last, 41);
-        log.add(b"next\n").expect("log can be written");
-        let text = std::fs::read_to_string(&path).expect("log is text");
-        assert_eq!(text, format!("{LINE}\n{}\nnext\n", &LINE[..30]));
-    }
-
-    #[test]
-    fn links_pipes_and_second_names_are_refused() {
-        let path = directory("links");
-        std::fs::write(path.join("plain"), "").expect("file can be made");
-        std::os::unix::fs::symlink("plain", path.join("link")).expect("link can be made");
-        assert!(AuditLog::open(&path.join("link")).is_err());
-        std::fs::hard_link(path.join("plain"), path.join("second")).expect("link can be made");
-        assert!(AuditLog::open(&path.join("second")).is_err());
-        assert!(AuditLog::open(Path::new("/dev/null")).is_err());
-    }
-}
+mod tests;

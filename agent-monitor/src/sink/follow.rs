@@ -97,8 +97,8 @@ pub async fn follow(
 }
 
 fn loss(node_name: &Arc<str>, count: u64, after_seq: Option<u64>, before_seq: Option<u64>) -> Record {
-    let loss =
-        Loss { stage: "follower".to_owned(), reason: "too_slow".to_owned(), count, agent: None, after_seq, before_seq };
+    let (stage, reason) = ("follower".to_owned(), "too_slow".to_owned());
+    let loss = Loss { stage, reason, count, after_seq, before_seq, ..Loss::default() };
     Record { time: clock::now(), seq: None, node_name: node_name.clone(), body: Body::Loss(loss) }
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -27,8 +27,12 @@ pub struct Snapshot {
     pub denied: Values,
     /// By policy and mode.
     pub agents: Values,
+    /// One number.
+    pub bindings_expired: Values,
     /// By state.
     pub policies: Values,
+    /// By action.
+    pub policy_changes: Values,
     /// By policy.
     pub policy_generation: Values,
     /// By hook; 1 or 0.
@@ -41,6 +45,10 @@ pub struct Snapshot {
     pub records_written: Values,
     /// By stage and reason.
     pub events_lost: Values,
+    /// By reason.
+    pub audit_log_findings: Values,
+    /// By what is done; 1 or 0.
+    pub audit_log_failing: Values,
     /// By map.
     pub map_entries: Values,
     /// By map.
@@ -64,6 +72,15 @@ struct Row {
     labels: &'static [&'static str],
     counter: bool,
     values: fn(&Snapshot) -> &Values,
+}
+
+impl Row {
+    fn encode(&self, number: u64, metric: MetricEncoder<'_>) -> Result<(), fmt::Error> {
+        if self.counter {
+            return ConstCounter::new(number).encode(metric);
+        }
+        ConstGauge::new(i64::try_from(number).unwrap_or(i64::MAX)).encode(metric)
+    }
 }
 
 const fn counter(
@@ -91,7 +108,11 @@ const ROWS: &[Row] = &[
     }),
     counter("agent_monitor_denied", &["class", "reason"], "Operations that were denied", |s| &s.denied),
     gauge("agent_monitor_agents", &["policy", "mode"], "Agents that are bound", |s| &s.agents),
+    counter("agent_monitor_bindings_expired", &[], "Bindings that ended because their time was over", |s| {
+        &s.bindings_expired
+    }),
     gauge("agent_monitor_policies", &["state"], "Policies", |s| &s.policies),
+    counter("agent_monitor_policy_changes", &["action"], "Records about policies", |s| &s.policy_changes),
     gauge("agent_monitor_policy_generation", &["policy"], "Generation of the policy that is in force", |s| {
         &s.policy_generation
     }),
@@ -107,6 +128,15 @@ const ROWS: &[Row] = &[
     gauge("agent_monitor_enforcement_state", &["state"], "How much is enforced", |s| &s.enforcement_state),
     counter("agent_monitor_records_written", &["sink"], "Records written", |s| &s.records_written),
     counter("agent_monitor_events_lost", &["stage", "reason"], "Events and records that were lost", |s| &s.events_lost),
+    counter(
+        "agent_monitor_audit_log_findings",
+        &["reason"],
+        "What was found in the audit log, or was done to it",
+        |s| &s.audit_log_findings,
+    ),
+    gauge("agent_monitor_audit_log_failing", &["action"], "Whether this fails for the audit log", |s| {
+        &s.audit_log_failing
+    }),
     gauge("agent_monitor_map_entries", &["map"], "Entries of the map", |s| &s.map_entries),
     gauge("agent_monitor_map_capacity", &["map"], "Most entries of the map", |s| &s.map_capacity),
     counter("agent_monitor_faults", &["fault"], "Operations that could not be decided", |s| &s.faults),
@@ -172,15 +202,16 @@ impl Collector for Current {
         for row in ROWS {
             let kind = if row.counter { MetricType::Counter } else { MetricType::Gauge };
             let mut family = encoder.encode_descriptor(row.name, row.help, None, kind)?;
+            if row.labels.is_empty() {
+                // One number; with a set of no labels it would be written as `{}`.
+                let number = (row.values)(&snapshot).first().map_or(0, |(_, number)| *number);
+                row.encode(number, family)?;
+                continue;
+            }
             for (values, number) in (row.values)(&snapshot) {
                 let labels: Vec<(&str, &str)> =
                     row.labels.iter().copied().zip(values.iter().map(String::as_str)).collect();
-                let metric = family.encode_family(&labels)?;
-                if row.counter {
-                    ConstCounter::new(*number).encode(metric)?;
-                } else {
-                    ConstGauge::new(i64::try_from(*number).unwrap_or(i64::MAX)).encode(metric)?;
-                }
+                row.encode(*number, family.encode_family(&labels)?)?;
             }
         }
         Ok(())
@@ -205,13 +236,17 @@ mod tests {
             operations: one(&["file", "deny"]),
             denied: one(&["file", "no_rule"]),
             agents: one(&["p", "enforce"]),
+            bindings_expired: one(&[]),
             policies: one(&["loaded"]),
+            policy_changes: one(&["refused"]),
             policy_generation: one(&["p"]),
             hook_attached: one(&["file_open"]),
             program_recursion_misses: one(&["file_open"]),
             enforcement_state: one(&["full"]),
             records_written: one(&["audit"]),
             events_lost: one(&["kernel", "denials_ring_full"]),
+            audit_log_findings: one(&["truncated"]),
+            audit_log_failing: one(&["writing"]),
             map_entries: one(&["BINDINGS"]),
             map_capacity: one(&["BINDINGS"]),
             faults: one(&["no-image"]),
@@ -225,7 +260,9 @@ mod tests {
             "agent_monitor_operations_total{class=\"file\",verdict=\"deny\"} 1",
             "agent_monitor_denied_total{class=\"file\",reason=\"no_rule\"} 1",
             "agent_monitor_agents{policy=\"p\",mode=\"enforce\"} 1",
+            "agent_monitor_bindings_expired_total 1",
             "agent_monitor_policies{state=\"loaded\"} 1",
+            "agent_monitor_policy_changes_total{action=\"refused\"} 1",
             "agent_monitor_policy_generation{policy=\"p\"} 1",
             "agent_monitor_policy_swap_seconds_count 1",
             "agent_monitor_hook_attached{hook=\"file_open\"} 1",
@@ -233,6 +270,8 @@ mod tests {
             "agent_monitor_enforcement_state{state=\"full\"} 1",
             "agent_monitor_records_written_total{sink=\"audit\"} 1",
             "agent_monitor_events_lost_total{stage=\"kernel\",reason=\"denials_ring_full\"} 1",
+            "agent_monitor_audit_log_findings_total{reason=\"truncated\"} 1",
+            "agent_monitor_audit_log_failing{action=\"writing\"} 1",
             "agent_monitor_events_folded_total 0",
             "agent_monitor_map_entries{map=\"BINDINGS\"} 1",
             "agent_monitor_map_capacity{map=\"BINDINGS\"} 1",

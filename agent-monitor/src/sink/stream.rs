@@ -3,15 +3,15 @@
 mod writer;
 
 use std::io;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-use super::audit::AuditLog;
+use super::audit::{AuditLog, Found, LogOptions, Troubles};
 use super::follow::Published;
 use crate::record::{Record, Tally};
 use writer::Writer;
@@ -28,7 +28,7 @@ pub type Tap = Box<dyn FnMut(&Record) + Send>;
 #[derive(Default)]
 pub struct Options {
     /// The audit log.
-    pub file: Option<PathBuf>,
+    pub log: Option<LogOptions>,
     /// Sees every record.
     pub tap: Option<Tap>,
     /// Name of the node, for the loss records that the stream itself makes.
@@ -46,10 +46,70 @@ pub struct Totals {
     pub follower_written: AtomicU64,
     /// Records that followers were too slow for.
     pub follower_lost: AtomicU64,
-    /// The audit log can't be written now.
-    pub failing: AtomicBool,
+    /// What was found in the audit log, or was done to it.
+    pub found: Found,
     /// Number of the last record.
     pub last_seq: AtomicU64,
+    /// What does not work now.
+    pub failing: Mutex<Failing>,
+}
+
+/// What of the audit log does not work now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Failing {
+    /// Why it can't be written.
+    pub writing: Option<String>,
+    /// Why it can't be opened again.
+    pub reopening: Option<String>,
+    /// All else.
+    pub log: Troubles,
+}
+
+impl Failing {
+    /// Each thing that is done to the log, and whether it fails now. `keeping` fails where the file was cut.
+    pub fn actions(&self) -> [(&'static str, bool); 6] {
+        let Troubles { rotating, syncing, noting, truncated } = &self.log;
+        [
+            ("writing", self.writing.is_some()),
+            ("reopening", self.reopening.is_some()),
+            ("rotating", rotating.is_some()),
+            ("syncing", syncing.is_some()),
+            ("noting", noting.is_some()),
+            ("keeping", *truncated),
+        ]
+    }
+
+    /// The same in words, for the log at this path.
+    pub fn reasons(&self, log: &Path) -> Vec<String> {
+        let log = log.display();
+        let because = |what: &str, why: &Option<String>| {
+            why.as_ref().map(|why| format!("the audit log {log} can't be {what}: {why}"))
+        };
+        let noting = self.log.noting.as_ref();
+        let truncated = self.log.truncated.then(|| {
+            format!("the audit log {log} was cut while it was written: have it renamed, not copied; then send SIGHUP")
+        });
+        let reasons = [
+            because("written", &self.writing),
+            because("opened again", &self.reopening),
+            because("rotated", &self.log.rotating),
+            because("synced", &self.log.syncing),
+            noting.map(|why| format!("the last record of the audit log {log} can't be noted: {why}")),
+            truncated,
+        ];
+        reasons.into_iter().flatten().collect()
+    }
+}
+
+impl Totals {
+    /// What does not work now.
+    pub fn failing(&self) -> Failing {
+        self.failing.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_failing(&self, change: impl FnOnce(&mut Failing)) {
+        change(&mut self.failing.lock().unwrap_or_else(PoisonError::into_inner));
+    }
 }
 
 /// A record, and where it is counted once it is written or lost.
@@ -87,6 +147,7 @@ enum Message {
     Entries(Vec<Entry>),
     Flush(oneshot::Sender<()>),
     Reopen(oneshot::Sender<io::Result<()>>),
+    Tick,
 }
 
 /// The way into the stream. The thread ends when the last clone is dropped.
@@ -104,10 +165,8 @@ impl Stream {
     /// # Errors
     /// The audit log can't be opened, or no thread can be started.
     pub fn start(options: Options) -> io::Result<(Self, JoinHandle<()>)> {
-        let (log, last) = match &options.file {
-            Some(path) => AuditLog::open(path).map(|(log, last)| (Some(log), last))?,
-            None => (None, 0),
-        };
+        let log = options.log.as_ref().map(AuditLog::open).transpose()?;
+        let last = log.as_ref().map_or(0, AuditLog::seq);
         let (messages, queue) = mpsc::channel(QUEUE);
         let (published, _) = broadcast::channel(FOLLOWER_RECORDS);
         let (progressed, progress) = watch::channel(0);
@@ -121,6 +180,7 @@ impl Stream {
             totals: totals.clone(),
             progressed,
             seq: last,
+            untold: Vec::new(),
             missing: None,
         };
         let thread = thread::Builder::new().name("records".to_owned()).spawn(move || writer.run(queue))?;
@@ -156,6 +216,12 @@ impl Stream {
         if self.messages.send(Message::Flush(reply)).await.is_ok() {
             let _ = done.await;
         }
+    }
+
+    /// Has the audit log looked after: what could not be written is tried again, and it is synced and rotated when it is
+    /// time. To be called every second or so.
+    pub async fn tick(&self) {
+        let _ = self.messages.send(Message::Tick).await;
     }
 
     /// Opens the audit log again, after it was moved away.

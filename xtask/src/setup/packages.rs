@@ -52,6 +52,11 @@ pub fn ensure_one(program: &str, package: &str) -> Result<()> {
     if process::find(program).is_some() { Ok(()) } else { install(&[package]) }
 }
 
+/// Installs the package that makes Python's environments.
+pub fn ensure_venv() -> Result<()> {
+    install(&["python3-venv"])
+}
+
 fn install(missing: &[&str]) -> Result<()> {
     if missing.is_empty() {
         return Ok(());

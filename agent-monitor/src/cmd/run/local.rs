@@ -20,7 +20,7 @@ use crate::daemon::policies::{Candidate, Source};
 use crate::daemon::{self, Notice, Started, Stay, random_name};
 use crate::record::Counts;
 use crate::seccomp::Filter;
-use crate::sink::{Options, Stream, Tap};
+use crate::sink::{LogOptions, Options, Stream, Tap};
 
 /// Longest wait for killed processes to be gone.
 const KILL_LIMIT: Duration = Duration::from_secs(30);
@@ -36,7 +36,7 @@ pub async fn run(config: &Config, options: &Run) -> Result<Ended> {
     let id = format!("{}-{}", policy.name, random_name());
     let report = Arc::new(Mutex::new(Report::default()));
     let stream_options = Options {
-        file: options.record.clone(),
+        log: options.record.clone().map(|path| LogOptions::beside(path, config)),
         tap: Some(tap(report.clone())),
         node_name: config.node_name.as_str().into(),
     };
@@ -134,6 +134,7 @@ async fn make(
         slot,
         mode,
         origin: Origin::Made,
+        limit: None,
     };
     let agent = node.make(&format!("{}/{id}", config.run_root), wanted)?;
     node.write().await;

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use agent_monitor_policy::{Diagnostics, Document, Options, compile};
+use agent_monitor_policy::{Diagnostics, Document};
 
-use crate::daemon::compiler::Compiler;
+use crate::daemon::compiler::{Compiler, Included};
 use crate::daemon::library::{policy_files, read_document};
 use crate::daemon::policies::Candidate;
 
@@ -19,14 +19,26 @@ pub type Compilation = Result<Arc<Candidate>, Vec<String>>;
 #[derive(Debug, Default)]
 pub struct Read {
     pub(super) policies: Vec<Arc<Candidate>>,
-    /// Documents that need values; the name of the policy with each.
-    pub(super) waiting: Vec<(String, Document)>,
+    /// Documents that need values.
+    pub(super) unset: Vec<Unset>,
     pub(super) refused: Vec<(String, Vec<String>)>,
     /// The policies of agents with values of their own, by slot.
     pub(super) again: Vec<(u32, Compilation)>,
     /// Policies that were taken over and that no file gives, by slot.
     pub(super) taken: Vec<(u32, Compilation)>,
     pub(super) began: Option<Instant>,
+    /// A directory can't be read.
+    pub(super) unreadable: bool,
+    /// The applied policy that was deleted before this was read.
+    pub deleted: Option<String>,
+}
+
+#[cfg(test)]
+impl Read {
+    /// Name and file of each policy.
+    pub fn sources(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.policies.iter().map(|one| (one.name.as_str(), one.path.as_str()))
+    }
 }
 
 /// What is loaded from the directory when it is read again: nothing that has not changed is compiled again.
@@ -34,6 +46,8 @@ pub struct Read {
 pub struct Known {
     /// The policies of its files.
     pub policies: Vec<Arc<Candidate>>,
+    /// Documents that need values.
+    pub unset: Vec<Unset>,
     /// The policies of agents with values of their own, by slot.
     pub again: Vec<(u32, Arc<Candidate>)>,
     /// All that were taken over from an earlier daemon and that this one has not compiled yet, by slot, each with whether it
@@ -41,10 +55,11 @@ pub struct Known {
     pub taken: Vec<(u32, bool, Arc<Candidate>)>,
 }
 
-/// Reads and compiles the whole directory, and what was taken over. Blocks the thread.
-pub fn read(directory: &Path, compiler: &Compiler, known: &Known) -> Read {
+/// Reads and compiles these directories whole, and what was taken over. Where two files give a policy of one name, that of the
+/// earlier directory counts. Blocks the thread.
+pub fn read(directories: &[PathBuf], compiler: &Compiler, known: &Known) -> Read {
     let mut read = Read { began: Some(Instant::now()), ..Read::default() };
-    read_directory(directory, compiler, known, &mut read);
+    read_directories(directories, compiler, known, &mut read);
     for (slot, of_directory, candidate) in &known.taken {
         let by_file = *of_directory && read.policies.iter().any(|one| one.name == candidate.name);
         if !by_file && !read.again.iter().any(|(other, compiled)| other == slot && compiled.is_ok()) {
@@ -55,16 +70,23 @@ pub fn read(directory: &Path, compiler: &Compiler, known: &Known) -> Read {
     read
 }
 
-fn read_directory(directory: &Path, compiler: &Compiler, known: &Known, read: &mut Read) {
-    let files = match policy_files(directory) {
-        Ok(files) => files,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-        Err(error) => {
-            // Nothing is known about the files, so nothing is taken for removed: see `apply`.
-            read.refused.push((directory.display().to_string(), vec![format!("cannot read the directory: {error}")]));
-            return;
+fn read_directories(directories: &[PathBuf], compiler: &Compiler, known: &Known, read: &mut Read) {
+    let mut files = Vec::new();
+    for directory in directories {
+        match policy_files(directory) {
+            Ok(found) => files.extend(found),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => {
+                // Nothing is known about the files, so nothing is taken for removed: see `apply`.
+                let message = format!("cannot read the directory: {error}");
+                read.refused.push((directory.display().to_string(), vec![message]));
+                read.unreadable = true;
+            }
         }
-    };
+    }
+    if read.unreadable {
+        return;
+    }
     let mut names: BTreeMap<String, PathBuf> = BTreeMap::new();
     for file in files {
         let shown = file.display().to_string();
@@ -83,7 +105,7 @@ fn read_directory(directory: &Path, compiler: &Compiler, known: &Known, read: &m
                 names.insert(name.clone(), file);
                 match compiled {
                     Compiled::Policy(policy) => read.policies.push(policy),
-                    Compiled::NeedsValues(document) => read.waiting.push((name, document)),
+                    Compiled::NeedsValues(unset) => read.unset.push(unset),
                 }
             }
         }
@@ -99,9 +121,23 @@ fn read_directory(directory: &Path, compiler: &Compiler, known: &Known, read: &m
     }
 }
 
-enum Compiled {
+/// A document that needs values for its variables before its policy can be bound.
+#[derive(Clone, Debug)]
+pub struct Unset {
+    /// Name of its policy.
+    pub name: String,
+    /// The document.
+    pub document: Document,
+    /// What it includes.
+    pub included: Vec<Included>,
+}
+
+/// What a document is.
+pub enum Compiled {
+    /// A policy that can be bound.
     Policy(Arc<Candidate>),
-    NeedsValues(Document),
+    /// One that needs values for its variables first.
+    NeedsValues(Unset),
 }
 
 fn compile_one(file: &Path, compiler: &Compiler, known: &Known) -> Result<(String, Compiled), Diagnostics> {
@@ -109,17 +145,29 @@ fn compile_one(file: &Path, compiler: &Compiler, known: &Known) -> Result<(Strin
     if let Some(current) = known.policies.iter().find(|one| compiler.is_current(one, &document)) {
         return Ok((current.name.clone(), Compiled::Policy(current.clone())));
     }
+    let is_known = |one: &&Unset| one.document == document && compiler.finds(&one.included);
+    if let Some(current) = known.unset.iter().find(is_known) {
+        return Ok((current.name.clone(), Compiled::NeedsValues(current.clone())));
+    }
+    compile_document(document, compiler)
+}
+
+/// Compiles a document, and gives the name of its policy.
+///
+/// # Errors
+/// All that is wrong in it.
+pub fn compile_document(document: Document, compiler: &Compiler) -> Result<(String, Compiled), Diagnostics> {
     match compiler.compile(document.clone(), &compiler.files, &BTreeMap::new()) {
         Ok(candidate) => Ok((candidate.name.clone(), Compiled::Policy(Arc::new(candidate)))),
         Err(errors) => {
-            let options = Options { allow_unset: true, ..Options::default() };
-            let unset = compile(document.clone(), &compiler.files, &options).map_err(|_| errors)?;
-            Ok((unset.policy.name().to_owned(), Compiled::NeedsValues(document)))
+            let (name, included) = compiler.check_unset(document.clone()).map_err(|_| errors)?;
+            Ok((name.clone(), Compiled::NeedsValues(Unset { name, document, included })))
         }
     }
 }
 
-fn messages(errors: &Diagnostics) -> Vec<String> {
+/// One message for each diagnostic, with its place.
+pub fn messages(errors: &Diagnostics) -> Vec<String> {
     errors.iter().map(|error| error.to_string().trim_end().to_owned()).collect()
 }
 
@@ -153,16 +201,47 @@ pub(super) mod tests {
         let mut known = Known { policies: vec![here.clone()], ..Known::default() };
         known.taken = vec![(1, true, here), (2, false, sent)];
         let slots = |read: &Read| read.taken.iter().map(|(slot, _)| *slot).collect::<Vec<_>>();
-        let first = read(&root, &new, &known);
+        let first = read(std::slice::from_ref(&root), &new, &known);
         assert_eq!(slots(&first), [2]);
         let expected = [compiled(&new, "here", &file), compiled(&new, "sent", "sent.yaml")].map(|one| one.image(1));
         let images = first.policies.iter().chain(first.taken.iter().filter_map(|(_, one)| one.as_ref().ok()));
         assert_eq!(images.map(|one| one.image(1)).collect::<Vec<_>>(), expected);
         // One whose file is refused now is compiled all the same, and so is all where nothing can be read.
         fs::write(&file, "spec: [").expect("file can be written");
-        let broken = read(&root, &new, &known);
+        let broken = read(std::slice::from_ref(&root), &new, &known);
         assert_eq!((broken.refused.len(), slots(&broken)), (1, vec![1, 2]));
-        assert_eq!(slots(&read(Path::new(&file), &new, &known)), [1, 2]);
+        assert_eq!(slots(&read(&[PathBuf::from(&file)], &new, &known)), [1, 2]);
+        fs::remove_dir_all(root).expect("directory can be removed");
+    }
+
+    #[test]
+    fn what_needs_values_is_compiled_once_until_it_or_what_it_includes_changes() {
+        let root = std::env::temp_dir().join(format!("agent-monitor-{}-unset", std::process::id()));
+        fs::create_dir_all(&root).expect("directory can be made");
+        let write = |name: &str, spec: &str| {
+            let text = format!("{HEAD}metadata: {{name: {name}}}\nspec: {{{spec}}}\n");
+            fs::write(root.join(format!("{name}.yaml")), text).expect("file can be written");
+        };
+        let unset = "include: [base], variables: {W: null}, files: [{allow: [read], paths: [\"${W}\"]}]";
+        write("base", "");
+        write("main", unset);
+        let compiler = compiler(&root, "/run/x");
+        let names = |known: &Known| -> Vec<String> {
+            let read = read(std::slice::from_ref(&root), &compiler, known);
+            assert_eq!(read.policies.len(), 1, "{:?}", read.refused);
+            read.unset.into_iter().map(|one| one.name).collect()
+        };
+        let first = read(std::slice::from_ref(&root), &compiler, &Known::default());
+        assert_eq!(first.unset.len(), 1);
+        // Told apart by a name that only what is known has.
+        let renamed = first.unset.into_iter().map(|one| Unset { name: "known".to_owned(), ..one }).collect();
+        let known = Known { unset: renamed, ..Known::default() };
+        assert_eq!(names(&known), ["known"]);
+        write("base", "exec: [{allow: [/bin/ls]}]");
+        assert_eq!(names(&known), ["main"]);
+        write("base", "");
+        write("main", &format!("mode: audit, {unset}"));
+        assert_eq!(names(&known), ["main"]);
         fs::remove_dir_all(root).expect("directory can be removed");
     }
 
@@ -180,7 +259,7 @@ pub(super) mod tests {
         taken.compiled = false;
         let known =
             Known { again: vec![(7, known.clone())], taken: vec![(8, false, Arc::new(taken))], ..Known::default() };
-        let read = read(&root, &plain, &known);
+        let read = read(std::slice::from_ref(&root), &plain, &known);
         let renewed = [read.again.first(), read.taken.first()].map(|one| one.and_then(|(_, one)| one.as_ref().ok()));
         let expected = with.compile(read_document(&file).expect("is there"), &with.files, &BTreeMap::new());
         let image = expected.expect("is valid").image(1);

@@ -9,7 +9,7 @@ use agent_monitor_common::class::Mode;
 use anyhow::{Context, Result};
 
 use super::Node;
-use crate::bind::{Agent, Cgroup, Origin, Table, shown};
+use crate::bind::{Agent, Cgroup, Limit, Origin, Table, shown};
 use crate::daemon::directory::free_id;
 use crate::record::AgentRef;
 
@@ -28,13 +28,30 @@ pub struct Wanted {
     pub mode: Option<Mode>,
     /// How its cgroup became an agent's.
     pub origin: Origin,
+    /// When its binding ends; none where it does not.
+    pub limit: Option<Limit>,
 }
 
 impl Wanted {
     /// Bound to this slot, with nothing given for it.
     pub fn new(slot: u32, origin: Origin) -> Self {
-        Self { id: None, name: None, labels: BTreeMap::new(), slot, mode: None, origin }
+        Self { id: None, name: None, labels: BTreeMap::new(), slot, mode: None, origin, limit: None }
     }
+}
+
+/// What an agent that is bound gets, under the same id.
+#[derive(Clone, Debug)]
+pub struct Renewal {
+    /// Slot of its policy.
+    pub slot: u32,
+    /// Its mode; the policy's where it is not given.
+    pub mode: Option<Mode>,
+    /// Its name; the id where it is not given.
+    pub name: Option<String>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// When its binding ends; none where it does not.
+    pub limit: Option<Limit>,
 }
 
 impl Node {
@@ -72,8 +89,13 @@ impl Node {
             self.programs.watch_syscalls(true).with_context(failed)?;
         }
         self.note_number(agent.number);
-        if let Some(state) = self.state.as_mut().filter(|_| agent.origin != Origin::Test) {
-            state.put_agent(&agent);
+        if agent.origin != Origin::Test
+            && let Err(error) = self.note_limited(&agent)
+        {
+            if let Some(state) = &mut self.state {
+                state.drop_agent(agent.number);
+            }
+            return Err(error).with_context(failed);
         }
         if let Err(error) = self.write_new(&agent) {
             self.unbind(&agent);
@@ -108,6 +130,7 @@ impl Node {
             slot: wanted.slot,
             mode: wanted.mode.unwrap_or_else(|| self.policies.mode(wanted.slot)),
             mode_fixed: wanted.mode.is_some(),
+            limit: wanted.limit,
             tally: Arc::default(),
         }
     }
@@ -150,11 +173,19 @@ impl Node {
     /// # Errors
     /// The kernel refuses.
     pub fn rebind(&mut self, number: u32, slot: u32) -> Result<()> {
-        let mode = self.policies.mode(slot);
-        self.rebind_as(number, slot, mode)
+        self.rebind_as(number, slot, "bound")
     }
 
-    fn rebind_as(&mut self, number: u32, slot: u32, mode: Mode) -> Result<()> {
+    /// The same, told with this action.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn rebind_as(&mut self, number: u32, slot: u32, action: &str) -> Result<()> {
+        let mode = self.policies.mode(slot);
+        self.rebind_in(number, slot, mode, action)
+    }
+
+    fn rebind_in(&mut self, number: u32, slot: u32, mode: Mode, action: &str) -> Result<()> {
         let changed = self.directory.table_mut().change(number, slot, mode);
         if let Some(agent) = changed {
             if self.policies.watches_syscalls(slot) {
@@ -164,35 +195,35 @@ impl Node {
                 state.put_agent(&agent);
             }
             self.rewrite_bindings(&agent)?;
-            self.tell_agent("bound", &agent, None);
+            self.tell_agent(action, &agent, None);
             self.settle_watching();
         }
         Ok(())
     }
 
-    /// Gives an agent another policy, mode, name and labels, under the same id.
+    /// Gives an agent another policy, mode, name, labels and end, under the same id.
     ///
     /// # Errors
-    /// The kernel refuses.
-    pub fn renew_agent(
-        &mut self,
-        number: u32,
-        slot: u32,
-        mode: Option<Mode>,
-        name: Option<String>,
-        labels: BTreeMap<String, String>,
-    ) -> Result<()> {
-        let before = self.directory.table().get(number).cloned();
-        let policy_mode = self.policies.mode(slot);
+    /// The kernel refuses, or a new end can't be written down: then nothing has changed.
+    pub fn renew_agent(&mut self, number: u32, renewal: Renewal) -> Result<()> {
+        let Some(before) = self.directory.table().get(number).cloned() else { return Ok(()) };
+        let Renewal { slot, mode, name, labels, limit } = renewal;
+        self.set_limit(number, limit.clone())?;
         self.directory.table_mut().describe(number, name, labels, mode.is_some());
-        let mode = mode.unwrap_or(policy_mode);
-        if before.is_some_and(|agent| agent.slot == slot && agent.mode == mode) {
-            if let (Some(state), Some(agent)) = (&mut self.state, self.directory.table().get(number)) {
-                state.put_agent(agent);
-            }
-            return Ok(());
+        let mode = mode.unwrap_or(self.policies.mode(slot));
+        if before.slot != slot || before.mode != mode {
+            return self.rebind_in(number, slot, mode, "bound");
         }
-        self.rebind_as(number, slot, mode)
+        let after = self.directory.table().get(number).cloned();
+        if let Some(agent) = after {
+            if let Some(state) = &mut self.state {
+                state.put_agent(&agent);
+            }
+            if before.limit != limit {
+                self.tell_agent("bound", &agent, None);
+            }
+        }
+        Ok(())
     }
 
     /// Takes an agent out of the table without a word: its cgroup is bound anew.

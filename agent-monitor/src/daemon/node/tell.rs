@@ -1,7 +1,7 @@
 //! What the node tells: records of its agents, its policies and the monitor itself.
 
 use super::Node;
-use crate::bind::{Agent, Origin};
+use crate::bind::{Agent, Limit, Origin};
 use crate::daemon::VERSION;
 use crate::record::{AgentChange, Body, Counts, MonitorChange, PolicyChange, PolicyRef, Record, clock};
 use crate::support::Level;
@@ -17,6 +17,7 @@ impl Node {
             mode: agent.mode.name().to_owned(),
             policy: self.directory.policy(agent.slot),
             agent: agent.identity.clone(),
+            expires: agent.limit.as_ref().map(Limit::shown),
             counts,
         };
         self.tell(Body::Agent(Box::new(change)));
@@ -24,7 +25,17 @@ impl Node {
 
     /// Makes a record about a policy.
     pub fn tell_policy(&mut self, action: &str, policy: PolicyRef, source: Option<String>, messages: Vec<String>) {
+        if let Some((_, count)) = self.policy_changes.iter_mut().find(|(known, _)| *known == action) {
+            *count += 1;
+        }
         self.tell(Body::Policy(PolicyChange { action: action.to_owned(), policy, source, messages }));
+    }
+
+    /// Makes a record about a document that is refused. The policy that is in force by its name stays so.
+    pub fn tell_refused(&mut self, name: &str, source: &str, messages: &[String]) {
+        let policy = self.policies.named(name).map(|one| self.directory.policy(one.slot));
+        let policy = policy.unwrap_or_else(|| PolicyRef { name: name.to_owned(), ..PolicyRef::default() });
+        self.tell_policy("refused", policy, Some(source.to_owned()), messages.to_vec());
     }
 
     /// Makes a record about the monitor itself.

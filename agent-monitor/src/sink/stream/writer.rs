@@ -1,5 +1,5 @@
 //! The thread of the stream: it numbers records, writes them into the audit log and hands them out, and makes a record of
-//! what the log could not take.
+//! what the log could not take and of what was found in it.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,7 +8,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 
 use super::{Entry, Message, Position, Tap, Totals};
 use crate::record::{Body, Loss, Record, Tally, clock};
-use crate::sink::audit::AuditLog;
+use crate::sink::audit::{AuditLog, Finding, Reason};
 use crate::sink::follow::Published;
 
 /// The thread's own state.
@@ -21,6 +21,8 @@ pub(super) struct Writer {
     pub(super) progressed: watch::Sender<u64>,
     /// Number of the last record.
     pub(super) seq: u64,
+    /// What was found in the audit log and is not told in it yet.
+    pub(super) untold: Vec<Finding>,
     /// Records that are not in the audit log: first number, last number, how many.
     pub(super) missing: Option<(u64, u64, u64)>,
 }
@@ -42,88 +44,119 @@ impl Writer {
                     let _ = reply.send(());
                 }
                 Message::Reopen(reply) => {
-                    let _ = reply.send(self.log.as_mut().map_or(Ok(()), AuditLog::reopen));
+                    let result = self.log.as_mut().map_or(Ok(()), AuditLog::reopen);
+                    let why = result.as_ref().err().map(ToString::to_string);
+                    self.totals.set_failing(|failing| failing.reopening = why);
+                    let _ = reply.send(result);
+                    self.write(Vec::new());
+                }
+                Message::Tick => {
+                    self.write(Vec::new());
+                    if let Some(log) = &mut self.log {
+                        log.sync_if_due();
+                    }
+                    self.note_troubles();
                 }
             }
         }
         self.write(Vec::new());
+        if let Some(log) = &mut self.log {
+            log.close();
+        }
     }
 
-    fn write(&mut self, mut entries: Vec<Entry>) {
-        let retry = self.missing.is_some();
-        let only_retry = entries.is_empty();
-        if let Some((first, last, count)) = self.missing {
-            entries.insert(0, self.loss(first, last, count).into());
-        }
-        if entries.is_empty() {
+    fn write(&mut self, entries: Vec<Entry>) {
+        self.look();
+        let only_told_again = entries.is_empty();
+        let told = self.untold.iter().map(|finding| finding.record(&self.node_name));
+        let lost = self.missing.map(|(first, last, count)| self.loss(first, last, count));
+        let mut all: Vec<Entry> = told.chain(lost).map(Entry::from).collect();
+        let lead = all.len();
+        all.extend(entries);
+        if all.is_empty() {
             return;
         }
         let before = self.seq;
-        let mut lines = Vec::with_capacity(entries.len());
-        for entry in &mut entries {
+        let mut lines = Vec::with_capacity(all.len());
+        for entry in &mut all {
             self.seq += 1;
             entry.record.seq = Some(self.seq);
-            lines.push(entry.record.to_line());
+            lines.push((self.seq, entry.record.to_line()));
         }
-        let written = self.log(&lines);
-        self.note(before, written, lines.len(), retry);
-        if only_retry && written == 0 {
+        let sealed = self.log(&lines);
+        let written = sealed.as_ref().map_or(lines.len(), Vec::len);
+        self.note(before, written, lines.len(), lead);
+        if only_told_again && written == 0 {
             // Nothing was told: the number is free for the next record.
             self.seq = before;
             return;
         }
         self.totals.last_seq.store(self.seq, Ordering::Relaxed);
-        for (index, (Entry { record, tally }, line)) in entries.iter().zip(lines).enumerate() {
+        let mut sealed = sealed.unwrap_or_default().into_iter();
+        for (index, (Entry { record, tally }, (_, line))) in all.iter().zip(lines).enumerate() {
             if let Some(tally) = tally {
                 count(tally, record, index < written);
             }
             if let Some(tap) = &mut self.tap {
                 tap(record);
             }
-            // An error says only that nobody follows.
+            // Followers get what stands in the log; what does not has no hash. An error says only that nobody follows.
+            let line = sealed.next().unwrap_or(line);
             let _ = self.published.send(Arc::new(Published::new(record, line)));
         }
     }
 
-    /// Writes lines into the audit log, and gives how many of them are in it.
-    fn log(&mut self, lines: &[String]) -> usize {
-        let Some(log) = &mut self.log else { return lines.len() };
-        match log.add(lines.concat().as_bytes()) {
-            Ok(()) => {
-                self.totals.audit_written.fetch_add(lines.len() as u64, Ordering::Relaxed);
-                self.totals.failing.store(false, Ordering::Relaxed);
-                lines.len()
+    /// Has the log say what was found in it.
+    fn look(&mut self) {
+        let Some(log) = &mut self.log else { return };
+        log.prepare();
+        for finding in log.take_findings() {
+            self.totals.found.add(finding.reason);
+            if finding.reason != Reason::Expired {
+                tracing::error!("audit log: {}: {}", finding.reason.name(), finding.detail);
             }
-            Err((bytes, error)) => {
-                if !self.totals.failing.swap(true, Ordering::Relaxed) {
-                    let what = "cannot write the audit log; records are lost and counted until it can be written again";
-                    tracing::error!(%error, "{what}");
-                }
-                let ends = lines.iter().scan(0, |end, line| {
-                    *end += line.len();
-                    Some(*end)
-                });
-                let written = ends.take_while(|end| *end <= bytes).count();
-                self.totals.audit_written.fetch_add(written as u64, Ordering::Relaxed);
-                written
-            }
+            self.untold.push(finding);
+        }
+        self.untold.sort_by_key(|finding| finding.reason.rank());
+    }
+
+    fn note_troubles(&self) {
+        if let Some(log) = &self.log {
+            self.totals.set_failing(|failing| failing.log = log.troubles().clone());
         }
     }
 
+    /// Writes lines with their numbers into the audit log, and gives those that are in it, as they are; none where there is
+    /// no log.
+    fn log(&mut self, lines: &[(u64, String)]) -> Option<Vec<String>> {
+        let (sealed, result) = self.log.as_mut()?.add(lines);
+        self.totals.audit_written.fetch_add(sealed.len() as u64, Ordering::Relaxed);
+        let why = result.err().map(|error| error.to_string());
+        if let Some(error) = why.as_ref().filter(|_| self.totals.failing().writing.is_none()) {
+            let what = "cannot write the audit log; records are lost and counted until it can be written again";
+            tracing::error!(error, "{what}");
+        }
+        self.totals.set_failing(|failing| failing.writing = why);
+        self.note_troubles();
+        Some(sealed)
+    }
+
     /// Takes note of what is missing in the audit log after a batch that began after `before`, of whose `all` records the
-    /// first `written` are in the log. With `retry` the first of them tells of what was missing until now.
-    fn note(&mut self, before: u64, written: usize, all: usize, retry: bool) {
-        if written > 0 {
+    /// first `written` are in the log. The first `lead` of them tell of findings, and then of what was missing until now.
+    fn note(&mut self, before: u64, written: usize, all: usize, lead: usize) {
+        let retry = self.missing.is_some();
+        self.untold.drain(..written.min(self.untold.len()));
+        if written >= lead {
             self.missing = None;
         }
-        if written == all {
+        // What could not be told is not lost: it is told again.
+        let lost = (all - written.max(lead)) as u64;
+        if written == all || (lost == 0 && !retry) {
             return;
         }
-        // A loss record that could not be written is not lost: what it tells of is told by the next one.
-        let told_again = u64::from(retry && written == 0);
-        let lost = (all - written) as u64 - told_again;
         let (first, count) = self.missing.map_or((before + written as u64 + 1, 0), |(first, _, count)| (first, count));
-        let last = if lost == 0 { before.max(first) } else { self.seq };
+        // Where nothing at all was written and nothing is lost the numbers are given again.
+        let last = if lost == 0 && written == 0 { before.max(first) } else { self.seq };
         self.missing = Some((first, last, count + lost));
         self.totals.audit_lost.fetch_add(lost, Ordering::Relaxed);
     }
@@ -133,9 +166,9 @@ impl Writer {
             stage: "audit".to_owned(),
             reason: "write_failed".to_owned(),
             count,
-            agent: None,
             after_seq: Some(first.saturating_sub(1)),
             before_seq: Some(last + 1),
+            ..Loss::default()
         };
         Record { time: clock::now(), seq: None, node_name: self.node_name.clone(), body: Body::Loss(loss) }
     }
@@ -153,91 +186,4 @@ fn count(tally: &Tally, record: &Record, written: bool) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::{Options, Stream};
-    use super::*;
-    use crate::record::MonitorChange;
-    use std::sync::Mutex;
-
-    fn record(text: &str) -> Record {
-        let change = MonitorChange {
-            action: text.to_owned(),
-            version: String::new(),
-            enforcement: String::new(),
-            messages: Vec::new(),
-        };
-        Record { time: clock::now(), seq: None, node_name: "n".into(), body: Body::Monitor(change) }
-    }
-
-    fn seen() -> (Tap, Arc<Mutex<Vec<Record>>>) {
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let into = seen.clone();
-        (Box::new(move |record: &Record| into.lock().expect("test lock").push(record.clone())), seen)
-    }
-
-    /// A writer whose last record has this number.
-    fn writer(log: Option<AuditLog>, seq: u64) -> Writer {
-        let (published, progressed) = (broadcast::channel(8).0, watch::channel(0).0);
-        let (node_name, totals) = ("n".into(), Arc::default());
-        Writer { log, tap: None, node_name, published, totals, progressed, seq, missing: None }
-    }
-
-    #[tokio::test]
-    async fn records_are_numbered_without_gaps_in_the_order_of_writing() {
-        let (tap, seen) = seen();
-        let (stream, thread) = Stream::start(Options { tap: Some(tap), ..Options::default() }).expect("stream starts");
-        let mut follower = stream.subscribe();
-        stream.write(vec![record("a"), record("b")]).await;
-        stream.write(vec![record("c")]).await;
-        stream.flush().await;
-        let numbers: Vec<_> = seen.lock().expect("test lock").iter().map(|record| record.seq).collect();
-        assert_eq!(numbers, [Some(1), Some(2), Some(3)]);
-        assert!(follower.recv().await.expect("followed").line().contains("\"seq\":1,"));
-        drop(stream);
-        thread.join().expect("thread ends");
-    }
-
-    #[test]
-    fn what_the_log_could_not_take_is_named_by_the_next_record() {
-        let (tap, seen) = seen();
-        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("/dev/full is there");
-        let path = std::env::temp_dir().join(format!("agent-monitor-{}-full", std::process::id()));
-        let (good, _) = AuditLog::open(&path).expect("log can be made");
-        let mut writer = Writer { tap: Some(tap), ..writer(Some(AuditLog::of(full)), 10) };
-        writer.write(vec![record("a").into(), record("b").into()]);
-        writer.write(vec![record("c").into()]);
-        writer.write(Vec::new());
-        assert!(writer.totals.failing.load(Ordering::Relaxed));
-        writer.log = Some(good);
-        writer.write(vec![record("d").into()]);
-        assert!(!writer.totals.failing.load(Ordering::Relaxed));
-        let totals = (&writer.totals.audit_written, &writer.totals.audit_lost);
-        assert_eq!((totals.0.load(Ordering::Relaxed), totals.1.load(Ordering::Relaxed)), (2, 3));
-        let text = std::fs::read_to_string(&path).expect("log is text");
-        let records: Vec<_> = text.lines().map(|line| Record::parse(line).expect("line is a record")).collect();
-        let Some(Body::Loss(loss)) = records.first().map(|record| &record.body) else { panic!("{text}") };
-        assert_eq!((loss.count, loss.after_seq, loss.before_seq), (3, Some(10), Some(15)));
-        assert_eq!(records.first().and_then(|record| record.seq), Some(15));
-        // Three lost, a loss record that a follower saw and the log did not, and the two that are in the log.
-        assert_eq!(seen.lock().expect("test lock").len(), 6);
-        let _ = std::fs::remove_file(path);
-    }
-
-    #[test]
-    fn of_a_batch_that_fits_in_part_the_rest_is_named() {
-        let mut writer = writer(None, 15);
-        writer.note(10, 2, 5, false);
-        assert_eq!(writer.missing, Some((13, 15, 3)));
-        // The loss record alone is tried again, in vain.
-        writer.seq = 16;
-        writer.note(15, 0, 1, true);
-        assert_eq!(writer.missing, Some((13, 15, 3)));
-        // It fits, and of two that come with it one does not.
-        writer.seq = 18;
-        writer.note(15, 2, 3, true);
-        assert_eq!(writer.missing, Some((18, 18, 1)));
-        writer.seq = 19;
-        writer.note(18, 1, 1, true);
-        assert_eq!(writer.missing, None);
-    }
-}
+mod tests;
