@@ -76,17 +76,18 @@ pub fn skip(reason: &str) -> anyhow::Error {
     anyhow::Error::new(Skipped(reason.to_owned()))
 }
 
-/// Runs what the arguments select: words of names, `--list`, `--times`, `--group no-lsm`, `races` or `work`, `--no-skip` (what
-/// would be skipped fails).
+/// Runs what the arguments select: words of names, `--list`, `--times`, `--group no-lsm`, `races` or `work`, `--shared` (only
+/// those that share a daemon), `--no-skip` (what would be skipped fails).
 pub fn run(arguments: &[String]) -> ExitCode {
     let list = arguments.iter().any(|word| word == "--list");
+    let shared = arguments.iter().any(|word| word == "--shared");
     let group = arguments.iter().position(|word| word == "--group").and_then(|at| arguments.get(at + 1));
     let group = group.map(String::as_str);
     let is_word = |word: &&String| !word.starts_with("--") && Some(word.as_str()) != group;
     let words: Vec<&String> = arguments.iter().filter(is_word).collect();
     let selected = |scenario: &&Scenario| {
         let wanted = words.is_empty() || words.iter().any(|word| scenario.name.contains(word.as_str()));
-        wanted && scenario.run.word() == group
+        wanted && scenario.run.word() == group && !(shared && matches!(scenario.run, Group::Alone(_)))
     };
     let mut scenarios: Vec<&Scenario> = ALL.iter().chain(work::ALL).copied().flatten().filter(selected).collect();
     // Those that must have no daemon come first.
