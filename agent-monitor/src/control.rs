@@ -10,6 +10,8 @@ mod http;
 mod openapi;
 mod peer;
 mod routes;
+#[cfg(test)]
+pub mod served;
 mod socket;
 mod stall;
 #[cfg(test)]

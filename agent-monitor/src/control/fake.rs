@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::io::Read;
 
 use tokio::net::{TcpListener, UnixStream};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
+use super::Limits;
 use super::api::{Agent, Bound, ChangedPolicy, CreateAgent, Policy, Refusal, Request, Status};
-use super::{Limits, Listeners, Lock, Readers, RequestTotals, control_router, serve};
+use super::served::Served;
 
 /// What it knows.
 #[derive(Default)]
@@ -82,15 +83,7 @@ fn known<T: Clone>(all: &BTreeMap<String, T>, name: &str) -> Result<T, Refusal> 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "serves until standard input ends: cargo xtask ci --step api"]
 async fn serves_until_standard_input_ends() {
-    let socket = std::env::temp_dir().join(format!("agent-monitor-{}-fake/c.sock", std::process::id()));
-    let lock = Lock::take(&socket).expect("nobody else has it");
-    let listeners = Listeners::bind(&lock, &socket, Readers::default(), None).await.expect("can be bound");
-    let (control, _, _) = listeners.into_parts();
-    let (requests, mut asked) = mpsc::channel(64);
-    let totals = std::sync::Arc::new(RequestTotals::default());
-    let (_stop, stopped) = watch::channel(false);
-    let router = control_router(requests, totals.clone(), Limits::default());
-    tokio::spawn(serve(control, router, Limits::default(), totals, stopped));
+    let (served, mut asked) = Served::start("fake", Limits::default()).await;
     let answering = tokio::spawn(async move {
         let mut fake = Fake::default();
         while let Some(request) = asked.recv().await {
@@ -99,7 +92,7 @@ async fn serves_until_standard_input_ends() {
     });
     let tcp = TcpListener::bind("127.0.0.1:0").await.expect("can be bound");
     println!("\nfake daemon at {}", tcp.local_addr().expect("is bound"));
-    let to = socket.clone();
+    let to = served.socket.clone();
     tokio::spawn(async move {
         while let Ok((mut near, _)) = tcp.accept().await {
             let to = to.clone();
@@ -113,5 +106,4 @@ async fn serves_until_standard_input_ends() {
     let ended = tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await;
     ended.expect("does not panic").expect("standard input can be read");
     assert!(!answering.is_finished(), "what answers has panicked");
-    std::fs::remove_dir_all(socket.parent().expect("it has one")).expect("can be removed");
 }

@@ -1,6 +1,5 @@
 //! The control socket from a client's side, with an owner that answers from memory.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -10,35 +9,20 @@ use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
 
 use super::api::{Agent, ApplyPolicy, Bound, ChangedPolicy, CreateAgent, Policy, Refusal, Request, Status};
-use super::client::{Client, ClientError};
+use super::client::ClientError;
 use super::peer::Peer;
+use super::served::Served;
 use super::{Limits, Listeners, Lock, Readers, RequestTotals, control_router, serve};
 
-struct Fixture {
-    socket: PathBuf,
-    client: Client,
-    totals: Arc<RequestTotals>,
-    _stop: watch::Sender<bool>,
-}
-
-async fn fixture(name: &str, clients: usize) -> Fixture {
+async fn fixture(name: &str, clients: usize) -> Served {
     let short = Duration::from_millis(300);
     let limits = Limits { clients, head: Duration::from_secs(1), body: short, answer: short, ..Limits::default() };
     fixture_with(name, limits).await
 }
 
-async fn fixture_with(name: &str, limits: Limits) -> Fixture {
-    let socket = std::env::temp_dir().join(format!("agent-monitor-{}-{name}/c.sock", std::process::id()));
-    let lock = Lock::take(&socket).expect("nobody else has it");
-    let listeners = Listeners::bind(&lock, &socket, Readers::default(), None).await.expect("can be bound");
-    let (control, _, _) = listeners.into_parts();
-    let (requests, mut asked) = mpsc::channel(8);
-    let totals = Arc::new(RequestTotals::default());
-    let (stop, stopped) = watch::channel(false);
-    let router = control_router(requests, totals.clone(), limits);
-    tokio::spawn(serve(control, router, limits, totals.clone(), stopped));
+async fn fixture_with(name: &str, limits: Limits) -> Served {
+    let (served, mut asked) = Served::start(name, limits).await;
     tokio::spawn(async move {
-        let _lock = lock;
         while let Some(request) = asked.recv().await {
             match request {
                 Request::Status(answer) => drop(answer.send(Status { node_name: "n".into(), ..Status::default() })),
@@ -74,10 +58,10 @@ async fn fixture_with(name: &str, limits: Limits) -> Fixture {
             }
         }
     });
-    Fixture { client: Client::new(&socket), socket, totals, _stop: stop }
+    served
 }
 
-async fn raw(fixture: &Fixture, request: &str) -> String {
+async fn raw(fixture: &Served, request: &str) -> String {
     let mut stream = UnixStream::connect(&fixture.socket).await.expect("is served");
     // It may be refused, and hung up on, before it is read whole.
     let _ = stream.write_all(request.as_bytes()).await;

@@ -47,39 +47,30 @@ impl Followers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::client::{Client, ClientError};
-    use crate::control::{Limits, Listeners, Lock, Readers, Request, RequestTotals, control_router, serve};
+    use crate::control::client::ClientError;
+    use crate::control::served::Served;
+    use crate::control::{Limits, Request};
     use crate::record::{Body, MonitorChange, Record, clock};
     use crate::sink::Options;
-    use tokio::sync::watch;
 
     struct Fixture {
         stream: Stream,
-        client: Client,
-        _stop: watch::Sender<bool>,
+        served: Served,
     }
 
     async fn fixture(name: &str) -> Fixture {
         let (stream, _thread) = Stream::start(Options::default()).expect("a thread can be started");
-        let socket = std::env::temp_dir().join(format!("agent-monitor-{}-{name}/c.sock", std::process::id()));
-        let lock = Lock::take(&socket).expect("nobody else has it");
-        let listeners = Listeners::bind(&lock, &socket, Readers::default(), None).await.expect("can be bound");
-        let (control, _, _) = listeners.into_parts();
-        let (requests, mut asked) = mpsc::channel(8);
-        let totals = Arc::new(RequestTotals::default());
-        let (stop, stopped) = watch::channel(false);
-        let router = control_router(requests, totals.clone(), Limits::default());
-        tokio::spawn(serve(control, router, Limits::default(), totals, stopped));
+        let (served, mut asked) = Served::start(name, Limits::default()).await;
         let followed = stream.clone();
         tokio::spawn(async move {
-            let (_lock, followers) = (lock, Followers::default());
+            let followers = Followers::default();
             while let Some(request) = asked.recv().await {
                 if let Request::Follow(filter, answer) = request {
                     followers.start(&followed, "n", filter, answer);
                 }
             }
         });
-        Fixture { stream, client: Client::new(&socket), _stop: stop }
+        Fixture { stream, served }
     }
 
     fn record() -> Record {
@@ -92,7 +83,7 @@ mod tests {
     async fn a_slow_follower_holds_nobody_up_and_gets_or_is_told_of_every_record() {
         const RECORDS: u64 = 40_000;
         let fixture = fixture("slow").await;
-        let mut lines = fixture.client.lines("/v1/events").await.expect("is answered");
+        let mut lines = fixture.served.client.lines("/v1/events").await.expect("is answered");
         for _ in 0..RECORDS / 100 {
             fixture.stream.write(std::iter::repeat_with(record).take(100).collect()).await;
         }
@@ -125,14 +116,14 @@ mod tests {
         let fixture = fixture("many").await;
         let mut all = Vec::new();
         for _ in 0..FOLLOWERS {
-            all.push(fixture.client.lines("/v1/events").await.expect("is answered"));
+            all.push(fixture.served.client.lines("/v1/events").await.expect("is answered"));
         }
-        let refused = fixture.client.lines("/v1/events").await.err();
+        let refused = fixture.served.client.lines("/v1/events").await.err();
         assert!(matches!(refused, Some(ClientError::Refused { status: 429, .. })), "{refused:?}");
         all.pop();
         let answered = async {
             // Its place is free once the daemon has seen that it is gone.
-            while fixture.client.lines("/v1/events").await.is_err() {}
+            while fixture.served.client.lines("/v1/events").await.is_err() {}
         };
         tokio::time::timeout(std::time::Duration::from_secs(20), answered).await.expect("there is room again");
     }

@@ -121,9 +121,17 @@ impl AuditLog {
             Some(Ok(None)) => Noted::Lost("nothing is noted about it in the state directory".to_owned()),
             Some(Err(error)) => Noted::Lost(format!("its head in the state directory can't be read: {error}")),
         };
-        let mut log = Self {
+        let mut log = Self::new(place, options.keeping.clone(), file, head);
+        log.go_on(&noted)?;
+        log.expire();
+        Ok(log)
+    }
+
+    /// A log that nothing is known of yet but where it is.
+    fn new(place: Place, keeping: Audit, file: File, head: Option<HeadFile>) -> Self {
+        Self {
             place,
-            keeping: options.keeping.clone(),
+            keeping,
             file,
             whole: 0,
             length: 0,
@@ -137,10 +145,7 @@ impl AuditLog {
             unsynced: false,
             synced: Instant::now(),
             troubles: Troubles::default(),
-        };
-        log.go_on(&noted)?;
-        log.expire();
-        Ok(log)
+        }
     }
 
     /// Finds the place in the chain from which to go on in the file that is open.
@@ -221,23 +226,7 @@ impl AuditLog {
     pub fn of(file: File) -> Self {
         let options = LogOptions { path: "/tmp".into(), head: None, keeping: Audit::default() };
         let place = Place::find(&options.path).expect("/tmp is there");
-        Self {
-            place,
-            keeping: options.keeping,
-            file,
-            whole: 0,
-            length: 0,
-            torn: None,
-            seq: 0,
-            hash: None,
-            first: None,
-            head: None,
-            findings: Vec::new(),
-            expired: Vec::new(),
-            unsynced: false,
-            synced: Instant::now(),
-            troubles: Troubles::default(),
-        }
+        Self::new(place, options.keeping, file, None)
     }
 
     /// Looks whether the file is as it was left, mends its end, and rotates it when it is time. To be called before each
