@@ -50,6 +50,14 @@ pub fn directory(path: &str) -> PathBuf {
     Path::new(MOUNT).join(path.trim_start_matches('/'))
 }
 
+/// The directory of the cgroup that a process is in.
+pub fn of(pid: i64) -> Result<PathBuf> {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+    // Hierarchies of version 1 have lines, too: one that a scenario made may be there for a while after it.
+    let path = text.lines().find_map(|line| line.strip_prefix("0::"));
+    Ok(directory(path.with_context(|| format!("process {pid} is in no unified hierarchy: {text:?}"))?))
+}
+
 /// The kernel's id of a cgroup.
 pub fn id(directory: &Path) -> Result<u64> {
     Ok(fs::metadata(directory).with_context(|| format!("look at {}", directory.display()))?.ino())

@@ -250,8 +250,7 @@ fn run_stops_and_goes_on_as_its_command_does(_scene: &mut Scene<'_>) -> Outcome 
     let (mut terminal, job) = at_a_terminal(&place)?;
     // The command is in a process group of its own, which has its number.
     let command = terminal.does(&step!("group-of", "0"))?;
-    let agent = fs::read_to_string(format!("/proc/{command}/cgroup"))?;
-    let agent = cgroup::directory(agent.trim().trim_start_matches("0::"));
+    let agent = cgroup::of(command)?;
     for how in ["typed", "read from behind"] {
         match how {
             "typed" => terminal.types(b"\x1a")?,
