@@ -31,8 +31,10 @@ pub enum Accel {
 }
 
 /// Everything that TCG can do, but `cmpxchg16b`: with several processors QEMU 7.2 returns from it with garbage in the
-/// flags now and then, and the guest dies of a double fault in `__kmalloc` (seen in about every second boot of 6.12).
-const CPU: &str = "max,-cx16";
+/// flags now and then, and the guest dies of a double fault in `__kmalloc` (seen in about every second boot of 6.12). And
+/// without `erms` and `fsrm`, for which kernels copy and clear byte by byte: QEMU interprets each byte, and 40 % of loading
+/// the programs on 6.1 was that.
+const CPU: &str = "max,-cx16,-erms,-fsrm";
 
 impl Accel {
     /// QEMU's arguments for it.
