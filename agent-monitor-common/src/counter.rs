@@ -11,7 +11,7 @@ pub struct AgentCounters {
     pub denied: [u64; CLASSES],
     /// Operations that enforcing would have denied, by class.
     pub audited: [u64; CLASSES],
-    /// Denials whose event is in the ring.
+    /// Denials whose event is in the ring, or that are counted as repeats (see [`crate::fold`]).
     pub emitted: u64,
     /// Denials whose event found no room in the ring.
     pub lost: u64,

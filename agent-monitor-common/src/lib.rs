@@ -12,6 +12,7 @@ pub mod counter;
 pub mod decide;
 pub mod event;
 pub mod field;
+pub mod fold;
 pub mod hook;
 pub mod image;
 pub mod layout;

@@ -1,5 +1,6 @@
 //! Telling: counters and events.
 
+use crate::fold::{self, Found};
 use crate::image::Text;
 use crate::kernel::{self, address, load, offset, read};
 use crate::maps::{AGENTS, COUNTERS, DENIALS, SEQUENCES, TELEMETRY};
@@ -147,7 +148,16 @@ pub fn output(scratch: &mut Scratch, deny: bool) {
     scratch.header.new_object_length = copy(body, length, new_object) as u16;
     let new_length = u64::from(reload(&scratch.header.new_object_length)) & PATH_BYTES as u64;
     let agent = scratch.header.agent;
-    send((&raw mut scratch.header).cast(), HEADER_BYTES as u64 + length + new_length, agent, deny);
+    let bytes = length + new_length;
+    if deny && matches!(fold::find(scratch, bytes), Found::Repeat) {
+        // Told later, with how many there were.
+        count_denial(agent, true);
+        return;
+    }
+    let sent = send((&raw mut scratch.header).cast(), HEADER_BYTES as u64 + bytes, agent, deny);
+    if deny && sent {
+        fold::keep(scratch, bytes);
+    }
 }
 
 /// Copies an operand behind `at` bytes of the body and gives its length.
@@ -168,9 +178,9 @@ fn copy(body: *mut u8, at: u64, text: Text) -> u64 {
     if failed == 0 { length } else { 0 }
 }
 
-/// Puts bytes into the ring for denials or the other one, and counts what finds no room.
+/// Puts bytes into the ring for denials or the other one, and counts what finds no room. Whether they found it.
 #[inline(always)]
-pub fn send(event: *mut core::ffi::c_void, bytes: u64, agent: u32, deny: bool) {
+pub fn send(event: *mut core::ffi::c_void, bytes: u64, agent: u32, deny: bool) -> bool {
     // SAFETY: the caller gives the start and length of an event in a map value or on the stack.
     let failed = unsafe {
         if deny {
@@ -186,9 +196,10 @@ pub fn send(event: *mut core::ffi::c_void, bytes: u64, agent: u32, deny: bool) {
         // SAFETY: the pointer is to a map value.
         count_for(agent, |c| unsafe { &raw mut (*c).telemetry_lost });
     }
+    !failed
 }
 
-/// Counts a denial that is in the ring, or found no room in it.
+/// Counts a denial that is in the ring or counted as a repeat, or found no room.
 #[inline(always)]
 fn count_denial(agent: u32, sent: bool) {
     if sent {

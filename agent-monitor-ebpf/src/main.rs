@@ -8,6 +8,7 @@
 #![allow(internal_features, reason = "the BPF target has atomic instructions but no core::sync::atomic with results")]
 
 mod emit;
+mod fold;
 mod gate;
 mod hooks;
 mod image;
@@ -16,7 +17,6 @@ mod maps;
 mod more_rights;
 mod mounts;
 mod operation;
-
 mod path;
 mod peer;
 mod scratch;

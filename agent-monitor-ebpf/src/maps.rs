@@ -3,12 +3,15 @@
 use crate::scratch::Scratch;
 use agent_monitor_common::binding::Binding;
 use agent_monitor_common::counter::{self, AgentCounters};
+use agent_monitor_common::fold::Folded;
 use agent_monitor_common::limit;
-use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 
 const GROWING: usize = BPF_F_NO_PREALLOC as usize;
+/// User space may map it.
+const MAPPED: usize = BPF_F_MMAPABLE as usize;
 
 /// Cgroup id to binding. Written by the daemon and by `cgroup_mkdir`; read by each hook's gate.
 #[btf_map]
@@ -62,6 +65,14 @@ pub static SEQUENCES: Array<u64, 2> = Array::new();
 /// Scratch buffers, `SCRATCH_PER_CPU` for each CPU; the loader sets the number of entries.
 #[btf_map]
 pub static SCRATCH: Array<Scratch, { limit::SCRATCH_PER_CPU as usize }> = Array::new();
+
+/// Tags and counts of folded denials, see `agent_monitor_common::fold`. The daemon has them in its memory.
+#[btf_map]
+pub static FOLD_WORDS: Array<u64, { limit::FOLDS as usize }, MAPPED> = Array::new();
+
+/// Their events. Written by whoever told one; read by the daemon.
+#[btf_map]
+pub static FOLDED: Array<Folded, { limit::FOLDS as usize }> = Array::new();
 
 /// Denials and losses of bindings. Read by the daemon.
 #[btf_map]

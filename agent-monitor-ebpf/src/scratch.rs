@@ -93,6 +93,12 @@ pub struct Scratch {
     pub addresses: Addresses,
     /// State of the loop that runs, if one does.
     pub state: Loop,
+    /// State of the hash that a repeat is found by; in the end the hash is the first of it.
+    pub hash: [u64; 4],
+    /// The tag that the hash gives.
+    pub fold_tag: u64,
+    /// A slot for it that counts nothing; all ones for none.
+    pub fold_slot: u64,
     /// The operand.
     pub object: [u8; TEXT_BYTES],
     /// The second operand of a rename or link.

@@ -6,6 +6,7 @@ mod btf;
 mod earlier;
 mod error;
 mod field;
+mod fold;
 mod hook;
 mod image;
 mod load;
@@ -22,6 +23,7 @@ mod ring;
 
 pub use earlier::Counted;
 pub use error::LoadError;
+pub use fold::Repeats;
 pub use hook::{HookState, HookStatus};
 pub use load::{LoadOptions, Roots};
 pub use map::{Counters, MapError, MapState};

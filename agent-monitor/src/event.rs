@@ -4,6 +4,8 @@ use agent_monitor_common::class::{Class, Reason, Verdict};
 use agent_monitor_common::event::{DecodeError, Event, EventHeader, kind};
 use agent_monitor_common::hook::HookId;
 
+use crate::bpf::Repeats;
+
 /// An event that has left the ring.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observed {
@@ -23,6 +25,10 @@ pub struct Observed {
     pub object: Box<[u8]>,
     /// The new object's operand; empty where there is none.
     pub new_object: Box<[u8]>,
+    /// How many times it happened.
+    pub count: u64,
+    /// When for the first time, nanoseconds of the boot clock, where the time in the header is that of the last.
+    pub first_ns: Option<u64>,
 }
 
 /// What an event is about.
@@ -70,7 +76,21 @@ impl Observed {
             reason_text,
             object: event.object.into(),
             new_object: event.new_object.into(),
+            count: 1,
+            first_ns: None,
         })
+    }
+
+    /// Decodes an event that happened again.
+    ///
+    /// # Errors
+    /// As for [`Self::decode`].
+    pub fn repeated(repeats: &Repeats<'_>) -> Result<Self, DecodeError> {
+        let mut event = Self::decode(repeats.event)?;
+        event.header.boot_ns = repeats.last_ns;
+        event.count = repeats.count;
+        event.first_ns = (repeats.count > 1).then_some(repeats.first_ns);
+        Ok(event)
     }
 
     /// What the event is about.

@@ -80,8 +80,11 @@ pub struct Operation {
     pub process: Process,
     /// The pod, in a cluster.
     pub pod: Option<Pod>,
-    /// How many times it happened.
+    /// How many times it happened. The process, the thread and all else is that of the first time that was told.
     pub count: u64,
+    /// When the first of them was, like `time`, which is that of the last; left out where there is only one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_time: Option<String>,
 }
 
 /// The policy, and the rule in it, that decided.
@@ -179,7 +182,7 @@ pub struct AgentChange {
     pub counts: Option<Counts>,
 }
 
-/// What the kernel and the monitor counted for one agent: `denied` is the sum of `written` and `lost`.
+/// What the kernel and the monitor counted for one agent: `denied` is the sum of `written`, `folded` and `lost`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Counts {
     /// Operations denied.
@@ -188,8 +191,11 @@ pub struct Counts {
     pub audited: u64,
     /// Operations that could not be decided.
     pub faults: u64,
-    /// Denials that became records.
+    /// Denials that have a record of their own: records.
     pub written: u64,
+    /// Denials that these records count in addition.
+    #[serde(default)]
+    pub folded: u64,
     /// Denials that did not: no room in the ring, or refused by the decoder.
     pub lost: u64,
 }

@@ -7,6 +7,7 @@ mod audit_log;
 mod bindings;
 mod capable;
 mod cgroups;
+mod endurance;
 mod exec;
 mod expiry;
 mod file_open;
@@ -58,6 +59,7 @@ use crate::harness::Scenario;
 pub const ALL: &[&[Scenario]] = &[
     file_open::ALL,
     exec::ALL,
+    endurance::ALL,
     memory::ALL,
     names::ALL,
     attributes::ALL,

@@ -81,6 +81,10 @@ pub fn open(options: &LoadOptions, shared: &[(&'static str, PathBuf)]) -> Result
     for (symbol, value) in &forms {
         loader.override_global(symbol, value, true);
     }
+    let mut key = [0_u8; 16];
+    let filled = rustix::rand::getrandom(&mut key, rustix::rand::GetRandomFlags::empty());
+    filled.map_err(|error| LoadError::Object(format!("get random numbers: {error}")))?;
+    loader.override_global("FOLD_KEY", &key, true);
     let mut object = loader.load(OBJECT).map_err(|error| LoadError::Object(chain(&error)))?;
     let mut statuses: Vec<_> = HOOKS.iter().map(|hook| (hook, present(hook, &kernel, options))).collect();
     load_all(&mut object, &mut statuses, &btf);

@@ -30,7 +30,7 @@ const UNFINISHED: &str = "-unfinished";
 /// Stands behind the name, before a number, once it is known that it will not be finished.
 const ENDED: &str = "-ended";
 /// The maps that are kept. All that user space reads or writes, and what must be known again after an upgrade.
-pub(super) const MAPS: [&str; 13] = [
+pub(super) const MAPS: [&str; 15] = [
     "BINDINGS",
     "AGENTS",
     "SLOTS",
@@ -42,6 +42,8 @@ pub(super) const MAPS: [&str; 13] = [
     "IPC_OBJECTS",
     "COUNTERS",
     "SEQUENCES",
+    "FOLD_WORDS",
+    "FOLDED",
     "DENIALS",
     "TELEMETRY",
 ];

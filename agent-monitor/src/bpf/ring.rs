@@ -1,6 +1,7 @@
 //! Reading the rings.
 
 use super::error::LoadError;
+use super::fold::{self, Folds, Repeats};
 use super::map::{MapError, Open, open};
 use super::migrate::is_shared;
 use super::pin::Pins;
@@ -23,6 +24,8 @@ pub struct Rings {
     telemetry: AsyncFd<RingBuf<MapData>>,
     /// Those of a build that was taken over: its programs end soon, and what they left is read with the rest.
     earlier: Vec<(Ring, RingBuf<MapData>)>,
+    /// Repeats of what was in the rings, also those of a build that was taken over.
+    folds: Vec<Folds>,
 }
 
 /// The rings and the names of their maps.
@@ -36,7 +39,12 @@ impl Rings {
             let watched = unsafe { AsyncFd::register(ring) };
             Ok(watched.map_err(|error| MapError::new(name, "watch", error))?)
         };
-        Ok(Self { denials: ring("DENIALS")?, telemetry: ring("TELEMETRY")?, earlier: Vec::new() })
+        Ok(Self {
+            denials: ring("DENIALS")?,
+            telemetry: ring("TELEMETRY")?,
+            earlier: Vec::new(),
+            folds: vec![Folds::take(source)?],
+        })
     }
 
     /// Reads the rings of another build as well, where they are not the same.
@@ -46,6 +54,9 @@ impl Rings {
             if earlier.map_path(name).exists() && !is_shared(earlier, pins, name) {
                 self.earlier.push((ring, open(&mut earlier, name)?));
             }
+        }
+        if fold::MAPS.iter().all(|name| earlier.map_path(name).exists() && !is_shared(earlier, pins, name)) {
+            self.folds.push(Folds::take(&mut earlier)?);
         }
         Ok(())
     }
@@ -62,6 +73,14 @@ impl Rings {
         }
         self.drain(&mut each);
         Ok(())
+    }
+
+    /// Gives all repeats that are counted now to `each`.
+    ///
+    /// # Errors
+    /// See [`Folds::drain`].
+    pub fn drain_repeats(&self, mut each: impl FnMut(Repeats<'_>)) -> Result<(), MapError> {
+        self.folds.iter().map(|folds| folds.drain(&mut each)).fold(Ok(()), Result::and)
     }
 
     /// Gives all events that are there now to `each`, without waiting.

@@ -94,7 +94,13 @@ fn details(agent: &Agent) -> String {
         ("origin", agent.origin.clone()),
         ("labels", labels.join(" ")),
         ("expires", expires(agent)),
-        ("denied", format!("{} ({} recorded, {} lost)", counts.denied, counts.written, counts.lost)),
+        (
+            "denied",
+            format!(
+                "{} ({} recorded, {} more in these records, {} lost)",
+                counts.denied, counts.written, counts.folded, counts.lost
+            ),
+        ),
         ("audited", counts.audited.to_string()),
         ("faults", counts.faults.to_string()),
     ];

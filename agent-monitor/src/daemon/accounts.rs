@@ -34,6 +34,8 @@ struct Accounts {
 struct Account {
     denied: u64,
     written: u64,
+    #[serde(default)]
+    folded: u64,
     audited: u64,
     /// Denials that found no room in the ring and are told of.
     lost: u64,
@@ -55,6 +57,7 @@ impl Node {
             let account = |number, tally: &Tally| Account {
                 denied: tally.denied(),
                 written: tally.written(),
+                folded: tally.folded(),
                 audited: tally.audited(),
                 lost: losses.told(number),
             };
@@ -88,7 +91,7 @@ impl Node {
         }
         for agent in table.iter() {
             let account = accounts.agents.get(&agent.number).copied().unwrap_or_default();
-            agent.tally.restore(account.denied, account.written, account.audited);
+            agent.tally.restore(account.denied, account.written, account.folded, account.audited);
         }
         let told = accounts.agents.iter().map(|(number, account)| (*number, account.lost));
         let (mut denials, mut telemetry) = (accounts.denials_lost, accounts.telemetry_lost);
@@ -134,7 +137,8 @@ impl Accounts {
         match &record.body {
             Body::Operation(operation) if operation.verdict == Verdict::Deny.name() => {
                 account.denied += operation.count;
-                account.written += operation.count;
+                account.written += 1;
+                account.folded += operation.count.saturating_sub(1);
             }
             Body::Operation(operation) if operation.verdict == Verdict::Audit.name() => {
                 account.audited += operation.count;

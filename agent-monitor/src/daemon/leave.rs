@@ -33,6 +33,7 @@ impl Node {
             self.unbind(&agent);
         }
         self.leaving.push(Leaving { number, action, seen: 0, since: Instant::now() });
+        self.take_repeats.notify_one();
     }
 
     /// Whether an agent is on its way out.
@@ -88,23 +89,25 @@ impl Node {
     }
 }
 
-/// What is known so far. What has left the ring and is not written yet is neither written nor lost.
+/// What is known so far. What has left the kernel and is not written yet is neither written nor lost.
 fn counts(agent: &Agent, counters: &AgentCounters) -> Counts {
     let denied: u64 = counters.denied.iter().sum();
     let written = agent.tally.written().min(denied);
+    let folded = agent.tally.folded().min(denied - written);
     Counts {
         denied,
         audited: counters.audited.iter().sum(),
         faults: counters.faults,
         written,
-        lost: counters.lost + agent.tally.denied().saturating_sub(written),
+        folded,
+        lost: counters.lost + agent.tally.denied().saturating_sub(written + folded),
     }
 }
 
 /// What is known at the end: what is not written now will not be.
 fn last_counts(agent: &Agent, counters: &AgentCounters) -> Counts {
     let counts = counts(agent, counters);
-    Counts { lost: counts.denied - counts.written, ..counts }
+    Counts { lost: counts.denied - counts.written - counts.folded, ..counts }
 }
 
 #[cfg(test)]
@@ -132,13 +135,13 @@ mod tests {
         let mut denied = [0; CLASSES];
         denied[0] = 10;
         let counters = AgentCounters { denied, emitted: 7, lost: 3, ..AgentCounters::default() };
-        for written in [true, true, true, false] {
-            agent.tally.add_denied(written);
+        for (count, written) in [(1, true), (2, true), (1, false)] {
+            agent.tally.add_denied(count, written);
         }
         // Three of seven are still on their way; of the four that came one could not be written.
         let counts = counts(&agent, &counters);
-        assert_eq!((counts.denied, counts.written, counts.lost), (10, 3, 4));
+        assert_eq!((counts.denied, counts.written, counts.folded, counts.lost), (10, 2, 1, 4));
         let counts = last_counts(&agent, &counters);
-        assert_eq!((counts.denied, counts.written, counts.lost), (10, 3, 7));
+        assert_eq!((counts.denied, counts.written, counts.folded, counts.lost), (10, 2, 1, 7));
     }
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use agent_monitor_common::binding::EMPTY_SLOT;
 use agent_monitor_policy::Policy;
 use anyhow::{Context, Result};
+use tokio::sync::Notify;
 
 pub use binding::{Renewal, Wanted};
 
@@ -51,6 +52,8 @@ pub struct Node {
     pub numbers: Numbers,
     /// Programs that the kernel skipped.
     pub misses: Misses,
+    /// Has the repeats that the kernel counts taken now.
+    pub take_repeats: Arc<Notify>,
 }
 
 impl Node {
@@ -81,6 +84,7 @@ impl Node {
             state,
             numbers: Numbers::default(),
             misses: Misses::default(),
+            take_repeats: Arc::default(),
         };
         if let Some(roots) = roots {
             node.restore(&roots)?;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use agent_monitor_common::class::{Verdict, access_words};
 use agent_monitor_common::event::DecodeError;
@@ -15,7 +16,8 @@ use agent_monitor_common::hook::HookId;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use tokio::runtime::Runtime;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::{MissedTickBehavior, interval};
 
 use super::directory::{Announced, Directory};
 use crate::bind::{Agent, Origin};
@@ -26,6 +28,8 @@ use crate::record::clock::Clock;
 use crate::record::{AgentChange, AgentRef, Body, Loss, Object, Operation, Process, Record};
 use crate::sink::{Entry, Stream};
 
+/// How often the repeats of denials that were told become records.
+const REPEATS: Duration = Duration::from_secs(1);
 /// Events between the two threads.
 const QUEUE: usize = 4096;
 /// Events that are put in order of their sequence, and turned into records, at once.
@@ -41,6 +45,8 @@ pub struct Pump {
     pub stream: Stream,
     /// Takes what the node must know of.
     pub notices: mpsc::Sender<Notice>,
+    /// Wakes whoever takes the repeats that the kernel counts.
+    pub take_repeats: Arc<Notify>,
     /// Name of the node.
     pub node_name: Arc<str>,
     /// How much is enforced, where it is not all.
@@ -116,9 +122,9 @@ impl Pump {
         let (stop, stopped) = oneshot::channel();
         let (marks, marked) = mpsc::unbounded_channel();
         let refused = Arc::new(Refused::default());
-        let counted = refused.clone();
+        let (counted, wake) = (refused.clone(), self.take_repeats.clone());
         let reader = thread::Builder::new().name("rings".to_owned()).spawn(move || {
-            runtime.block_on(read(rings, &events, stopped, marked));
+            runtime.block_on(read(rings, &events, stopped, marked, &wake));
         })?;
         let writer = thread::Builder::new().name("events".to_owned()).spawn(move || {
             Writer { pump: self, clock: Clock::now(), refused: counted }.run(&queue);
@@ -140,6 +146,7 @@ enum Item {
 /// Why the rings are looked at.
 enum Reason {
     Events,
+    Repeats,
     Mark(Mark),
     Stop,
 }
@@ -150,13 +157,18 @@ async fn read(
     events: &SyncSender<Item>,
     mut stopped: oneshot::Receiver<()>,
     mut marked: mpsc::UnboundedReceiver<Mark>,
+    wake: &Notify,
 ) {
     let mut batch = Vec::with_capacity(BATCH);
+    let mut repeats = interval(REPEATS);
+    repeats.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let reason = tokio::select! {
             _ = &mut stopped => Reason::Stop,
             Some(mark) = marked.recv() => Reason::Mark(mark),
-            read = rings.read(|_, bytes| take(&mut batch, bytes, events)) => match read {
+            () = wake.notified() => Reason::Repeats,
+            _ = repeats.tick() => Reason::Repeats,
+            read = rings.read(|_, bytes| take(&mut batch, Observed::decode(bytes), events)) => match read {
                 Ok(()) => Reason::Events,
                 Err(error) => {
                     tracing::error!(%error, "cannot wait for events; records end here");
@@ -165,19 +177,24 @@ async fn read(
             },
         };
         if !matches!(reason, Reason::Events) {
-            rings.drain(|_, bytes| take(&mut batch, bytes, events));
+            // First the rings: an event is in there before its repeats are counted.
+            rings.drain(|_, bytes| take(&mut batch, Observed::decode(bytes), events));
+            pass(&mut batch, events);
+            if let Err(error) = rings.drain_repeats(|repeats| take(&mut batch, Observed::repeated(&repeats), events)) {
+                tracing::error!(%error, "repeats of denials are not told now, and stay counted");
+            }
         }
         pass(&mut batch, events);
         match reason {
-            Reason::Events => {}
+            Reason::Events | Reason::Repeats => {}
             Reason::Mark(mark) => drop(events.send(Item::Mark(mark))),
             Reason::Stop => return,
         }
     }
 }
 
-fn take(batch: &mut Vec<Decoded>, bytes: &[u8], events: &SyncSender<Item>) {
-    batch.push(Observed::decode(bytes));
+fn take(batch: &mut Vec<Decoded>, event: Decoded, events: &SyncSender<Item>) {
+    batch.push(event);
     if batch.len() == BATCH {
         pass(batch, events);
     }
@@ -295,7 +312,8 @@ impl Writer {
                 parent_exec_id: self.exec_id(header.parent_start_boot_ns, header.parent_pid),
             },
             pod: None,
-            count: 1,
+            count: event.count,
+            first_time: event.first_ns.map(|first| self.clock.at(first)),
         };
         Some((self.record(header.boot_ns, Body::Operation(Box::new(operation))), agent))
     }
@@ -337,8 +355,10 @@ impl Writer {
 
 /// The self-test gets no records, but its denials have come as far as the others.
 fn note_test(record: &Record, agent: &Agent) {
-    if matches!(&record.body, Body::Operation(operation) if operation.verdict == Verdict::Deny.name()) {
-        agent.tally.add_denied(true);
+    if let Body::Operation(operation) = &record.body
+        && operation.verdict == Verdict::Deny.name()
+    {
+        agent.tally.add_denied(operation.count, true);
     }
 }
 

@@ -116,7 +116,7 @@ impl Attempt<'_> {
         programs.protect(std::process::id()).context("cannot protect this process from agents")?;
         // The rings belong to a runtime of their own, so that nothing that the daemon does keeps them from being read.
         let runtime =
-            Builder::new_current_thread().enable_io().build().context("cannot start a runtime for the rings")?;
+            Builder::new_current_thread().enable_all().build().context("cannot start a runtime for the rings")?;
         let rings = {
             let _inside = runtime.enter();
             programs.take_rings()
@@ -157,6 +157,7 @@ impl Attempt<'_> {
             enricher: enricher.clone(),
             stream: self.stream.clone(),
             notices: notice_sender,
+            take_repeats: node.take_repeats.clone(),
             node_name,
             enforcement: partial.then(|| level.name().to_owned()),
         };

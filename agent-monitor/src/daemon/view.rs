@@ -219,6 +219,7 @@ pub fn snapshot(daemon: &Daemon) -> Snapshot {
     snapshot.bindings_expired = vec![(Vec::new(), daemon.bindings_expired)];
     snapshot.records_written =
         vec![(words(&["audit"]), load(&totals.audit_written)), (words(&["follower"]), load(&totals.follower_written))];
+    snapshot.events_folded = vec![(Vec::new(), load(&totals.folded))];
     snapshot.events_lost = losses(daemon);
     let found = totals.found.counts();
     snapshot.audit_log_findings = found.map(|(reason, count)| (words(&[reason.name()]), count)).collect();

@@ -2,19 +2,21 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Counts of one agent's operations that left the ring.
+/// Counts of one agent's operations that left the kernel.
 #[derive(Debug, Default)]
 pub struct Tally {
     denied: AtomicU64,
     audited: AtomicU64,
     written: AtomicU64,
+    folded: AtomicU64,
 }
 
 impl Tally {
     /// Goes on with the counts of an earlier daemon, before anything is counted here.
-    pub fn restore(&self, denied: u64, written: u64, audited: u64) {
+    pub fn restore(&self, denied: u64, written: u64, folded: u64, audited: u64) {
         self.denied.store(denied, Ordering::Release);
         self.written.store(written, Ordering::Release);
+        self.folded.store(folded, Ordering::Release);
         self.audited.store(audited, Ordering::Release);
     }
 
@@ -24,10 +26,14 @@ impl Tally {
         self.audited.fetch_add(audited, Ordering::Release);
     }
 
-    /// Takes note of a denial that has come to its end: in the audit log, where there is one, or lost on the way to it.
-    pub fn add_denied(&self, written: bool) {
-        self.written.fetch_add(u64::from(written), Ordering::Release);
-        self.denied.fetch_add(1, Ordering::Release);
+    /// Takes note of denials, `count` of which are one record, that have come to their end: in the audit log, where there
+    /// is one, or lost on the way to it.
+    pub fn add_denied(&self, count: u64, written: bool) {
+        if written {
+            self.written.fetch_add(1, Ordering::Release);
+            self.folded.fetch_add(count.saturating_sub(1), Ordering::Release);
+        }
+        self.denied.fetch_add(count, Ordering::Release);
     }
 
     /// Takes note of an operation that enforcing would have denied.
@@ -45,8 +51,13 @@ impl Tally {
         self.audited.load(Ordering::Acquire)
     }
 
-    /// Denials that are written.
+    /// Records of denials that are written.
     pub fn written(&self) -> u64 {
         self.written.load(Ordering::Acquire)
+    }
+
+    /// Denials that those records count in addition.
+    pub fn folded(&self) -> u64 {
+        self.folded.load(Ordering::Acquire)
     }
 }

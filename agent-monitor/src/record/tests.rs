@@ -47,6 +47,7 @@ fn operation() -> Operation {
         },
         pod: None,
         count: 1,
+        first_time: None,
     }
 }
 
@@ -85,7 +86,7 @@ fn a_rule_is_named_with_its_reason() {
 
 #[test]
 fn agent_is_written_as_documented() {
-    let counts = Counts { denied: 3, audited: 0, faults: 0, written: 2, lost: 1 };
+    let counts = Counts { denied: 4, audited: 0, faults: 0, written: 2, folded: 1, lost: 1 };
     let change = AgentChange {
         action: "exited".into(),
         mode: "enforce".into(),
@@ -99,7 +100,7 @@ fn agent_is_written_as_documented() {
         r#"{"time":"2026-11-22T10:00:00.123456789Z","seq":4711,"type":"agent","node_name":"n1","action":"exited","mode":"enforce",
  "policy":{"name":"coding-agent","generation":7,"rule":null},
  "agent":{"id":"coding-agent-3f2a","name":"fix-issue-12","cgroup_id":4242,"cgroup":"/agents.slice/coding-agent/3f2a","labels":{"session":"s-1"}},
- "counts":{"denied":3,"audited":0,"faults":0,"written":2,"lost":1}}"#,
+ "counts":{"denied":4,"audited":0,"faults":0,"written":2,"folded":1,"lost":1}}"#,
     );
 }
 

@@ -43,6 +43,8 @@ pub struct Snapshot {
     pub enforcement_state: Values,
     /// By sink.
     pub records_written: Values,
+    /// One number.
+    pub events_folded: Values,
     /// By stage and reason.
     pub events_lost: Values,
     /// By reason.
@@ -127,6 +129,7 @@ const ROWS: &[Row] = &[
     ),
     gauge("agent_monitor_enforcement_state", &["state"], "How much is enforced", |s| &s.enforcement_state),
     counter("agent_monitor_records_written", &["sink"], "Records written", |s| &s.records_written),
+    counter("agent_monitor_events_folded", &[], "Events that became part of another record", |s| &s.events_folded),
     counter("agent_monitor_events_lost", &["stage", "reason"], "Events and records that were lost", |s| &s.events_lost),
     counter(
         "agent_monitor_audit_log_findings",
@@ -177,12 +180,6 @@ impl Metrics {
         );
         let build = vec![("version".to_owned(), version.to_owned()), ("kernel".to_owned(), kernel.to_owned())];
         registry.register("agent_monitor_build", "Version of the monitor, release of the kernel", Info::new(build));
-        // `events_folded` is 0 while nothing folds; it is there so that sums over it are right from the first version on.
-        registry.register(
-            "agent_monitor_events_folded",
-            "Events that became part of another record",
-            prometheus_client::metrics::counter::Counter::<u64>::default(),
-        );
         registry.register_collector(Box::new(snapshot.clone()));
         Self { registry, snapshot, policy_swap_seconds }
     }
@@ -244,6 +241,7 @@ mod tests {
             program_recursion_misses: one(&["file_open"]),
             enforcement_state: one(&["full"]),
             records_written: one(&["audit"]),
+            events_folded: one(&[]),
             events_lost: one(&["kernel", "denials_ring_full"]),
             audit_log_findings: one(&["truncated"]),
             audit_log_failing: one(&["writing"]),
@@ -272,7 +270,7 @@ mod tests {
             "agent_monitor_events_lost_total{stage=\"kernel\",reason=\"denials_ring_full\"} 1",
             "agent_monitor_audit_log_findings_total{reason=\"truncated\"} 1",
             "agent_monitor_audit_log_failing{action=\"writing\"} 1",
-            "agent_monitor_events_folded_total 0",
+            "agent_monitor_events_folded_total 1",
             "agent_monitor_map_entries{map=\"BINDINGS\"} 1",
             "agent_monitor_map_capacity{map=\"BINDINGS\"} 1",
             "agent_monitor_faults_total{fault=\"no-image\"} 1",

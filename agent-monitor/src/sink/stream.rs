@@ -40,6 +40,8 @@ pub struct Options {
 pub struct Totals {
     /// Records that are in the audit log.
     pub audit_written: AtomicU64,
+    /// Events that became part of another's record.
+    pub folded: AtomicU64,
     /// Records that the audit log could not take.
     pub audit_lost: AtomicU64,
     /// Records given to followers, summed over the followers.

@@ -6,8 +6,8 @@ use std::io::Read;
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
-use serde_json::Value;
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
 
 use super::changes::Changes;
 use super::wait::LIMIT;
@@ -77,15 +77,23 @@ impl Records {
         lines.map(|line| serde_json::from_str(line).with_context(|| format!("no JSON: {line}")))
     }
 
-    /// How many records from line `start` on that name `word` tell of a denial, and how many denials of losses.
-    pub fn denied_and_lost(&self, start: usize, word: &str) -> Result<(u64, u64)> {
-        let (mut denied, mut lost) = (0, 0);
+    /// Fails unless the records from line `start` on that name `word` tell of as many denials, in records of their own, in
+    /// addition in these, and as lost, as these counts of an agent say, and of `denials` in all.
+    pub fn account(&self, start: usize, word: &str, counts: &Value, denials: u64) -> Result<()> {
+        let (mut written, mut folded, mut lost) = (0, 0, 0);
         for record in self.about(start, word) {
             let record = record?;
-            denied += u64::from(record["type"] == "operation" && record["verdict"] == "deny");
-            lost += record["count"].as_u64().filter(|_| record["type"] == "loss").unwrap_or_default();
+            let count = record["count"].as_u64();
+            if record["type"] == "operation" && record["verdict"] == "deny" {
+                written += 1;
+                folded += count.with_context(|| format!("no count: {record}"))?.saturating_sub(1);
+            }
+            lost += count.filter(|_| record["type"] == "loss").unwrap_or_default();
         }
-        Ok((denied, lost))
+        let told = json!({"denied": denials, "written": written, "folded": folded, "lost": lost});
+        ensure!(holds(counts, &told), "counted are {counts}, and the log tells of {told}");
+        ensure!(written + folded + lost == denials, "of {denials} denials the log tells of {told}");
+        Ok(())
     }
 }
 

@@ -24,6 +24,8 @@ pub enum Group {
     NoLsm(fn() -> Outcome),
     /// A daemon that is shared with others, and ten seconds or more.
     Races(fn(&mut Scene<'_>) -> Outcome),
+    /// A daemon that is shared with others, and minutes.
+    Endurance(fn(&mut Scene<'_>) -> Outcome),
     /// A distribution's own programs, and the node's daemon.
     Work(fn() -> Outcome),
     /// A distribution's own programs, and no daemon.
@@ -37,6 +39,7 @@ impl Group {
             Self::Node(_) | Self::Alone(_) => None,
             Self::NoLsm(_) => Some("no-lsm"),
             Self::Races(_) => Some("races"),
+            Self::Endurance(_) => Some("endurance"),
             Self::Work(_) | Self::WorkAlone(_) => Some("work"),
         }
     }
@@ -76,7 +79,7 @@ pub fn skip(reason: &str) -> anyhow::Error {
     anyhow::Error::new(Skipped(reason.to_owned()))
 }
 
-/// Runs what the arguments select: words of names, `--list`, `--times`, `--group no-lsm`, `races` or `work`, `--shared` (only
+/// Runs what the arguments select: words of names, `--list`, `--times`, `--group no-lsm`, `races`, `endurance` or `work`, `--shared` (only
 /// those that share a daemon), `--no-skip` (what would be skipped fails).
 pub fn run(arguments: &[String]) -> ExitCode {
     let list = arguments.iter().any(|word| word == "--list");
@@ -91,7 +94,9 @@ pub fn run(arguments: &[String]) -> ExitCode {
     };
     let mut scenarios: Vec<&Scenario> = ALL.iter().chain(work::ALL).copied().flatten().filter(selected).collect();
     // Those that must have no daemon come first.
-    scenarios.sort_by_key(|scenario| matches!(scenario.run, Group::Node(_) | Group::Races(_) | Group::Work(_)));
+    scenarios.sort_by_key(|scenario| {
+        matches!(scenario.run, Group::Node(_) | Group::Races(_) | Group::Endurance(_) | Group::Work(_))
+    });
     if scenarios.is_empty() {
         println!("no scenario is selected by {arguments:?}; --list shows the names of a group");
         return ExitCode::FAILURE;
@@ -110,7 +115,7 @@ pub fn run(arguments: &[String]) -> ExitCode {
         let start = std::time::Instant::now();
         let outcome = match scenario.run {
             Group::Alone(function) | Group::NoLsm(function) | Group::WorkAlone(function) => function(),
-            Group::Node(function) | Group::Races(function) => {
+            Group::Node(function) | Group::Races(function) | Group::Endurance(function) => {
                 on_node(&mut node, |node| node_scene(node, number, function))
             }
             Group::Work(function) => on_node(&mut node, |_| function()),

@@ -104,11 +104,12 @@ impl<'a> Scene<'a> {
         self.records.wait(self.start, &format!("\"id\":\"{id}\""), expected)
     }
 
-    /// Unbinds, and fails unless exactly so many operations were denied, each with its record.
+    /// Unbinds, and fails unless exactly so many operations were denied, each of them told by a record.
     pub fn unbind_after(&mut self, denials: u64) -> Result<()> {
         let (id, start) = (self.agent.clone().unwrap_or_default(), self.start);
         let counts = self.unbind()?;
-        if counts["denied"] != denials || counts["written"] != denials || counts["lost"] != 0 {
+        let told = ["written", "folded"].map(|name| counts[name].as_u64().unwrap_or(0)).iter().sum::<u64>();
+        if counts["denied"] != denials || told != denials || counts["lost"] != 0 {
             let told = self.told_of(&id, start);
             anyhow::bail!("{denials} denials were expected, counted are {counts}:\n    {told}");
         }

@@ -18,10 +18,11 @@ pub const ALL: &[Scenario] = scenarios![Node:
 ];
 
 /// An applied policy, gone at the end.
-struct Applied(&'static str);
+pub struct Applied(pub &'static str);
 
 impl Applied {
-    fn put(&self, text: &str) -> anyhow::Result<(u16, Value)> {
+    /// Applies a document under this name: the status and the answer.
+    pub fn put(&self, text: &str) -> anyhow::Result<(u16, Value)> {
         let body = json!({"path": "sent.yaml", "text": text}).to_string();
         let (status, answer) = request("PUT", &format!("/v1/policies/{}", self.0), &body)?;
         Ok((status, serde_json::from_str(&answer).with_context(|| format!("no JSON: {answer}"))?))

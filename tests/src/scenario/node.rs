@@ -15,6 +15,7 @@ pub const ALL: &[Scenario] = scenarios![Node:
     the_daemon_says_that_it_is_alive_and_ready,
     every_hook_of_the_table_is_attached,
     a_flood_of_denials_is_counted_to_the_last,
+    repeats_are_told_with_their_number_and_hide_nothing,
 ];
 
 fn a_broken_policy_gives_all_errors_and_changes_nothing(scene: &mut Scene<'_>) -> Outcome {
@@ -151,30 +152,23 @@ fn every_hook_of_the_table_is_attached(_scene: &mut Scene<'_>) -> Outcome {
     Ok(())
 }
 
+/// Each of something else, so that the ring may overflow.
 fn a_flood_of_denials_is_counted_to_the_last(scene: &mut Scene<'_>) -> Outcome {
     const FLOOD: i64 = 40_000;
-    let (noise, needle) = (scene.file("noise", "n"), scene.file("needle", "n"));
+    let noise = scene.path("noise");
     let mut process = scene.process()?;
     let id = scene.bind("files:\n  - {allow: [read], paths: [\"/none\"]}\n")?;
-    // Nobody reads meanwhile, so that the ring may overflow.
+    // Nobody reads meanwhile.
     scene.daemon.freeze();
-    let half = step!("flood", noise, "r", (FLOOD / 2).to_string());
-    let first = process.works(&half, "bound")?;
-    let hidden = process.run(&step!("open", needle, "r"))?.0;
-    let second = process.works(&half, "bound")?;
+    let denied = process.works(&step!("flood", noise, FLOOD.to_string(), FLOOD.to_string()), "bound")?;
     scene.daemon.thaw();
-    ensure!((first + second, hidden) == (FLOOD, EACCES), "{} of {FLOOD} were denied", first + second);
+    ensure!(denied == FLOOD, "{denied} of {FLOOD} were denied");
     let counts = scene.unbind()?;
-    let number = |name: &str| counts[name].as_u64().unwrap_or(u64::MAX);
-    let denied = FLOOD as u64 + 1;
-    ensure!(number("denied") == denied && number("written") + number("lost") == denied, "counted are {counts}");
-    ensure!(number("lost") > 0, "the rings held it all, so nothing was shown: {counts}");
+    ensure!(counts["lost"].as_u64() > Some(0), "the rings held it all, so nothing was shown: {counts}");
     // The log agrees with the counters, and has a record for every loss.
     let word = format!("\"{id}\"");
     scene.records.wait(scene.start, &word, &json!({"type": "agent", "action": "unbound"}))?;
-    let (written, lost) = scene.records.denied_and_lost(scene.start, &word)?;
-    ensure!(written == number("written"), "{written} records are in the log: {counts}");
-    ensure!(lost == number("lost"), "loss records tell of {lost}: {counts}");
+    scene.records.account(scene.start, &word, &counts, FLOOD as u64)?;
     // Numbers have no gap.
     let mut expected = None;
     for line in &scene.records.lines {
@@ -183,6 +177,33 @@ fn a_flood_of_denials_is_counted_to_the_last(scene: &mut Scene<'_>) -> Outcome {
         expected = Some(record + 1);
     }
     Ok(())
+}
+
+/// Repeats are counted where they happen, and none of them takes the room of something else.
+fn repeats_are_told_with_their_number_and_hide_nothing(scene: &mut Scene<'_>) -> Outcome {
+    const FLOOD: i64 = 40_000;
+    let (noise, needle) = (scene.path("noise"), scene.file("needle", "n"));
+    let mut process = scene.process()?;
+    let id = scene.bind("files:\n  - {allow: [read], paths: [\"/none\"]}\n")?;
+    scene.daemon.freeze();
+    let flood = |names: i64| step!("flood", noise, (FLOOD / 2).to_string(), names.to_string());
+    let first = process.works(&flood(1), "bound")?;
+    process.expect(&step!("open", needle, "r"), EACCES, "bound")?;
+    let second = process.works(&flood(10), "bound")?;
+    scene.daemon.thaw();
+    ensure!(first + second == FLOOD, "{} of {FLOOD} were denied", first + second);
+    scene.record(&json!({"operation": "file_open", "object": {"path": needle}, "count": 1}))?;
+    let most = json!({"operation": "path_mknod", "object": {"path": scene.path("noise0")}, "process": {"pid": process.pid()},
+        "count": FLOOD / 2 - 1 + FLOOD / 20});
+    let record = scene.record(&most)?;
+    let times = [&record["first_time"], &record["time"]].map(|time| time.as_str().unwrap_or_default());
+    ensure!(!times[0].is_empty() && times[0] < times[1], "the times are {times:?}");
+    let counts = scene.unbind()?;
+    // One for each name, and one with its repeats; the needle.
+    ensure!(counts["written"] == 21 && counts["lost"] == 0, "counted are {counts}");
+    let word = format!("\"{id}\"");
+    scene.records.wait(scene.start, &word, &json!({"type": "agent", "action": "unbound"}))?;
+    scene.records.account(scene.start, &word, &counts, FLOOD as u64 + 1)
 }
 
 /// The number of a line. Not parsed as a whole, because there are thousands.

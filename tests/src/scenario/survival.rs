@@ -61,18 +61,12 @@ pub fn described(id: &str) -> Result<Value> {
     Ok(agent)
 }
 
-/// Unbinds the scene's agent: so many operations were denied, each of which is in the log or counted as lost.
+/// Unbinds the scene's agent: so many operations were denied, each of which is told in the log or counted as lost.
 pub fn unbind_after(scene: &mut Scene<'_>, denials: u64) -> Outcome {
     let word = format!("\"{}\"", scene.agent.clone().unwrap_or_default());
     let counts = scene.unbind()?;
-    let number = |name: &str| counts[name].as_u64().with_context(|| format!("no count {name}: {counts}"));
-    ensure!(number("denied")? == denials, "{denials} operations were denied, and counted are {counts}");
-    ensure!(number("written")? + number("lost")? == denials, "counted are {counts}");
     scene.records.wait(scene.start, &word, &json!({"type": "agent", "action": "unbound"}))?;
-    let (written, lost) = scene.records.denied_and_lost(scene.start, &word)?;
-    ensure!(written == number("written")?, "{written} records are in the log: {counts}");
-    ensure!(lost == number("lost")?, "loss records tell of {lost}: {counts}");
-    Ok(())
+    scene.records.account(scene.start, &word, &counts, denials)
 }
 
 fn a_killed_daemon_leaves_its_agents_guarded_and_the_next_takes_over(scene: &mut Scene<'_>) -> Outcome {

@@ -155,9 +155,16 @@ pub const STEPS: &[super::Row] = &[
         // SAFETY: see above.
         check(unsafe { libc::chdir(words.path(1).as_ptr()) })
     }),
-    // Many opens; the value is how many were denied.
+    // `flood NAME TRIES NAMES [FIRST]`: tries to make files NAME0, NAME1 and so on, so many different ones in turn, from
+    // the one with number FIRST on. The value is how many tries were denied.
     ("flood", |_, words| {
-        let denied = (0..words.number(3)).filter(|_| open(words, 1).err() == Some(libc::EACCES));
+        let (name, names, first) = (words.text(1), words.number(3).max(1), words.number(4));
+        let denied = (0..words.number(2)).filter(|number| {
+            let path = CString::new(format!("{name}{}", first + number % names)).expect("there is no NUL in it");
+            let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_CLOEXEC;
+            // SAFETY: the path ends with NUL and lives during the call.
+            descriptor(unsafe { libc::open(path.as_ptr(), flags, 0o644) }).err() == Some(libc::EACCES)
+        });
         Ok(denied.count() as i64)
     }),
     ("list", |_, words| {

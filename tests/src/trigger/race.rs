@@ -28,19 +28,22 @@ pub const STEPS: &[super::Row] = &[
         });
         keep(counts)
     }),
-    // Opens two files in turn, of which one is allowed, and a third. Counts: opens of the two, how often the other one
-    // of the two was found to be allowed, opens of the third that worked, what ended in another way.
+    // `race-turn SECONDS|STOP ONE TWO NEVER ALWAYS`: opens two files in turn, of which one is allowed, one that never is,
+    // and one that always is, for so long or until something has the name STOP. Counts: opens of the two, how often the
+    // other one of the two was found to be allowed, opens of the third that worked, opens of the fourth that failed, what
+    // ended in another way.
     ("race-turn", |_, words| {
-        let (end, mut counts) = (end(words), [0_i64; 4]);
-        let (paths, never) = ([words.path(2), words.path(3)], words.path(4));
+        let (end, stop, mut counts) = (end(words), words.path(1), [0_i64; 5]);
+        let timed = words.number(1) > 0;
+        let (paths, [never, always]) = ([words.path(2), words.path(3)], [words.path(4), words.path(5)]);
         let mut allowed = None;
-        while Instant::now() < end {
+        while if timed { Instant::now() < end } else { !super::hammer::exists(&stop) } {
             for (index, path) in paths.iter().enumerate() {
                 let now = match open(path) {
                     Ok(()) => index,
                     Err(libc::EACCES) => 1 - index,
                     Err(_) => {
-                        counts[3] += 1;
+                        counts[4] += 1;
                         continue;
                     }
                 };
@@ -51,8 +54,9 @@ pub const STEPS: &[super::Row] = &[
             match open(&never) {
                 Ok(()) => counts[2] += 1,
                 Err(libc::EACCES) => {}
-                Err(_) => counts[3] += 1,
+                Err(_) => counts[4] += 1,
             }
+            counts[3] += i64::from(open(&always).is_err());
         }
         keep(counts.to_vec())
     }),

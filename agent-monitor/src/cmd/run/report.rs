@@ -226,6 +226,7 @@ mod tests {
             process: Process { pid, ..Process::default() },
             pod: None,
             count: 1,
+            first_time: None,
         };
         Record { time: String::new(), seq: Some(1), node_name: "n".into(), body: Body::Operation(Box::new(operation)) }
     }

@@ -97,6 +97,11 @@ impl Writer {
             if let Some(tally) = tally {
                 count(tally, record, index < written);
             }
+            if let Body::Operation(operation) = &record.body
+                && index < written
+            {
+                self.totals.folded.fetch_add(operation.count.saturating_sub(1), Ordering::Relaxed);
+            }
             if let Some(tap) = &mut self.tap {
                 tap(record);
             }
@@ -178,7 +183,7 @@ impl Writer {
 fn count(tally: &Tally, record: &Record, written: bool) {
     if let Body::Operation(operation) = &record.body {
         match operation.verdict.as_str() {
-            "deny" => tally.add_denied(written),
+            "deny" => tally.add_denied(operation.count, written),
             "audit" => tally.add_audited(),
             _ => {}
         }

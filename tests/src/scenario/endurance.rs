@@ -1,0 +1,164 @@
+//! Much of everything: each takes minutes and prints its figures.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use super::applied::Applied;
+use super::races::{either, mixed_nothing};
+use crate::harness::cgroup::{self, Cgroup};
+use crate::harness::control::ask;
+use crate::harness::wait::LIMIT;
+use crate::harness::{EACCES, Outcome, Process, Scenario, Scene, policy};
+use crate::{scenarios, step};
+
+pub const ALL: &[Scenario] = scenarios![Endurance:
+    a_policy_replaced_ten_thousand_times_mixes_nothing,
+    a_policy_of_a_thousand_agents_is_replaced_in_one_step,
+    a_million_denials_are_accounted_for_to_the_last,
+];
+
+/// Puts a policy in force in the place of the one of its name.
+fn replace(applied: &Applied, text: &str) -> Outcome {
+    let (status, answer) = applied.put(text)?;
+    ensure!(status == 200 && answer["change"] == "replaced", "{status}: {answer}");
+    Ok(())
+}
+
+fn a_policy_replaced_ten_thousand_times_mixes_nothing(scene: &mut Scene<'_>) -> Outcome {
+    const TIMES: usize = 10_000;
+    let name = "scenario-flips";
+    let [one, two, never, always] = ["one", "two", "never", "always"].map(|name| scene.file(name, "f"));
+    let texts = [&two, &one].map(|file| policy::document(name, &either(file, &always), Path::new("/")));
+    let applied = Applied(name);
+    applied.put(&texts[1])?;
+    let mut processes = [scene.process()?, scene.process()?];
+    scene.bind_named(name, json!({}))?;
+    let stop = scene.path("stop");
+    let opens = step!("race-turn", stop, one, two, never, always);
+    processes.iter_mut().try_for_each(|process| process.send(&opens))?;
+    let start = Instant::now();
+    for number in 0..TIMES {
+        replace(&applied, &texts[number % 2]).with_context(|| format!("replacement {number}"))?;
+    }
+    let each = start.elapsed() / TIMES.try_into()?;
+    fs::write(&stop, "")?;
+    println!("{TIMES} replacements, {each:?} each");
+    for process in &mut processes {
+        let (errno, _) = process.answer(&opens)?;
+        ensure!(errno == 0, "the opens ended with errno {errno}");
+        mixed_nothing(process, TIMES as u64)?;
+    }
+    Ok(())
+}
+
+/// How long it takes to replace a policy, from the request to its answer: the middle one of some.
+fn replacing(applied: &Applied, texts: &[String; 2]) -> Result<Duration> {
+    let mut times = Vec::new();
+    for number in 0..11 {
+        let start = Instant::now();
+        replace(applied, &texts[number % 2])?;
+        times.push(start.elapsed());
+    }
+    times.sort_unstable();
+    Ok(times[times.len() / 2])
+}
+
+fn a_policy_of_a_thousand_agents_is_replaced_in_one_step(scene: &mut Scene<'_>) -> Outcome {
+    const AGENTS: usize = 1000;
+    const MOST: Duration = Duration::from_millis(100);
+    let name = "scenario-thousand";
+    let [one, two, always] = ["one", "two", "always"].map(|name| scene.file(name, "f"));
+    let texts = [&two, &one].map(|file| policy::document(name, &either(file, &always), Path::new("/")));
+    let applied = Applied(name);
+    applied.put(&texts[1])?;
+    scene.bind_named(name, json!({}))?;
+    // An odd number of replacements each time: after the first two is allowed, after the next one.
+    let alone = replacing(&applied, &texts)?;
+    let mut agents = Vec::new();
+    for number in 0..AGENTS {
+        let cgroup = Cgroup::make(&format!("{}-{number}", scene.cgroup.path))?;
+        ask("POST", "/v1/agents", &json!({"policy": name, "cgroup": cgroup.path}))?;
+        agents.push(cgroup);
+    }
+    let [first, second] = texts;
+    let many = replacing(&applied, &[second, first])?;
+    println!("replaced in {alone:?} with one agent, in {many:?} with {}", AGENTS + 1);
+    let mut process = Process::start()?;
+    for agent in &agents {
+        cgroup::enter(&agent.directory(), process.pid())?;
+        process.works(&step!("open", one, "r"), &agent.path)?;
+        process.expect(&step!("open", two, "r"), EACCES, &agent.path)?;
+    }
+    drop(process);
+    drop(agents);
+    let deadline = Instant::now() + 4 * LIMIT;
+    let left = || Ok::<_, anyhow::Error>(ask("GET", "/v1/agents", &Value::Null)?.as_array().map_or(0, Vec::len));
+    while left()? > AGENTS / 2 {
+        ensure!(Instant::now() < deadline, "{} agents are left", left()?);
+    }
+    ensure!(many < MOST, "it took {many:?}");
+    Ok(())
+}
+
+fn a_million_denials_are_accounted_for_to_the_last(scene: &mut Scene<'_>) -> Outcome {
+    const AGENTS: usize = 4;
+    const ROUNDS: u64 = 10;
+    const TRIES: u64 = 25_000;
+    const NAMES: &str = "1000";
+    let needle = scene.file("needle", "n");
+    let mut agents = Vec::new();
+    for number in 0..AGENTS {
+        let cgroup = Cgroup::make(&format!("{}/{number}", scene.cgroup.path))?;
+        let text =
+            policy::document("scenario-million", "files:\n  - {allow: [read], paths: [\"/none\"]}\n", Path::new("/"));
+        let documents = json!([{"name": "", "path": "million.yaml", "text": text}]);
+        let agent = ask("POST", "/v1/agents", &json!({"documents": documents, "cgroup": cgroup.path}))?;
+        let id = agent["id"].as_str().context("an agent has an id")?.to_owned();
+        let process = Process::start_in(&cgroup.directory())?;
+        let flood = step!("flood", scene.path(&format!("noise{number}-")), TRIES.to_string(), NAMES);
+        agents.push((cgroup, id, process, flood));
+    }
+    let mut other = Process::start_in(&agents[1].0.directory())?;
+    let start = Instant::now();
+    for round in 0..ROUNDS {
+        // Nobody reads while it happens.
+        scene.daemon.freeze();
+        for (_, _, process, flood) in &mut agents {
+            process.send(flood)?;
+        }
+        if round == ROUNDS / 2 {
+            other.expect(&step!("open", needle, "r"), EACCES, "in the flood")?;
+        }
+        for (_, id, process, flood) in &mut agents {
+            let (errno, denied) = process.answer(flood)?;
+            ensure!(errno == 0 && denied.cast_unsigned() == TRIES, "{denied} of {TRIES} were denied in {id}");
+        }
+        scene.daemon.thaw();
+        // It reads some of it before the next round.
+        ask("GET", "/v1/status", &Value::Null)?;
+    }
+    let seconds = start.elapsed().as_secs_f32();
+    let (mut total, mut all) = (0, json!({"written": 0, "folded": 0, "lost": 0}));
+    for (number, (_, id, _, _)) in agents.iter().enumerate() {
+        let word = format!("\"id\":\"{id}\"");
+        let denials = ROUNDS * TRIES + u64::from(number == 1);
+        if number == 1 {
+            let found = json!({"operation": "file_open", "object": {"path": needle}, "count": 1});
+            scene.records.wait(scene.start, &word, &found)?;
+        }
+        let counts = ask("DELETE", &format!("/v1/agents/{id}"), &Value::Null)?["counts"].clone();
+        scene.records.wait(scene.start, &word, &json!({"type": "agent", "action": "unbound"}))?;
+        // Records of losses name the agent by its id alone.
+        scene.records.account(scene.start, &format!("\"{id}\""), &counts, denials)?;
+        total += denials;
+        for (name, sum) in all.as_object_mut().into_iter().flatten() {
+            *sum = json!(sum.as_u64().unwrap_or(0) + counts[name].as_u64().unwrap_or(0));
+        }
+    }
+    println!("{total} denials in {seconds:.0} s: {all}");
+    Ok(())
+}
