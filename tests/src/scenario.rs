@@ -42,6 +42,7 @@ mod run;
 mod sessions;
 mod setuid;
 mod shipped;
+mod soak;
 mod socket_bind;
 mod socket_connect;
 mod socket_sendmsg;
@@ -60,6 +61,7 @@ pub const ALL: &[&[Scenario]] = &[
     file_open::ALL,
     exec::ALL,
     endurance::ALL,
+    soak::ALONE,
     memory::ALL,
     names::ALL,
     attributes::ALL,

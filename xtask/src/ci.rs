@@ -42,7 +42,7 @@ pub enum Verdict {
 type Step = (&'static str, fn(&Workspace, &[Spec]) -> Result<Verdict>);
 
 /// The steps, the quick ones first.
-const STEPS: [Step; 14] = [
+const STEPS: [Step; 15] = [
     ("fmt", fmt),
     ("arrows", check_arrows),
     ("bypasses", check_bypasses),
@@ -54,6 +54,7 @@ const STEPS: [Step; 14] = [
     ("scenarios", scenarios::all),
     ("no-lsm", scenarios::no_lsm),
     ("work", scenarios::work),
+    ("soak", scenarios::short_soak),
     ("races", scenarios::races),
     ("endurance", scenarios::endurance),
     ("api-long", api::check_long),

@@ -8,6 +8,7 @@ mod fuzz;
 mod kernel;
 mod process;
 mod setup;
+mod soak;
 mod support;
 mod test;
 mod vm;
@@ -40,6 +41,8 @@ enum Command {
     Test(test::Options),
     /// Show what agent-monitor does: what an agent may do, what it may not, and how that is told
     Demo(demo::Options),
+    /// Let agents, policies, daemons and followers come and go for half an hour
+    Soak(soak::Options),
     /// Run each fuzz target for a while
     Fuzz(fuzz::Options),
 }
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Command::Ci(options) => ci::run(&workspace, options),
         Command::Test(options) => test::run(&workspace, options),
         Command::Demo(options) => demo::run(&workspace, options),
+        Command::Soak(options) => soak::run(&workspace, options),
         Command::Fuzz(options) => fuzz::run(&workspace, options),
     });
     result.unwrap_or_else(|error| {

@@ -26,6 +26,8 @@ pub enum Group {
     Races(fn(&mut Scene<'_>) -> Outcome),
     /// A daemon that is shared with others, and minutes.
     Endurance(fn(&mut Scene<'_>) -> Outcome),
+    /// Daemons of its own, and as long as it is told.
+    Soak(fn() -> Outcome),
     /// A distribution's own programs, and the node's daemon.
     Work(fn() -> Outcome),
     /// A distribution's own programs, and no daemon.
@@ -40,6 +42,7 @@ impl Group {
             Self::NoLsm(_) => Some("no-lsm"),
             Self::Races(_) => Some("races"),
             Self::Endurance(_) => Some("endurance"),
+            Self::Soak(_) => Some("soak"),
             Self::Work(_) | Self::WorkAlone(_) => Some("work"),
         }
     }
@@ -79,7 +82,7 @@ pub fn skip(reason: &str) -> anyhow::Error {
     anyhow::Error::new(Skipped(reason.to_owned()))
 }
 
-/// Runs what the arguments select: words of names, `--list`, `--times`, `--group no-lsm`, `races`, `endurance` or `work`, `--shared` (only
+/// Runs what the arguments select: words of names, `--list`, `--times`, `--group no-lsm`, `races`, `endurance`, `soak` or `work`, `--shared` (only
 /// those that share a daemon), `--no-skip` (what would be skipped fails).
 pub fn run(arguments: &[String]) -> ExitCode {
     let list = arguments.iter().any(|word| word == "--list");
@@ -114,7 +117,9 @@ pub fn run(arguments: &[String]) -> ExitCode {
         let _ = std::io::stdout().flush();
         let start = std::time::Instant::now();
         let outcome = match scenario.run {
-            Group::Alone(function) | Group::NoLsm(function) | Group::WorkAlone(function) => function(),
+            Group::Alone(function) | Group::NoLsm(function) | Group::Soak(function) | Group::WorkAlone(function) => {
+                function()
+            }
             Group::Node(function) | Group::Races(function) | Group::Endurance(function) => {
                 on_node(&mut node, |node| node_scene(node, number, function))
             }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::applied::Applied;
 use super::races::{either, mixed_nothing};
 use crate::harness::cgroup::{self, Cgroup};
-use crate::harness::control::ask;
+use crate::harness::control::{ask, metric};
 use crate::harness::wait::LIMIT;
 use crate::harness::{EACCES, Outcome, Process, Scenario, Scene, policy};
 use crate::{scenarios, step};
@@ -19,6 +19,7 @@ pub const ALL: &[Scenario] = scenarios![Endurance:
     a_policy_replaced_ten_thousand_times_mixes_nothing,
     a_policy_of_a_thousand_agents_is_replaced_in_one_step,
     a_million_denials_are_accounted_for_to_the_last,
+    ten_thousand_agents_take_little_memory,
 ];
 
 /// Puts a policy in force in the place of the one of its name.
@@ -102,6 +103,43 @@ fn a_policy_of_a_thousand_agents_is_replaced_in_one_step(scene: &mut Scene<'_>) 
     }
     ensure!(many < MOST, "it took {many:?}");
     Ok(())
+}
+
+/// The daemon's own memory, with nothing to do and with many agents that do nothing.
+fn ten_thousand_agents_take_little_memory(scene: &mut Scene<'_>) -> Outcome {
+    const AGENTS: usize = 10_000;
+    const MOST: [f64; 2] = [20.0, 64.0];
+    let agents = || metric("agent_monitor_agents", &[]);
+    // One that has done nothing yet but to take over.
+    scene.daemon.end()?;
+    scene.daemon.start_again(&[])?;
+    let before = agents()?;
+    let idle = resident(scene.daemon.pid())?;
+    let start = Instant::now();
+    let mut made = Vec::new();
+    for number in 0..AGENTS {
+        made.push(Cgroup::make(&format!("/agents.slice/scenario-many-{number}"))?);
+    }
+    let deadline = Instant::now() + 4 * LIMIT;
+    while agents()? < before + AGENTS as u64 {
+        ensure!(Instant::now() < deadline, "{before} agents became {}", agents()?);
+    }
+    let many = resident(scene.daemon.pid())?;
+    println!("{idle:.1} MB idle, {many:.1} MB with {AGENTS} more, made in {:.1} s", start.elapsed().as_secs_f32());
+    drop(made);
+    while agents()? > before {
+        ensure!(Instant::now() < deadline + 4 * LIMIT, "{before} agents are {} still", agents()?);
+    }
+    ensure!(idle < MOST[0] && many < MOST[1], "{idle:.1} and {many:.1} MB are too much");
+    Ok(())
+}
+
+/// Memory that a process has of its own and shares, in megabytes.
+fn resident(pid: u32) -> Result<f64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let number = line.and_then(|line| line.split_whitespace().next()).and_then(|number| number.parse::<f64>().ok());
+    Ok(number.context("there is no VmRSS")? / 1024.0)
 }
 
 fn a_million_denials_are_accounted_for_to_the_last(scene: &mut Scene<'_>) -> Outcome {

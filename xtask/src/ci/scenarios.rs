@@ -62,6 +62,22 @@ pub fn endurance(workspace: &Workspace, kernels: &[Spec]) -> Result<Verdict> {
     all_passed(workspace, &options)
 }
 
+/// Lets everything come and go on the last of the kernels for three minutes; `cargo xtask soak` does so for longer.
+pub fn short_soak(workspace: &Workspace, kernels: &[Spec]) -> Result<Verdict> {
+    const SECONDS: u64 = 180;
+    let last = kernels.last().map(std::slice::from_ref).unwrap_or_default();
+    all_passed(workspace, &soak(workspace, last, SECONDS)?)
+}
+
+/// The options of a machine in which everything comes and goes for so long.
+pub fn soak(workspace: &Workspace, kernels: &[Spec], seconds: u64) -> Result<vm::Options> {
+    let command = format!("SOAK_SECONDS={seconds} /root/scenarios --group soak --times --no-skip");
+    let mut options = machine(workspace, kernels, &command)?;
+    options.memory = Some(2048);
+    options.timeout = seconds + WORK_LIMIT_SECONDS;
+    Ok(options)
+}
+
 /// The options of a machine with the scenarios' programs in it.
 pub fn machine(workspace: &Workspace, kernels: &[Spec], command: &str) -> Result<vm::Options> {
     let with = build::scenarios(workspace)?.iter().map(build::Program::for_machine).collect::<Result<Vec<_>>>()?;

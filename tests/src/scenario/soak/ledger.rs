@@ -1,0 +1,133 @@
+//! What the audit log tells of the soak's agents, read as it is written and kept in few numbers.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+/// What was denied to each.
+const DENIALS: u64 = 2;
+/// How many troubles are kept in words.
+const SHOWN: usize = 10;
+
+/// The log and what it told.
+pub struct Ledger {
+    path: PathBuf,
+    lines: BufReader<File>,
+    torn: Vec<u8>,
+    /// Agents that have not ended: denials with a record, in addition in these, and lost.
+    agents: HashMap<String, [u64; 3]>,
+    ended: u64,
+    sums: [u64; 4],
+    next: Option<u64>,
+    troubles: Vec<String>,
+}
+
+impl Ledger {
+    /// Opens the log.
+    pub fn open(path: PathBuf) -> Result<Self> {
+        let lines = BufReader::new(File::open(&path).with_context(|| format!("open {}", path.display()))?);
+        let agents = HashMap::new();
+        Ok(Self { path, lines, torn: Vec::new(), agents, ended: 0, sums: [0; 4], next: None, troubles: Vec::new() })
+    }
+
+    /// Reads what has come, over rotations.
+    pub fn read(&mut self) -> Result<()> {
+        loop {
+            // Asked before reading to the end: what comes after a rotation is in the new file.
+            let rotated = std::fs::metadata(&self.path)
+                .is_ok_and(|now| self.lines.get_ref().metadata().is_ok_and(|ours| ours.ino() != now.ino()));
+            loop {
+                self.lines.read_until(b'\n', &mut self.torn)?;
+                if self.torn.last() != Some(&b'\n') {
+                    break;
+                }
+                let line = std::mem::take(&mut self.torn);
+                let record = serde_json::from_slice(&line)
+                    .with_context(|| format!("no JSON: {}", String::from_utf8_lossy(&line)))?;
+                self.note(&record);
+            }
+            if !rotated {
+                return Ok(());
+            }
+            self.lines = BufReader::new(File::open(&self.path)?);
+        }
+    }
+
+    fn note(&mut self, record: &Value) {
+        let seq = record["seq"].as_u64();
+        if self.next.is_some() && self.next != seq {
+            self.trouble(format!("the number {seq:?} came where {:?} was due", self.next));
+        }
+        self.next = seq.map(|seq| seq + 1);
+        let id = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let count = record["count"].as_u64().unwrap_or(0);
+        match record["type"].as_str() {
+            Some("operation") if record["verdict"] == "deny" => {
+                let told = self.agents.entry(id(&record["agent"]["id"])).or_default();
+                told[0] += 1;
+                told[1] += count.saturating_sub(1);
+            }
+            Some("loss") => {
+                if let Some(agent) = record["agent"].as_str() {
+                    self.agents.entry(agent.to_owned()).or_default()[2] += count;
+                }
+            }
+            Some("agent") if record["action"] == "exited" => self.end(record),
+            _ => {}
+        }
+    }
+
+    /// The last record of an agent: its counts are those of the log, and of what was done.
+    fn end(&mut self, record: &Value) {
+        if !record["agent"]["cgroup"].as_str().is_some_and(|cgroup| cgroup.contains("/life")) {
+            return;
+        }
+        let id = record["agent"]["id"].as_str().unwrap_or_default();
+        let told = self.agents.remove(id).unwrap_or_default();
+        let counts = ["denied", "written", "folded", "lost"].map(|name| record["counts"][name].as_u64().unwrap_or(0));
+        if counts[1..] != told || told.iter().sum::<u64>() != counts[0] || counts[0] != DENIALS {
+            self.trouble(format!("of {DENIALS} denials the log tells of {told:?}, and the end of its agent: {record}"));
+        }
+        for (sum, count) in self.sums.iter_mut().zip(counts) {
+            *sum += count;
+        }
+        self.ended += 1;
+    }
+
+    fn trouble(&mut self, text: String) {
+        if self.troubles.len() < SHOWN {
+            self.troubles.push(text);
+        } else {
+            self.troubles[SHOWN - 1] = "and more".to_owned();
+        }
+    }
+
+    /// Waits until so many agents have ended.
+    pub fn until(&mut self, lives: u64, limit: Duration) -> Result<()> {
+        let deadline = Instant::now() + limit;
+        while self.ended < lives {
+            ensure!(Instant::now() < deadline, "of {lives} agents {} ended; {:?}", self.ended, self.troubles);
+            std::thread::sleep(Duration::from_millis(100));
+            self.read()?;
+        }
+        Ok(())
+    }
+
+    /// The sums, in words.
+    pub fn sums(&self) -> String {
+        let [denied, written, folded, lost] = self.sums;
+        format!("{} ends told: {denied} denied = {written} written + {folded} folded + {lost} lost", self.ended)
+    }
+
+    /// Fails if anything was not as it should be.
+    pub fn check(&self) -> Result<()> {
+        ensure!(self.troubles.is_empty(), "{}", self.troubles.join("\n    "));
+        Ok(())
+    }
+}
