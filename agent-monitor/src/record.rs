@@ -6,6 +6,7 @@
 
 pub mod chain;
 pub mod clock;
+mod counts;
 pub mod escape;
 pub mod object;
 mod tally;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use chain::LineHash;
+pub use counts::{ClassCounts, Classes, Counts};
 pub use object::Object;
 pub use tally::Tally;
 
@@ -180,24 +182,6 @@ pub struct AgentChange {
     /// What the kernel counted for it, at the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counts: Option<Counts>,
-}
-
-/// What the kernel and the monitor counted for one agent: `denied` is the sum of `written`, `folded` and `lost`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-pub struct Counts {
-    /// Operations denied.
-    pub denied: u64,
-    /// Operations that enforcing would have denied.
-    pub audited: u64,
-    /// Operations that could not be decided.
-    pub faults: u64,
-    /// Denials that have a record of their own: records.
-    pub written: u64,
-    /// Denials that these records count in addition.
-    #[serde(default)]
-    pub folded: u64,
-    /// Denials that did not: no room in the ring, or refused by the decoder.
-    pub lost: u64,
 }
 
 /// A policy was loaded, refused, replaced or removed.

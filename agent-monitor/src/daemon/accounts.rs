@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use agent_monitor_common::class::Verdict;
+use agent_monitor_common::class::{CLASSES, Class, Verdict};
 use serde::{Deserialize, Serialize};
 
 use super::loss::{DENIALS_NOT_WRITTEN, DENIALS_RING_FULL, Losses, TELEMETRY_NOT_WRITTEN, TELEMETRY_RING_FULL};
@@ -33,10 +33,10 @@ struct Accounts {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Account {
     denied: u64,
-    written: u64,
-    #[serde(default)]
-    folded: u64,
     audited: u64,
+    /// By class: records, and denials that they count in addition.
+    #[serde(default)]
+    told: [[u64; 2]; CLASSES],
     /// Denials that found no room in the ring and are told of.
     lost: u64,
 }
@@ -56,9 +56,8 @@ impl Node {
         let note = move |position| {
             let account = |number, tally: &Tally| Account {
                 denied: tally.denied(),
-                written: tally.written(),
-                folded: tally.folded(),
                 audited: tally.audited(),
+                told: tally.told(),
                 lost: losses.told(number),
             };
             let accounts = Accounts {
@@ -91,7 +90,7 @@ impl Node {
         }
         for agent in table.iter() {
             let account = accounts.agents.get(&agent.number).copied().unwrap_or_default();
-            agent.tally.restore(account.denied, account.written, account.folded, account.audited);
+            agent.tally.restore(account.denied, account.audited, account.told);
         }
         let told = accounts.agents.iter().map(|(number, account)| (*number, account.lost));
         let (mut denials, mut telemetry) = (accounts.denials_lost, accounts.telemetry_lost);
@@ -137,8 +136,11 @@ impl Accounts {
         match &record.body {
             Body::Operation(operation) if operation.verdict == Verdict::Deny.name() => {
                 account.denied += operation.count;
-                account.written += 1;
-                account.folded += operation.count.saturating_sub(1);
+                if let Some(class) = Class::from_name(&operation.class) {
+                    let [written, folded] = &mut account.told[class as usize];
+                    *written += 1;
+                    *folded += operation.count.saturating_sub(1);
+                }
             }
             Body::Operation(operation) if operation.verdict == Verdict::Audit.name() => {
                 account.audited += operation.count;

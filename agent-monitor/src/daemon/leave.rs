@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use agent_monitor_common::class::CLASSES;
 use agent_monitor_common::counter::AgentCounters;
 
 use super::node::Node;
 use crate::bind::Agent;
-use crate::record::Counts;
+use crate::record::{ClassCounts, Classes, Counts};
 
 /// Longest wait for the next event of an agent that is gone to become a record. As long as some do, the wait goes on: what
 /// is told as lost must not be written afterwards.
@@ -91,9 +92,14 @@ impl Node {
 
 /// What is known so far. What has left the kernel and is not written yet is neither written nor lost.
 fn counts(agent: &Agent, counters: &AgentCounters) -> Counts {
-    let denied: u64 = counters.denied.iter().sum();
-    let written = agent.tally.written().min(denied);
-    let folded = agent.tally.folded().min(denied - written);
+    let told = agent.tally.told();
+    let classes: [ClassCounts; CLASSES] = std::array::from_fn(|class| {
+        let denied = counters.denied[class];
+        let written = told[class][0].min(denied);
+        ClassCounts { denied, written, folded: told[class][1].min(denied - written), lost: None }
+    });
+    let sum = |of: fn(&ClassCounts) -> u64| classes.iter().map(of).sum::<u64>();
+    let (denied, written, folded) = (sum(|c| c.denied), sum(|c| c.written), sum(|c| c.folded));
     Counts {
         denied,
         audited: counters.audited.iter().sum(),
@@ -101,12 +107,16 @@ fn counts(agent: &Agent, counters: &AgentCounters) -> Counts {
         written,
         folded,
         lost: counters.lost + agent.tally.denied().saturating_sub(written + folded),
+        classes: Classes(classes),
     }
 }
 
 /// What is known at the end: what is not written now will not be.
 fn last_counts(agent: &Agent, counters: &AgentCounters) -> Counts {
-    let counts = counts(agent, counters);
+    let mut counts = counts(agent, counters);
+    for class in &mut counts.classes.0 {
+        class.lost = Some(class.denied - class.written - class.folded);
+    }
     Counts { lost: counts.denied - counts.written - counts.folded, ..counts }
 }
 
@@ -115,7 +125,7 @@ mod tests {
     use super::*;
     use std::sync::Arc;
 
-    use agent_monitor_common::class::{CLASSES, Mode};
+    use agent_monitor_common::class::{Class, Mode};
 
     use crate::bind::Origin;
 
@@ -136,12 +146,13 @@ mod tests {
         denied[0] = 10;
         let counters = AgentCounters { denied, emitted: 7, lost: 3, ..AgentCounters::default() };
         for (count, written) in [(1, true), (2, true), (1, false)] {
-            agent.tally.add_denied(count, written);
+            agent.tally.add_denied(Class::File, count, written);
         }
         // Three of seven are still on their way; of the four that came one could not be written.
         let counts = counts(&agent, &counters);
         assert_eq!((counts.denied, counts.written, counts.folded, counts.lost), (10, 2, 1, 4));
         let counts = last_counts(&agent, &counters);
         assert_eq!((counts.denied, counts.written, counts.folded, counts.lost), (10, 2, 1, 7));
+        assert_eq!(counts.classes.0[0], ClassCounts { denied: 10, written: 2, folded: 1, lost: Some(7) });
     }
 }

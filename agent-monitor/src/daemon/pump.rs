@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use agent_monitor_common::class::{Verdict, access_words};
+use agent_monitor_common::class::{Class, Verdict, access_words};
 use agent_monitor_common::event::DecodeError;
 use agent_monitor_common::hook::HookId;
 use base64::Engine as _;
@@ -357,8 +357,9 @@ impl Writer {
 fn note_test(record: &Record, agent: &Agent) {
     if let Body::Operation(operation) = &record.body
         && operation.verdict == Verdict::Deny.name()
+        && let Some(class) = Class::from_name(&operation.class)
     {
-        agent.tally.add_denied(operation.count, true);
+        agent.tally.add_denied(class, operation.count, true);
     }
 }
 

@@ -2,22 +2,32 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use agent_monitor_common::class::{CLASSES, Class};
+
 /// Counts of one agent's operations that left the kernel.
 #[derive(Debug, Default)]
 pub struct Tally {
     denied: AtomicU64,
     audited: AtomicU64,
+    told: [Told; CLASSES],
+}
+
+/// Denials of one class that are in records.
+#[derive(Debug, Default)]
+struct Told {
     written: AtomicU64,
     folded: AtomicU64,
 }
 
 impl Tally {
-    /// Goes on with the counts of an earlier daemon, before anything is counted here.
-    pub fn restore(&self, denied: u64, written: u64, folded: u64, audited: u64) {
+    /// Goes on with the counts of an earlier daemon, before anything is counted here; `told` as [`Self::told`].
+    pub fn restore(&self, denied: u64, audited: u64, told: [[u64; 2]; CLASSES]) {
         self.denied.store(denied, Ordering::Release);
-        self.written.store(written, Ordering::Release);
-        self.folded.store(folded, Ordering::Release);
         self.audited.store(audited, Ordering::Release);
+        for (ours, [written, folded]) in self.told.iter().zip(told) {
+            ours.written.store(written, Ordering::Release);
+            ours.folded.store(folded, Ordering::Release);
+        }
     }
 
     /// Takes note of denials and of operations that enforcing would have denied of which nothing will ever come.
@@ -28,10 +38,11 @@ impl Tally {
 
     /// Takes note of denials, `count` of which are one record, that have come to their end: in the audit log, where there
     /// is one, or lost on the way to it.
-    pub fn add_denied(&self, count: u64, written: bool) {
+    pub fn add_denied(&self, class: Class, count: u64, written: bool) {
         if written {
-            self.written.fetch_add(1, Ordering::Release);
-            self.folded.fetch_add(count.saturating_sub(1), Ordering::Release);
+            let told = &self.told[class as usize];
+            told.written.fetch_add(1, Ordering::Release);
+            told.folded.fetch_add(count.saturating_sub(1), Ordering::Release);
         }
         self.denied.fetch_add(count, Ordering::Release);
     }
@@ -51,13 +62,9 @@ impl Tally {
         self.audited.load(Ordering::Acquire)
     }
 
-    /// Records of denials that are written.
-    pub fn written(&self) -> u64 {
-        self.written.load(Ordering::Acquire)
-    }
-
-    /// Denials that those records count in addition.
-    pub fn folded(&self) -> u64 {
-        self.folded.load(Ordering::Acquire)
+    /// By class: records of denials that are written, and denials that those count in addition.
+    pub fn told(&self) -> [[u64; 2]; CLASSES] {
+        let load = |number: &AtomicU64| number.load(Ordering::Acquire);
+        std::array::from_fn(|class| [load(&self.told[class].written), load(&self.told[class].folded)])
     }
 }

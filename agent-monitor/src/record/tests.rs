@@ -86,7 +86,7 @@ fn a_rule_is_named_with_its_reason() {
 
 #[test]
 fn agent_is_written_as_documented() {
-    let counts = Counts { denied: 4, audited: 0, faults: 0, written: 2, folded: 1, lost: 1 };
+    let counts = Counts { denied: 4, audited: 0, faults: 0, written: 2, folded: 1, lost: 1, ..Counts::default() };
     let change = AgentChange {
         action: "exited".into(),
         mode: "enforce".into(),

@@ -81,17 +81,28 @@ impl Records {
     /// addition in these, and as lost, as these counts of an agent say, and of `denials` in all.
     pub fn account(&self, start: usize, word: &str, counts: &Value, denials: u64) -> Result<()> {
         let (mut written, mut folded, mut lost) = (0, 0, 0);
+        let mut classes = std::collections::BTreeMap::<String, [u64; 2]>::new();
         for record in self.about(start, word) {
             let record = record?;
             let count = record["count"].as_u64();
             if record["type"] == "operation" && record["verdict"] == "deny" {
-                written += 1;
-                folded += count.with_context(|| format!("no count: {record}"))?.saturating_sub(1);
+                let more = count.with_context(|| format!("no count: {record}"))?.saturating_sub(1);
+                let [records, repeats] =
+                    classes.entry(record["class"].as_str().unwrap_or_default().to_owned()).or_default();
+                (*records, *repeats) = (*records + 1, *repeats + more);
+                (written, folded) = (written + 1, folded + more);
             }
             lost += count.filter(|_| record["type"] == "loss").unwrap_or_default();
         }
         let told = json!({"denied": denials, "written": written, "folded": folded, "lost": lost});
         ensure!(holds(counts, &told), "counted are {counts}, and the log tells of {told}");
+        for (class, counted) in counts["classes"].as_object().into_iter().flatten() {
+            let number = |name: &str| counted[name].as_u64().unwrap_or(0);
+            let told = classes.remove(class).unwrap_or_default();
+            ensure!(told == [number("written"), number("folded")], "of {class} the log tells of {told:?}: {counted}");
+            ensure!(number("denied") == told[0] + told[1] + number("lost"), "of {class} is counted {counted}");
+        }
+        ensure!(classes.is_empty(), "the log tells of {classes:?}, and the counts do not: {counts}");
         ensure!(written + folded + lost == denials, "of {denials} denials the log tells of {told}");
         Ok(())
     }

@@ -11,6 +11,7 @@ use super::applied::Applied;
 use super::races::{either, mixed_nothing};
 use crate::harness::cgroup::{self, Cgroup};
 use crate::harness::control::{ask, metric};
+use crate::harness::daemon::PLACE;
 use crate::harness::wait::LIMIT;
 use crate::harness::{EACCES, Outcome, Process, Scenario, Scene, policy};
 use crate::{scenarios, step};
@@ -22,6 +23,16 @@ pub const ALL: &[Scenario] = scenarios![Endurance:
     ten_thousand_agents_take_little_memory,
 ];
 
+/// Has a daemon that knows no policies but those that are applied, so that it reads no others at each change.
+fn with_no_other_policies(scene: &mut Scene<'_>) -> Outcome {
+    let place = Path::new(PLACE).join("endurance");
+    fs::create_dir_all(place.join("policies"))?;
+    let settings = place.join("config.toml");
+    fs::write(&settings, format!("policies_dir = {:?}\n", place.join("policies")))?;
+    ensure!(scene.daemon.end()?.success(), "the daemon did not end well");
+    scene.daemon.start_again(&["--config", &settings.to_string_lossy()])
+}
+
 /// Puts a policy in force in the place of the one of its name.
 fn replace(applied: &Applied, text: &str) -> Outcome {
     let (status, answer) = applied.put(text)?;
@@ -32,6 +43,7 @@ fn replace(applied: &Applied, text: &str) -> Outcome {
 fn a_policy_replaced_ten_thousand_times_mixes_nothing(scene: &mut Scene<'_>) -> Outcome {
     const TIMES: usize = 10_000;
     let name = "scenario-flips";
+    with_no_other_policies(scene)?;
     let [one, two, never, always] = ["one", "two", "never", "always"].map(|name| scene.file(name, "f"));
     let texts = [&two, &one].map(|file| policy::document(name, &either(file, &always), Path::new("/")));
     let applied = Applied(name);
@@ -72,6 +84,7 @@ fn a_policy_of_a_thousand_agents_is_replaced_in_one_step(scene: &mut Scene<'_>) 
     const AGENTS: usize = 1000;
     const MOST: Duration = Duration::from_millis(100);
     let name = "scenario-thousand";
+    with_no_other_policies(scene)?;
     let [one, two, always] = ["one", "two", "always"].map(|name| scene.file(name, "f"));
     let texts = [&two, &one].map(|file| policy::document(name, &either(file, &always), Path::new("/")));
     let applied = Applied(name);

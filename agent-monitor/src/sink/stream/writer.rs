@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use agent_monitor_common::class::Class;
 use tokio::sync::{broadcast, mpsc, watch};
 
 use super::{Entry, Message, Position, Tap, Totals};
@@ -182,9 +183,9 @@ impl Writer {
 /// Counts a record for its agent.
 fn count(tally: &Tally, record: &Record, written: bool) {
     if let Body::Operation(operation) = &record.body {
-        match operation.verdict.as_str() {
-            "deny" => tally.add_denied(operation.count, written),
-            "audit" => tally.add_audited(),
+        match (operation.verdict.as_str(), Class::from_name(&operation.class)) {
+            ("deny", Some(class)) => tally.add_denied(class, operation.count, written),
+            ("audit", _) => tally.add_audited(),
             _ => {}
         }
     }
