@@ -90,6 +90,17 @@ macro_rules! kernel_fields {
             SOCK_DEVICE, "sock", "__sk_common.skc_bound_dev_if", "the device that a socket sends by";
             INET_SOURCE, "inet_sock", "inet_saddr", "the address that a socket sends from";
             INET_DEVICE, "inet_sock", "uc_index", "the device that a socket sends to hosts by";
+            INET_OPTIONS, "inet_sock", "inet_opt", "the IP options of a socket";
+            IP_OPTIONS_ROUTE, "ip_options_rcu", "opt.srr", "whether IP options have a source route";
+            INET_V6, "inet_sock", "pinet6", "what a socket has for IPv6";
+            V6_OPTIONS, "ipv6_pinfo", "opt", "the IPv6 options of a socket";
+            V6_OPTIONS_ROUTE, "ipv6_txoptions", "srcrt", "whether IPv6 options have a routing header";
+            UDP_PENDING, "udp_sock", "pending", "whether a datagram is being put together";
+            CORK_V4, "inet_sock", "cork.fl.u.ip4.daddr", "where it goes by IPv4";
+            CORK_V4_PORT, "inet_sock", "cork.fl.u.ip4.uli.ports.dport", "and to which port";
+            CORK_V6, "inet_sock", "cork.fl.u.ip6.daddr", "where it goes by IPv6";
+            CORK_V6_PORT, "inet_sock", "cork.fl.u.ip6.uli.ports.dport", "and to which port";
+            SOCK_PEER_PID, "sock", "sk_peer_pid", "who listens at a unix socket";
             TASK_CGROUPS, "task_struct", "cgroups", "the cgroups of a task";
             IATTR_VALID, "iattr", "ia_valid", "which attributes are changed";
             CRED_UID, "cred", "uid", "the user id of credentials";

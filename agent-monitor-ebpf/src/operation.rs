@@ -12,7 +12,7 @@ use crate::path::{self, Named, Place};
 use crate::scratch::{self, Scratch, clear, reload};
 use crate::task::own_entry;
 use agent_monitor_common::binding::EMPTY_SLOT;
-use agent_monitor_common::class::{Builtin, Class, Fault, Mode, Reason, Verdict};
+use agent_monitor_common::class::{Builtin, Class, Fault, Mode, Reason, Verdict, file};
 use agent_monitor_common::counter;
 use agent_monitor_common::decide::{OwnEntry, decide};
 use agent_monitor_common::event::kind;
@@ -62,6 +62,12 @@ impl Operation<'_> {
     pub fn becomes_builtin(&mut self, builtin: Builtin) {
         self.scratch.header.reason = Reason::Builtin as u8;
         self.scratch.header.detail = builtin as u8;
+    }
+
+    /// Whether the agent is in audit mode, in which what no rule allows passes.
+    #[inline(always)]
+    pub fn passes_in_audit(&self) -> bool {
+        reload(&self.scratch.about) & AUDIT != 0
     }
 
     /// Says which operand is the object, and gives it back.
@@ -293,7 +299,12 @@ fn conclude(scratch: &mut Scratch) -> u64 {
     let about = reload(&scratch.about);
     let reason = reload(&scratch.header.reason);
     let audited = scratch.header.detail == Builtin::NoSyscallFilter as u8 && about & AUDIT != 0;
-    let verdict = if reason == Reason::Builtin as u8 && !audited {
+    // What is changed under a name that can't be told may be the monitor's.
+    let hidden = reason == Reason::Fault as u8
+        && scratch.header.class == Class::File as u8
+        && scratch.header.detail == Fault::PathUnreachable as u8
+        && scratch.header.access & !file::READ != 0;
+    let verdict = if reason == Reason::Builtin as u8 && !audited || hidden {
         Verdict::Deny
     } else if reason == Reason::Fault as u8 && about & FAULTS_PASS != 0 {
         Verdict::Allow

@@ -5,7 +5,7 @@ use crate::kernel::{self, Kernel, address, load, offset, opaque, read};
 use crate::operation::Operation;
 use crate::path::{place_at, walk};
 use crate::scratch::{Buffer, END, reload};
-use agent_monitor_common::class::{Class, Fault, Reason, network};
+use agent_monitor_common::class::{Builtin, Class, Fault, Reason, network};
 use agent_monitor_common::decide::OwnEntry;
 use agent_monitor_common::limit::ABSTRACT_NAME_BYTES;
 use agent_monitor_common::name::{IPV4, IPV4_BYTES, IPV6, IPV6_BYTES, UNIX, protocol_byte};
@@ -186,6 +186,24 @@ impl Endpoint {
         upper == 0 && self.address[3] == 0 && (self.v4 || self.address[2] == 0)
     }
 
+    /// Where the datagram goes that a UDP socket of `family` has begun and not sent yet: what is sent now becomes part of it,
+    /// whatever address it names (`udp_sendmsg()` in `net/ipv4/udp.c`, `udpv6_sendmsg()` in `net/ipv6/udp.c`). `None` where
+    /// there is none.
+    #[inline(always)]
+    pub fn pending(sk: Kernel, family: u16) -> Option<Self> {
+        let pending: u32 = read(address(sk, &kernel::UDP_PENDING));
+        if pending == 0 {
+            return None;
+        }
+        let protocol: u16 = load(sk, &kernel::SOCK_PROTOCOL);
+        // A socket for IPv6 may have begun one by IPv4.
+        Some(if family == AF_INET || pending == u32::from(AF_INET) {
+            Self::v4(protocol.into(), read(address(sk, &kernel::CORK_V4)), read(address(sk, &kernel::CORK_V4_PORT)))
+        } else {
+            Self::v6(protocol.into(), read(address(sk, &kernel::CORK_V6)), read(address(sk, &kernel::CORK_V6_PORT)))
+        })
+    }
+
     /// No endpoint yet.
     pub const NONE: Self = Self { protocol: 0, port: 0, address: [0; 4], v4: false };
 
@@ -232,7 +250,28 @@ pub enum Found {
     Short,
 }
 
+/// Whether what an internet socket sends goes by way of other addresses, by an option that it was given before.
+#[inline(always)]
+pub fn is_routed(sk: u64) -> bool {
+    let options: u64 = read(sk + offset(&kernel::INET_OPTIONS) as u64);
+    if options != 0 && read::<u8>(options + offset(&kernel::IP_OPTIONS_ROUTE) as u64) != 0 {
+        return true;
+    }
+    let six: u64 = read(sk + offset(&kernel::INET_V6) as u64);
+    let options: u64 = if six == 0 { 0 } else { read(six + offset(&kernel::V6_OPTIONS) as u64) };
+    options != 0 && read::<u64>(options + offset(&kernel::V6_OPTIONS_ROUTE) as u64) != 0
+}
+
 impl Operation<'_> {
+    /// Makes what was noted a denial if the socket sends by way of other addresses. Not left to where packets leave: TCP
+    /// sends again from a timer, in nobody's name.
+    #[inline(always)]
+    pub fn deny_if_routed(&mut self, sk: Kernel) {
+        if is_routed(sk as u64) {
+            self.becomes_builtin(Builtin::SourceRoute);
+        }
+    }
+
     /// Judges `access` to an endpoint.
     #[inline(always)]
     pub fn judge_endpoint(&mut self, endpoint: Endpoint, access: u16) {

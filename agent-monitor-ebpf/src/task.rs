@@ -142,6 +142,23 @@ pub fn is_monitor(task: Kernel) -> bool {
     }
 }
 
+/// Whether a `struct pid` at this address is that of a process of the monitor.
+#[inline(always)]
+pub fn is_monitors(pid: u64) -> bool {
+    let first: u64 = if pid == 0 { 0 } else { read(pid + offset(&kernel::PID_TASKS) as u64) };
+    if first == 0 {
+        return false;
+    }
+    let task = first.wrapping_sub(offset(&kernel::TASK_PID_LINKS) as u64);
+    let start: u64 = read(task + offset(&kernel::TASK_START) as u64);
+    let number: u32 = read(task + offset(&kernel::TASK_TGID) as u64);
+    // SAFETY: the value is copied at once.
+    match unsafe { MONITORS.get(number) } {
+        Some(expected) => *expected == start / NS_PER_TICK,
+        None => false,
+    }
+}
+
 /// The first thread of a task's process.
 #[inline(always)]
 pub fn leader(task: Kernel) -> Kernel {

@@ -37,6 +37,8 @@ fn capable(ctx: LsmContext) -> i32 {
                     CAP_SYS_ADMIN => administer(operation, system_call()),
                     _ => {}
                 }
+            } else if capability == CAP_SYS_ADMIN && operation.passes_in_audit() && is_about_mounts(system_call()) {
+                power::judge(operation, Privilege::Mount);
             }
             true
         },
@@ -51,10 +53,16 @@ fn administer(operation: &mut Operation<'_>, call: u32) {
     match call {
         // swapon and swapoff; by the 32-bit ABI.
         167 | 168 | 87 | 115 => drop(power::judge(operation, Privilege::Swap)),
-        // open_tree, fsopen, fsconfig, fsmount, fspick, mount_setattr and open_tree_attr have one number in every ABI.
-        428 | 430..=433 | 442 | 467 => drop(power::judge(operation, Privilege::Mount)),
+        call if is_about_mounts(call) => drop(power::judge(operation, Privilege::Mount)),
         _ => {}
     }
+}
+
+/// Whether a system call is open_tree, fsopen, fsconfig, fsmount, fspick, mount_setattr or open_tree_attr, which have one
+/// number in every ABI.
+#[inline(always)]
+fn is_about_mounts(call: u32) -> bool {
+    matches!(call, 428 | 430..=433 | 442 | 467)
 }
 
 /// Whether a system call is kexec_load or kexec_file_load, which have hooks of their own. What else asks for CAP_SYS_BOOT

@@ -19,6 +19,9 @@ const FMODE_WRITE: u32 = 2;
 pub const FMODE_NOACCOUNT: u32 = 1 << 29;
 /// `__FMODE_EXEC`: opened by exec.
 const FMODE_EXEC: u32 = 1 << 5;
+// `include/uapi/linux/stat.h`
+const S_IFMT: u32 = 0o170_000;
+const S_IFREG: u32 = 0o100_000;
 /// Makes a file without a name, with the mode of the call.
 const O_TMPFILE: u32 = 0o20_000_000;
 /// Still set while the hook runs; `do_dentry_open()` clears it afterwards.
@@ -57,8 +60,14 @@ fn judge(operation: &mut Operation<'_>, open: Kernel) -> bool {
             return false;
         }
     }
-    // mq_open(2) takes the flag from its caller (`do_mq_open()` in `ipc/mqueue.c`).
-    if flags & FMODE_EXEC != 0 && load::<u64>(superblock, &kernel::SUPER_MAGIC) != MQUEUE {
+    // mq_open(2) and some ioctls take the flag from their caller (`do_mq_open()` in `ipc/mqueue.c`, `ptm_open_peer()` in
+    // `drivers/tty/pty.c`); exec opens regular files alone, and for reading.
+    let kind = u32::from(load::<u16>(inode, &kernel::INODE_MODE)) & S_IFMT;
+    if flags & FMODE_EXEC != 0
+        && kind == S_IFREG
+        && mode & FMODE_WRITE == 0
+        && load::<u64>(superblock, &kernel::SUPER_MAGIC) != MQUEUE
+    {
         operation.note(Class::Exec, USE, Reason::NoRule, 0);
     } else {
         let access = access_of(mode);

@@ -14,12 +14,31 @@ use aya_ebpf::programs::LsmContext;
 
 #[lsm(hook = "sb_mount")]
 fn sb_mount(ctx: LsmContext) -> i32 {
-    over(HookId::SbMount, ctx.arg(5), ctx.arg(1))
+    // The source of a move is a text that no hook resolves: it may be the mount of the pins. By move_mount(2) it is judged.
+    let moves = ctx.arg::<u64>(3) & MS_MOVE != 0;
+    over(
+        HookId::SbMount,
+        ctx.arg(5),
+        ctx.arg(1),
+        #[inline(always)]
+        || moves,
+    )
 }
 
 #[lsm(hook = "move_mount")]
 fn move_mount(ctx: LsmContext) -> i32 {
-    over(HookId::MoveMount, ctx.arg(2), ctx.arg(1))
+    let from: Kernel = ctx.arg(0);
+    over(
+        HookId::MoveMount,
+        ctx.arg(2),
+        ctx.arg(1),
+        #[inline(always)]
+        || {
+            let mount: Kernel = load(from, &kernel::PATH_MNT);
+            let superblock: Kernel = load(mount, &kernel::VFSMOUNT_SB);
+            load::<u64>(superblock, &kernel::SUPER_MAGIC) == BPFFS_MAGIC || is_mounted_on(mount)
+        },
+    )
 }
 
 #[lsm(hook = "sb_umount")]
@@ -55,9 +74,13 @@ fn is_mounted_on(mount: Kernel) -> bool {
     read::<u64>(head) != head
 }
 
-/// Judges a mount that gets its place at `path`, or changes there.
+/// `include/uapi/linux/mount.h`
+const MS_MOVE: u64 = 8192;
+
+/// Judges a mount that gets its place at `path`, or changes there. `moves_pins` says whether it may be the one of the pins, or
+/// have that on it.
 #[inline(always)]
-fn over(hook: HookId, previous: i32, path: Kernel) -> i32 {
+fn over(hook: HookId, previous: i32, path: Kernel, moves_pins: impl FnOnce() -> bool) -> i32 {
     guard(
         hook,
         Class::Privilege,
@@ -68,9 +91,12 @@ fn over(hook: HookId, previous: i32, path: Kernel) -> i32 {
             // Only whether it is the monitor's is asked: no rule on files is about what a mount hides.
             if reload(&operation.scratch.header.reason) != Reason::Builtin as u8 {
                 clear(operation.scratch.header.labels.each_mut());
-                power::judge(operation, Privilege::Mount);
+                let allowed = power::judge(operation, Privilege::Mount);
                 let dentry: Kernel = load(path, &kernel::PATH_DENTRY);
                 on_file_system(operation, load(dentry, &kernel::DENTRY_SB));
+                if allowed && moves_pins() {
+                    operation.becomes_builtin(Builtin::Monitor);
+                }
             }
             true
         },

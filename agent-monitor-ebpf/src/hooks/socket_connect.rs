@@ -36,7 +36,12 @@ fn socket_connect(ctx: LsmContext) -> i32 {
             }
             // AF_UNSPEC ends a connection; it names no address.
             let from = Sender::socket(sk);
-            operation.judge_sockaddr(name as u64, ctx.arg(2), protocol.into(), AF_UNSPEC, network::CONNECT, from)
+            let judged =
+                operation.judge_sockaddr(name as u64, ctx.arg(2), protocol.into(), AF_UNSPEC, network::CONNECT, from);
+            if judged && family != AF_UNIX {
+                operation.deny_if_routed(sk);
+            }
+            judged
         },
     )
 }

@@ -4,7 +4,7 @@
 use crate::kernel::{self, Kernel, load, read};
 use crate::operation::{Operation, earlier, guard};
 use crate::peer::is_kernels;
-use crate::socket::{AF_INET, AF_INET6, AF_NETLINK, AF_UNSPEC, Sender};
+use crate::socket::{AF_INET, AF_INET6, AF_NETLINK, AF_UNSPEC, Endpoint, Sender};
 use agent_monitor_common::class::{Builtin, Class, Fault, network};
 use agent_monitor_common::hook::HookId;
 use agent_monitor_common::name::protocol_byte;
@@ -45,25 +45,39 @@ fn socket_sendmsg(ctx: LsmContext) -> i32 {
             if control_length != 0 && routed(operation, control, control_length) {
                 return true;
             }
-            let name: u64 = load(message, &kernel::MSGHDR_NAME);
-            let length: u32 = load(message, &kernel::MSGHDR_NAME_LENGTH);
-            let protocol: u16 = load(sk, &kernel::SOCK_PROTOCOL);
-            let tcp = protocol_byte(protocol.into()) == TCP;
-            // TCP ignores the name, but for a fast open, which connects.
-            let flags: u32 = load(message, &kernel::MSGHDR_FLAGS);
-            if name == 0 || length == 0 || tcp && flags & MSG_FASTOPEN == 0 {
-                return operation.judge_internet_peer(sk, family, true);
+            let judged = to(operation, sk, family, message, control_length != 0);
+            if judged {
+                operation.deny_if_routed(sk);
             }
-            let access = if tcp { network::CONNECT } else { network::SEND };
-            // udp_sendmsg() and raw_sendmsg() (`net/ipv4/{udp,raw}.c`) take AF_UNSPEC for AF_INET, rawv6_sendmsg() for
-            // AF_INET6; udpv6_sendmsg() (`net/ipv6/{raw,udp}.c`) ignores such a name and sends to the peer.
-            let udp = protocol == UDP || protocol == UDPLITE;
-            let unspecified = if family == AF_INET6 && udp { AF_UNSPEC } else { family };
-            let from = Sender { elsewhere: control_length != 0, ..Sender::socket(sk) };
-            operation.judge_sockaddr(name, length, protocol.into(), unspecified, access, from)
-                || operation.judge_internet_peer(sk, family, true)
+            judged
         },
     )
+}
+
+/// Judges where a message goes.
+#[inline(always)]
+fn to(operation: &mut Operation<'_>, sk: Kernel, family: u16, message: Kernel, controlled: bool) -> bool {
+    let protocol: u16 = load(sk, &kernel::SOCK_PROTOCOL);
+    let udp = protocol == UDP || protocol == UDPLITE;
+    if udp && let Some(pending) = Endpoint::pending(sk, family) {
+        operation.judge_endpoint(pending, network::SEND);
+        return true;
+    }
+    let name: u64 = load(message, &kernel::MSGHDR_NAME);
+    let length: u32 = load(message, &kernel::MSGHDR_NAME_LENGTH);
+    let tcp = protocol_byte(protocol.into()) == TCP;
+    // TCP ignores the name, but for a fast open, which connects.
+    let flags: u32 = load(message, &kernel::MSGHDR_FLAGS);
+    if name == 0 || length == 0 || tcp && flags & MSG_FASTOPEN == 0 {
+        return operation.judge_internet_peer(sk, family, true);
+    }
+    let access = if tcp { network::CONNECT } else { network::SEND };
+    // udp_sendmsg() and raw_sendmsg() (`net/ipv4/{udp,raw}.c`) take AF_UNSPEC for AF_INET, rawv6_sendmsg() for
+    // AF_INET6; udpv6_sendmsg() (`net/ipv6/{raw,udp}.c`) ignores such a name and sends to the peer.
+    let unspecified = if family == AF_INET6 && udp { AF_UNSPEC } else { family };
+    let from = Sender { elsewhere: controlled, ..Sender::socket(sk) };
+    operation.judge_sockaddr(name, length, protocol.into(), unspecified, access, from)
+        || operation.judge_internet_peer(sk, family, true)
 }
 
 /// Whether control messages send by way of other addresses (a source route in IP options, a routing header), or can't

@@ -1,9 +1,10 @@
 //! Connect and send to a unix socket, judged on the peer's own path or abstract name. An unnamed peer is no object: it
 //! can't be reached but by who made it (socketpair).
 
-use crate::kernel::{self, Kernel, load};
+use crate::kernel::{self, Kernel, address, load, read};
 use crate::operation::guard;
-use agent_monitor_common::class::{Class, network};
+use crate::task::is_monitors;
+use agent_monitor_common::class::{Builtin, Class, Reason, network};
 use agent_monitor_common::hook::HookId;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
@@ -15,7 +16,16 @@ fn unix_stream_connect(ctx: LsmContext) -> i32 {
         Class::Network,
         ctx.arg(3),
         #[inline(always)]
-        |operation| operation.judge_unix(ctx.arg(1), network::CONNECT),
+        |operation| {
+            let peer: Kernel = ctx.arg(1);
+            let judged = operation.judge_unix(peer, network::CONNECT);
+            // Under whatever name: an agent may have changed its root.
+            if is_monitors(read(address(peer, &kernel::SOCK_PEER_PID))) {
+                operation.note(Class::Network, network::CONNECT, Reason::Builtin, Builtin::Monitor as u8);
+                return true;
+            }
+            judged
+        },
     )
 }
 

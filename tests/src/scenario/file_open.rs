@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{Cycle, Outcome, Scenario, Scene, record};
+use crate::harness::{Cycle, EACCES, Outcome, Scenario, Scene, record};
 use crate::{scenarios, step};
 
 pub const ALL: &[Scenario] = scenarios![Node:
@@ -11,6 +11,7 @@ pub const ALL: &[Scenario] = scenarios![Node:
     a_truncating_open_needs_write_even_for_reading,
     an_open_of_what_is_not_there_needs_create,
     a_path_descriptor_gives_no_right_to_open_again,
+    no_call_makes_an_open_for_writing_one_of_an_exec,
 ];
 
 fn denied_open_returns_eacces_and_is_recorded(scene: &mut Scene<'_>) -> Outcome {
@@ -107,4 +108,19 @@ files:
         )
         .allowed_after(move || drop(std::fs::remove_file(&also_gone)), step!("open", allowed, "rw,creat"))
         .run(scene, spec)
+}
+
+/// The kernel's mark of an open by exec is passed on by some calls.
+fn no_call_makes_an_open_for_writing_one_of_an_exec(scene: &mut Scene<'_>) -> Outcome {
+    const EXEC: &str = "32";
+    let mut process = scene.process()?;
+    scene.bind("exec:\n  - {allow: [\"/**\"]}\nfiles:\n  - {allow: [read, write], paths: [\"/dev/ptmx\"]}\n")?;
+    process.works(&step!("hold", "terminal", "/dev/ptmx", "rw"), "bound")?;
+    let expected = json!({"type": "operation", "operation": "file_open", "class": "file", "access": ["read", "write"],
+        "verdict": "deny", "reason": "no_rule", "errno": "EACCES"});
+    for flags in ["0", EXEC] {
+        scene.start = scene.records.lines.len();
+        scene.denied(&mut process, &step!("peer-of", "terminal", flags), EACCES, &expected)?;
+    }
+    scene.unbind_after(2)
 }

@@ -12,6 +12,7 @@ pub const ALL: &[Scenario] = scenarios![Node:
     no_policy_lets_an_agent_touch_the_monitors_files,
     no_policy_lets_an_agent_touch_logs_that_were_rotated,
     no_policy_lets_an_agent_reach_the_monitors_socket,
+    the_monitors_socket_is_known_under_whatever_name,
     no_policy_lets_an_agent_signal_the_monitor,
     no_policy_lets_an_agent_change_the_bpf_file_system,
     no_policy_lets_an_agent_get_the_monitors_maps,
@@ -146,11 +147,19 @@ fn the_monitor_is_not_touched_in_audit_mode_either(scene: &mut Scene<'_>) -> Out
     let bpf = || builtin("bpf", &[], json!({"name": "bpf"}), "monitor");
     let own = |hook: &str| builtin(hook, &["write"], json!({"path": policies}), "monitor");
     let pins = || builtin("sb_umount", &[], json!({"name": "mount"}), "monitor");
+    let moved = || builtin("move_mount", &[], json!({"name": "mount"}), "monitor");
+    let other_names = |hook: &str, name: &str| builtin(hook, &[], json!({"name": name}), "monitor");
     let mut steps = vec![
         (step!("mount", policies), own("sb_mount")),
         (step!("bind-mount", scene.workspace, policies), own("sb_mount")),
         (step!("unmount", "/sys/fs/bpf"), pins()),
         (step!("unmount", "/sys"), pins()),
+        (
+            step!("move-mount", "/sys/fs/bpf", scene.workspace),
+            builtin("sb_mount", &[], json!({"name": "mount"}), "monitor"),
+        ),
+        (step!("move-mount-new", "/sys/fs/bpf", scene.workspace), moved()),
+        (step!("move-mount-new", "/sys", scene.workspace), moved()),
         (step!("bpf-first", "map"), bpf()),
         (step!("bpf-first", "program"), bpf()),
     ];
@@ -159,6 +168,14 @@ fn the_monitor_is_not_touched_in_audit_mode_either(scene: &mut Scene<'_>) -> Out
         steps.push((step!(name, pid.to_string()), builtin(hook, &[], over.clone(), "monitor")));
     }
     let mounts = std::fs::read_to_string("/proc/self/mounts")?;
+    // What gives its files other names passes with a rule alone.
+    let in_audit = [
+        (step!("chroot", scene.workspace), EACCES, other_names("path_chroot", "chroot")),
+        (step!("bind-mount", "/var", scene.workspace), EACCES, other_names("sb_mount", "mount")),
+        (step!("clone-mount", "/var"), libc::EPERM, other_names("capable", "mount")),
+        (step!("pick-mount", "/sys/fs/bpf"), libc::EPERM, other_names("capable", "mount")),
+        (step!("mount-attributes", "/sys/fs/bpf"), libc::EPERM, other_names("capable", "mount")),
+    ];
     let mut process = scene.process()?;
     for (spec, mode) in [(EVERYTHING, "enforce"), ("{}", "audit")] {
         scene.bind_as("scenario", spec, json!({"mode": mode}))?;
@@ -166,10 +183,28 @@ fn the_monitor_is_not_touched_in_audit_mode_either(scene: &mut Scene<'_>) -> Out
             scene.start = scene.records.lines.len();
             scene.denied(&mut process, step, EACCES, expected)?;
         }
+        for (step, errno, expected) in in_audit.iter().filter(|_| mode == "audit") {
+            scene.denied(&mut process, step, *errno, expected)?;
+        }
         scene.unbind()?;
     }
     anyhow::ensure!(std::fs::read_to_string("/proc/self/mounts")? == mounts, "something was mounted or unmounted");
     Ok(())
+}
+
+/// Not even where the socket has another name, because the agent may change its root.
+fn the_monitors_socket_is_known_under_whatever_name(scene: &mut Scene<'_>) -> Outcome {
+    let socket = control::SOCKET.strip_prefix("/run").context("the socket is below /run")?;
+    let connect = step!("unix-connect-in", "/run", socket);
+    let mut outsider = Process::start()?;
+    outsider.works(&connect, "as an outsider")?;
+    let mut process = scene.process()?;
+    let spec = EVERYTHING;
+    scene.bind(spec)?;
+    let expected = builtin("unix_stream_connect", &["connect"], json!({"unix": socket}), "monitor");
+    scene.denied(&mut process, &connect, EACCES, &expected)?;
+    scene.unbind_after(1)?;
+    process.works(&connect, "after unbinding").map(drop)
 }
 
 /// Naming the monitor as the receiver is a question of the privilege; what is sent then does not arrive.

@@ -59,7 +59,7 @@ fn mounts_and_roots_change_only_with_their_privileges(scene: &mut Scene<'_>) -> 
             (step!("bind-mount", one, two), "mount", EACCES),
             (step!("remount", one), "mount", EACCES),
             (step!("make-private", one), "mount", EACCES),
-            (step!("move-mount", one, two), "mount", EACCES),
+            (step!("move-mount-new", one, two), "mount", EACCES),
             (step!("pivot-root"), "mount", EACCES),
             (step!("fsopen"), "mount", EPERM),
             (step!("pick-mount", one), "mount", EPERM),

@@ -18,6 +18,7 @@ pub const ALL: &[Scenario] = scenarios![Node:
     a_udp_socket_is_judged_at_each_connect,
     a_datagram_socket_gets_no_port_by_a_send_to_nobody,
     a_socket_made_before_binding_reaches_no_denied_address,
+    what_a_socket_was_set_to_before_binding_leads_to_no_denied_address,
     nothing_is_sent_by_way_of_other_addresses,
     no_packet_leaves_with_a_route_that_no_hook_was_asked_for,
     a_raw_socket_reaches_no_denied_address,
@@ -131,6 +132,35 @@ fn a_socket_made_before_binding_reaches_no_denied_address(scene: &mut Scene<'_>)
     scene.denied(&mut process, &step!("connect-held", "s", "127.0.0.1:9"), libc::EACCES, &connected)?;
     scene.unbind_after(2)?;
     process.works(&step!("connect-held", "s", "127.0.0.1:9"), "after unbinding").map(drop)
+}
+
+/// What was given to a socket before the binding leads nowhere else: the destination of a datagram that is begun, a route.
+fn what_a_socket_was_set_to_before_binding_leads_to_no_denied_address(scene: &mut Scene<'_>) -> Outcome {
+    let mut process = scene.process()?;
+    let (denied, allowed, allowed_six) = ("127.0.0.2:9", "127.0.0.3:9", "[::ffff:127.0.0.3]:9");
+    for (name, family) in [("four", "4"), ("six", "6"), ("free", "4")] {
+        process.works(&step!("socket-hold", name, "udp", family), "before binding")?;
+    }
+    process.works(&step!("sendto-held-more", "four", denied), "before binding")?;
+    process.works(&step!("sendto-held-more", "six", "[::ffff:127.0.0.2]:9"), "before binding")?;
+    process.works(&step!("sendto-held-more", "free", allowed), "before binding")?;
+    for (name, protocol) in [("stream", "tcp"), ("datagram", "udp")] {
+        process.works(&step!("socket-hold", name, protocol), "before binding")?;
+        process.works(&step!("route-held", name), "before binding")?;
+    }
+    scene.bind(&format!("{CREATE}  - {{allow: [connect, send], to: {{addresses: [\"127.0.0.3\"]}}}}\n"))?;
+    let begun = || record("socket_sendmsg", &["send"], internet("udp", "127.0.0.2", 9), "no_rule", None);
+    scene.denied(&mut process, &step!("sendto-held", "four", allowed), libc::EACCES, &begun())?;
+    scene.denied(&mut process, &step!("sendto-held", "six", allowed_six), libc::EACCES, &begun())?;
+    process.works(&step!("sendto-held", "free", allowed), "bound, to where it was begun")?;
+    let routed = |hook: &str, access: &str, protocol: &str| {
+        builtin(hook, &[access], internet(protocol, "127.0.0.3", 9), "source-route")
+    };
+    let connect = step!("connect-held", "stream", allowed);
+    scene.denied(&mut process, &connect, libc::EACCES, &routed("socket_connect", "connect", "tcp"))?;
+    let send = step!("sendto-held", "datagram", allowed);
+    scene.denied(&mut process, &send, libc::EACCES, &routed("socket_sendmsg", "send", "udp"))?;
+    scene.unbind_after(4)
 }
 
 /// A packet with a source route goes to the first address of the route, whatever its destination is.

@@ -29,6 +29,16 @@ pub const STEPS: &[super::Row] = &[
         mount(Some(&from), &to, libc::MS_MOVE)?;
         mount(Some(&to), &from, libc::MS_MOVE)
     }),
+    // The same by the new call.
+    ("move-mount-new", |_, words| {
+        let (from, to, here) = (words.path(1), words.path(2), libc::AT_FDCWD);
+        // SAFETY: the paths end with NUL.
+        let move_one = |from: &CStr, to: &CStr| {
+            check(unsafe { libc::syscall(libc::SYS_move_mount, here, from.as_ptr(), here, to.as_ptr(), 0) })
+        };
+        move_one(&from, &to)?;
+        move_one(&to, &from)
+    }),
     // SAFETY: the path ends with NUL.
     ("unmount", |_, words| check(unsafe { libc::umount2(words.path(1).as_ptr(), libc::MNT_DETACH) })),
     ("mount-attributes", |_, words| {

@@ -24,6 +24,12 @@ pub const STEPS: &[super::Row] = &[
         Ok(0)
     }),
     ("connect", |_, words| connect(towards(&words.text(1), &words.text(2))?.as_raw_fd(), &words.text(2))),
+    // A loose source route for a socket that is held.
+    ("route-held", |held, words| {
+        let (socket, at) = (held.get(words, 1)?, LOOSE_ROUTE.as_ptr().cast());
+        // SAFETY: the option is as long as is said.
+        check(unsafe { libc::setsockopt(socket, libc::SOL_IP, libc::IP_OPTIONS, at, LOOSE_ROUTE.len() as u32) })
+    }),
     ("connect-held", |held, words| connect(held.get(words, 1)?, &words.text(2))),
     ("connect-unspec-held", |held, words| {
         // SAFETY: all zeros is AF_UNSPEC without an address.

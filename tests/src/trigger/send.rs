@@ -29,6 +29,8 @@ pub const STEPS: &[super::Row] = &[
         // SAFETY: one byte.
         check(unsafe { libc::send(held.get(words, 1)?, b"x".as_ptr().cast(), 1, libc::MSG_NOSIGNAL) } as i64)
     }),
+    // The beginning of a datagram.
+    ("sendto-held-more", |held, words| send_to(held.get(words, 1)?, b"x", libc::MSG_MORE, address(&words.text(2)))),
     ("sendto-held", |held, words| send_to(held.get(words, 1)?, b"x", 0, address(&words.text(2)))),
     ("sendto-unspec", |_, words| {
         let socket = of_protocol(&words.text(1), false)?;

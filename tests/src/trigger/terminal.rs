@@ -57,6 +57,16 @@ pub const STEPS: &[super::Row] = &[
         }
         Ok(child.id().into())
     }),
+    // The other end of a terminal that is held, with flags that the call passes on; 32 is the kernel's own for an exec.
+    ("peer-of", |held, words| {
+        let (terminal, flags) = (held.get(words, 1)?, libc::O_RDWR | libc::O_NOCTTY | words.number(2) as i32);
+        // SAFETY: takes numbers, and one that lives during the call.
+        unsafe {
+            let locked = 0;
+            check(libc::ioctl(terminal, libc::TIOCSPTLCK, &raw const locked))?;
+            descriptor(libc::ioctl(terminal, libc::TIOCGPTPEER, flags)).map(|_| 0)
+        }
+    }),
     // Waits for the end of a job or for its stop, as a shell does: its status, 1000 and the signal that ended it, or 2000
     // and the signal that stopped it.
     ("job-wait", |held, words| {

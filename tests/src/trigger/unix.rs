@@ -3,12 +3,24 @@
 use std::mem::{size_of, zeroed};
 use std::os::fd::{AsRawFd, OwnedFd};
 
+use super::power::in_child;
 use super::sys::{Done, check, descriptor};
 use super::words::Words;
 
 /// The steps, by name.
 pub const STEPS: &[super::Row] = &[
     ("unix-connect", |_, words| connect(&socket(libc::SOCK_STREAM)?, words)),
+    // `unix-connect-in ROOT PATH`: with another root, in a child.
+    ("unix-connect-in", |_, words| {
+        in_child(|| {
+            // SAFETY: the path ends with NUL.
+            if unsafe { libc::chroot(words.path(1).as_ptr()) } < 0 {
+                return -1;
+            }
+            let connected = socket(libc::SOCK_STREAM).and_then(|socket| connect_to(&socket, words.path(2).as_bytes()));
+            connected.map_or(-1, i64::from)
+        })
+    }),
     ("unix-connect-packets", |_, words| connect(&socket(libc::SOCK_SEQPACKET)?, words)),
     ("unix-connect-datagrams", |_, words| connect(&socket(libc::SOCK_DGRAM)?, words)),
     ("unix-send", |_, words| {
