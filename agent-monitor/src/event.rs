@@ -4,8 +4,6 @@ use agent_monitor_common::class::{Class, Reason, Verdict};
 use agent_monitor_common::event::{DecodeError, Event, EventHeader, kind};
 use agent_monitor_common::hook::HookId;
 
-use crate::bpf::Repeats;
-
 /// An event that has left the ring.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observed {
@@ -81,15 +79,15 @@ impl Observed {
         })
     }
 
-    /// Decodes an event that happened again.
+    /// Decodes an event that happened `count` times again, between these moments of the boot clock.
     ///
     /// # Errors
     /// As for [`Self::decode`].
-    pub fn repeated(repeats: &Repeats<'_>) -> Result<Self, DecodeError> {
-        let mut event = Self::decode(repeats.event)?;
-        event.header.boot_ns = repeats.last_ns;
-        event.count = repeats.count;
-        event.first_ns = (repeats.count > 1).then_some(repeats.first_ns);
+    pub fn repeated(bytes: &[u8], count: u64, [first_ns, last_ns]: [u64; 2]) -> Result<Self, DecodeError> {
+        let mut event = Self::decode(bytes)?;
+        event.header.boot_ns = last_ns;
+        event.count = count;
+        event.first_ns = (count > 1).then_some(first_ns);
         Ok(event)
     }
 

@@ -21,7 +21,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::directory::{Announced, Directory};
 use crate::bind::{Agent, Origin};
-use crate::bpf::Rings;
+use crate::bpf::{Repeats, Rings};
 use crate::enrich::{Details, Enricher};
 use crate::event::{Observed, Subject, errno_word};
 use crate::record::clock::Clock;
@@ -180,7 +180,10 @@ async fn read(
             // First the rings: an event is in there before its repeats are counted.
             rings.drain(|_, bytes| take(&mut batch, Observed::decode(bytes), events));
             pass(&mut batch, events);
-            if let Err(error) = rings.drain_repeats(|repeats| take(&mut batch, Observed::repeated(&repeats), events)) {
+            let result = rings.drain_repeats(|Repeats { event, count, first_ns, last_ns }| {
+                take(&mut batch, Observed::repeated(event, count, [first_ns, last_ns]), events);
+            });
+            if let Err(error) = result {
                 tracing::error!(%error, "repeats of denials are not told now, and stay counted");
             }
         }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use super::wait::{LIMIT, ready};
+use super::wait::{limit, ready};
 
 /// Where the unified hierarchy is mounted.
 pub const MOUNT: &str = "/sys/fs/cgroup";
@@ -75,7 +75,7 @@ pub fn remove(directory: &Path) -> Result<()> {
         return Ok(());
     }
     fs::write(directory.join("cgroup.kill"), "1")?;
-    until(directory, "populated 0", LIMIT)?;
+    until(directory, "populated 0", limit())?;
     remove_tree(directory)
 }
 
@@ -92,7 +92,7 @@ fn remove_tree(directory: &Path) -> Result<()> {
 pub fn until_no_guard() -> Result<()> {
     let guards = directory(GUARDS);
     // All programs are detached one after the other.
-    if guards.exists() { until(&guards, "populated 0", LIMIT * 4) } else { Ok(()) }
+    if guards.exists() { until(&guards, "populated 0", limit() * 4) } else { Ok(()) }
 }
 
 /// Waits until this is among what a cgroup tells of itself in `cgroup.events`.

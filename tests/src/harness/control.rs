@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use super::wait::LIMIT;
+use super::wait::limit;
 
 /// The control socket.
 pub const SOCKET: &str = "/run/agent-monitor/control.sock";
@@ -17,7 +17,7 @@ pub const METRICS: &str = "127.0.0.1:9478";
 /// Sends bytes as they are to the control socket, and gives back what comes.
 pub fn raw(bytes: &[u8]) -> Result<Vec<u8>> {
     let mut stream = UnixStream::connect(SOCKET).with_context(|| format!("connect to {SOCKET}"))?;
-    stream.set_read_timeout(Some(LIMIT))?;
+    stream.set_read_timeout(Some(limit()))?;
     // The daemon may answer, and close, before it has read all.
     let _ = stream.write_all(bytes);
     let _ = stream.shutdown(std::net::Shutdown::Write);
@@ -39,7 +39,7 @@ pub fn request(method: &str, path: &str, body: &str) -> Result<(u16, String)> {
         body.len()
     );
     let mut stream = UnixStream::connect(SOCKET).with_context(|| format!("connect to {SOCKET}"))?;
-    stream.set_read_timeout(Some(LIMIT))?;
+    stream.set_read_timeout(Some(limit()))?;
     stream.write_all(head.as_bytes())?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).with_context(|| format!("read the answer to {method} {path}"))?;
@@ -66,7 +66,7 @@ pub fn is_attached(hook: &str) -> Result<bool> {
 /// A path of the address for metrics: status and body.
 pub fn metrics(path: &str) -> Result<(u16, String)> {
     let mut stream = TcpStream::connect(METRICS).with_context(|| format!("connect to {METRICS}"))?;
-    stream.set_read_timeout(Some(LIMIT))?;
+    stream.set_read_timeout(Some(limit()))?;
     stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n").as_bytes())?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).with_context(|| format!("read {path}"))?;

@@ -9,12 +9,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::wait::ready;
+use super::wait::{limit, ready};
 
 /// Where the scenarios keep what is theirs.
 pub const PLACE: &str = "/run/scenarios";
-/// Longest wait for a daemon to be ready.
-const START: Duration = Duration::from_secs(120);
 
 /// A daemon that runs, or ran.
 #[derive(Debug)]
@@ -46,7 +44,7 @@ impl Daemon {
         command.arg("daemon").args(options).env("NOTIFY_SOCKET", &notify).stderr(log);
         let child = command.spawn().context("start agent-monitor daemon")?;
         let daemon = Self { child };
-        let deadline = Instant::now() + START;
+        let deadline = Instant::now() + 4 * limit();
         // It closes nothing that we could wait for when it dies, so its end is looked for between short waits.
         loop {
             if ready(socket.as_fd(), libc::POLLIN, Instant::now() + Duration::from_millis(200)) {

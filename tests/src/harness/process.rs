@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::cgroup;
-use super::wait::{LIMIT, ready};
+use super::wait::{limit, ready};
 use crate::trigger;
 
 /// One step of a trigger: its name and arguments, which may be any bytes.
@@ -81,7 +81,7 @@ impl Process {
 
     /// What became of a step that was sent.
     pub fn answer(&mut self, step: &Step) -> Result<(i32, i64)> {
-        let deadline = Instant::now() + LIMIT;
+        let deadline = Instant::now() + limit();
         if self.output.buffer().is_empty() {
             let is_there = ready(self.output.get_ref().as_fd(), libc::POLLIN, deadline);
             ensure!(is_there, "{} does not end", shown(step));

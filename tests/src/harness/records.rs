@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use super::changes::Changes;
-use super::wait::LIMIT;
+use super::wait::limit;
 
 /// The audit log.
 pub const LOG: &str = "/var/log/agent-monitor/audit.jsonl";
@@ -46,7 +46,7 @@ impl Records {
 
     /// Waits for the first record, from line `start` on, that names `word` and holds all of `expected`.
     pub fn wait(&mut self, start: usize, word: &str, expected: &Value) -> Result<Value> {
-        let deadline = Instant::now() + LIMIT;
+        let deadline = Instant::now() + limit();
         let mut next = start;
         loop {
             self.read()?;

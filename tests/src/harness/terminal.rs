@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::process::{Process, Step};
-use super::wait::{LIMIT, ready};
+use super::wait::{limit, ready};
 use crate::trigger::words;
 
 /// A terminal with a session.
@@ -100,14 +100,14 @@ impl Terminal {
 
     /// Waits until a command is there that does steps; without a daemon that takes long.
     pub fn wait_served(&mut self) -> Result<()> {
-        let deadline = Instant::now() + 6 * LIMIT;
+        let deadline = Instant::now() + 6 * limit();
         self.types(b"nothing\n")?;
         self.shows_until(b"nothing 0 0\n", deadline).map(drop)
     }
 
     /// Waits until this was shown, and takes it away with all that was before it.
     pub fn shows(&mut self, wanted: &[u8]) -> Result<Vec<u8>> {
-        self.shows_until(wanted, Instant::now() + LIMIT)
+        self.shows_until(wanted, Instant::now() + limit())
     }
 
     fn shows_until(&mut self, wanted: &[u8], deadline: Instant) -> Result<Vec<u8>> {

@@ -2,10 +2,17 @@
 //! waits for time to pass.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// Longest wait for anything; the machine may be a hundred times slower than it should be.
-pub const LIMIT: Duration = Duration::from_secs(30);
+/// Longest wait for anything; the machine may be a hundred times slower than it should be. `SCENARIO_PATIENCE` in the
+/// environment makes it so many times longer, for kernels that check their memory.
+pub fn limit() -> Duration {
+    const LIMIT: Duration = Duration::from_secs(30);
+    static PATIENCE: OnceLock<u32> = OnceLock::new();
+    let patience = || std::env::var("SCENARIO_PATIENCE").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
+    LIMIT * *PATIENCE.get_or_init(patience)
+}
 
 /// Waits until one of `events` happens on `descriptor`; `false` when the deadline came first.
 pub fn ready(descriptor: BorrowedFd<'_>, events: i16, deadline: Instant) -> bool {

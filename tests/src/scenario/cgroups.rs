@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::harness::cgroup::{self, Cgroup};
 use crate::harness::mount::Mount;
-use crate::harness::wait::LIMIT;
+use crate::harness::wait::limit;
 use crate::harness::{EACCES, Outcome, Process, Scenario, Scene, record, skip};
 use crate::{scenarios, step};
 
@@ -171,7 +171,7 @@ fn a_cgroup_of_another_hierarchy_changes_no_binding(scene: &mut Scene<'_>) -> Ou
     let child = scene.cgroup.directory().join("child");
     fs::create_dir(&child)?;
     fs::remove_dir(&child)?;
-    let (deadline, mut denials) = (Instant::now() + LIMIT, 1);
+    let (deadline, mut denials) = (Instant::now() + limit(), 1);
     loop {
         process.expect(&open, EACCES, "bound, while a cgroup with the same id is let go")?;
         denials += 1;

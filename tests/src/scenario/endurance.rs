@@ -12,7 +12,7 @@ use super::races::{either, mixed_nothing};
 use crate::harness::cgroup::{self, Cgroup};
 use crate::harness::control::{ask, metric};
 use crate::harness::daemon::PLACE;
-use crate::harness::wait::LIMIT;
+use crate::harness::wait::limit;
 use crate::harness::{EACCES, Outcome, Process, Scenario, Scene, policy};
 use crate::{scenarios, step};
 
@@ -109,7 +109,7 @@ fn a_policy_of_a_thousand_agents_is_replaced_in_one_step(scene: &mut Scene<'_>) 
     }
     drop(process);
     drop(agents);
-    let deadline = Instant::now() + 4 * LIMIT;
+    let deadline = Instant::now() + 4 * limit();
     let left = || Ok::<_, anyhow::Error>(ask("GET", "/v1/agents", &Value::Null)?.as_array().map_or(0, Vec::len));
     while left()? > AGENTS / 2 {
         ensure!(Instant::now() < deadline, "{} agents are left", left()?);
@@ -133,7 +133,7 @@ fn ten_thousand_agents_take_little_memory(scene: &mut Scene<'_>) -> Outcome {
     for number in 0..AGENTS {
         made.push(Cgroup::make(&format!("/agents.slice/scenario-many-{number}"))?);
     }
-    let deadline = Instant::now() + 4 * LIMIT;
+    let deadline = Instant::now() + 4 * limit();
     while agents()? < before + AGENTS as u64 {
         ensure!(Instant::now() < deadline, "{before} agents became {}", agents()?);
     }
@@ -141,7 +141,7 @@ fn ten_thousand_agents_take_little_memory(scene: &mut Scene<'_>) -> Outcome {
     println!("{idle:.1} MB idle, {many:.1} MB with {AGENTS} more, made in {:.1} s", start.elapsed().as_secs_f32());
     drop(made);
     while agents()? > before {
-        ensure!(Instant::now() < deadline + 4 * LIMIT, "{before} agents are {} still", agents()?);
+        ensure!(Instant::now() < deadline + 4 * limit(), "{before} agents are {} still", agents()?);
     }
     ensure!(idle < MOST[0] && many < MOST[1], "{idle:.1} and {many:.1} MB are too much");
     Ok(())

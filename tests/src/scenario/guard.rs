@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 
-use crate::harness::wait::LIMIT;
+use crate::harness::wait::limit;
 use crate::harness::{EACCES, Outcome, Process, Scenario, cgroup, changes, policy};
 use crate::{scenarios, step};
 
@@ -38,20 +38,26 @@ const COMMAND: &str = "/bin/busybox setsid /bin/busybox sh -c \
     /bin/busybox sleep 1000";
 
 /// Longest wait for a `run`: all programs are attached before its command starts.
-const RUN_LIMIT: Duration = LIMIT.saturating_mul(4);
+fn run_limit() -> Duration {
+    limit() * 4
+}
 
 /// Waits until the agent has tried this often.
 fn until_tried(times: u64) -> Outcome {
     let tried = || Ok(size("tried")? >= times);
-    changes::until(&Path::new(PLACE).join("tried"), libc::IN_MODIFY, RUN_LIMIT, "the agent tries", tried)
+    changes::until(&Path::new(PLACE).join("tried"), libc::IN_MODIFY, run_limit(), "the agent tries", tried)
 }
 
 /// Waits until no agent has a cgroup and no guard is left; then no program is attached.
 fn until_all_is_gone() -> Outcome {
     // A cgroup in which anything lives can't be removed.
-    changes::until(&cgroup::directory(cgroup::RUN), libc::IN_DELETE, RUN_LIMIT, "the agent's cgroup is gone", || {
-        Ok(agents().is_empty())
-    })?;
+    changes::until(
+        &cgroup::directory(cgroup::RUN),
+        libc::IN_DELETE,
+        run_limit(),
+        "the agent's cgroup is gone",
+        || Ok(agents().is_empty()),
+    )?;
     until_nothing_is_attached()
 }
 

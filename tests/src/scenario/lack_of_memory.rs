@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use anyhow::{Context, ensure};
 
-use crate::harness::wait::{LIMIT, ready};
+use crate::harness::wait::{limit, ready};
 use crate::harness::{Outcome, Scenario, Scene, policy};
 use crate::scenarios;
 
@@ -88,7 +88,7 @@ fn an_agent_is_ended_and_not_run() -> Outcome {
     let mut output = BufReader::new(run.stdout.take().context("it has a pipe")?);
     let mut said = String::new();
     while !said.contains("here\n") {
-        let is_there = ready(output.get_ref().as_fd(), libc::POLLIN, Instant::now() + LIMIT * 4);
+        let is_there = ready(output.get_ref().as_fd(), libc::POLLIN, Instant::now() + limit() * 4);
         ensure!(is_there && output.read_line(&mut said)? > 0, "the command said {said:?} only");
     }
     let (found, own) = (said.lines().next().unwrap_or_default(), score(run.id())?);

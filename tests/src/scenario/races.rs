@@ -182,7 +182,7 @@ impl Turns {
         let new = self.place().with_extension("new");
         fs::write(&new, policy::document(self.name, &spec, Path::new("/")))?;
         fs::rename(&new, self.place())?;
-        let deadline = Instant::now() + crate::harness::wait::LIMIT;
+        let deadline = Instant::now() + crate::harness::wait::limit();
         Process::start()?.works(&step!("kill", self.daemon.to_string(), libc::SIGHUP.to_string()), "an outsider")?;
         while self.generation()? != next {
             ensure!(Instant::now() < deadline, "generation {next} of {} does not come", self.name);
@@ -343,7 +343,7 @@ fn ten_thousand_cgroups_made_and_removed_leave_no_binding(scene: &mut Scene<'_>)
     let mut process = scene.process()?;
     process.expect(&step!("open", file, "r"), EACCES, "bound")?;
     scene.record(&json!({"operation": "file_open", "object": {"path": file}}))?;
-    let deadline = Instant::now() + crate::harness::wait::LIMIT;
+    let deadline = Instant::now() + crate::harness::wait::limit();
     // The kernel frees what is left of a cgroup later.
     while entries()? > before {
         ensure!(Instant::now() < deadline, "{before} bindings became {}", entries()?);

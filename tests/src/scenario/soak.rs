@@ -18,7 +18,7 @@ use super::races::either;
 use crate::harness::cgroup::{self, Cgroup};
 use crate::harness::control::{SOCKET, ask};
 use crate::harness::daemon::{Daemon, PLACE, uninstall};
-use crate::harness::wait::LIMIT;
+use crate::harness::wait::limit;
 use crate::harness::{EACCES, Outcome, Process, Scenario, policy};
 use crate::{scenarios, step};
 use gauge::Gauge;
@@ -155,7 +155,7 @@ fn agents_policies_daemons_and_followers_come_and_go_and_nothing_piles_up() -> O
     lived?;
     let mut ledger = ledger?;
     let lives = common.lives.load(Ordering::Acquire);
-    ledger.until(lives, LIMIT * 4)?;
+    ledger.until(lives, limit() * 4)?;
     let took = start.elapsed().as_secs_f32();
     println!(
         "{took:.0} s: {lives} agents ({:.0} a second), {} changes of the policy, {kills} daemons killed, {} followers",

@@ -167,7 +167,7 @@ fn uninstalling_ends_enforcement_and_says_for_whom(scene: &mut Scene<'_>) -> Out
         "it said {said}"
     );
     // The kernel frees links some moments after their names are gone.
-    let deadline = std::time::Instant::now() + crate::harness::wait::LIMIT;
+    let deadline = std::time::Instant::now() + crate::harness::wait::limit();
     while process.run(&step)?.0 != 0 {
         ensure!(std::time::Instant::now() < deadline, "it is still denied");
     }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, ensure};
 
-use crate::harness::wait::{LIMIT, ended};
+use crate::harness::wait::{ended, limit};
 use crate::harness::{Outcome, Scenario, Scene, Terminal, cgroup, policy};
 use crate::{scenarios, step};
 
@@ -103,7 +103,7 @@ fn own_session_and_terminal() -> Outcome {
     ensure!(size == 31_097, "the size is {size}");
     terminal.resize(40, 120)?;
     // A command that does not wait for the signal asks until it is there.
-    let deadline = Instant::now() + LIMIT;
+    let deadline = Instant::now() + limit();
     while terminal.does(&step!("window-size"))? != 40_120 {
         ensure!(Instant::now() < deadline, "the size does not change");
     }
@@ -169,7 +169,7 @@ fn run_without_a_daemon_has_a_session_and_a_terminal_of_its_own() -> Outcome {
     let command = terminal.does(&step!("group-of", "0"))?;
     terminal.leader.works(&step!("kill", job, libc::SIGKILL.to_string()), "kill run")?;
     ends(&mut terminal, &job, 1000 + i64::from(libc::SIGKILL))?;
-    ensure!(ended(command, Instant::now() + LIMIT), "the command {command} lives on");
+    ensure!(ended(command, Instant::now() + limit()), "the command {command} lives on");
     cgroup::until_no_guard()
 }
 
@@ -259,7 +259,7 @@ fn run_stops_and_goes_on_as_its_command_does(_scene: &mut Scene<'_>) -> Outcome 
         stops(&mut terminal, &job).context(how)?;
         ensure!(terminal.is_cooked()?, "{how}: the terminal is left raw");
         // Its other processes stand still, too: nobody would record what they do.
-        cgroup::until(&agent, "frozen 1", LIMIT).context(how)?;
+        cgroup::until(&agent, "frozen 1", limit()).context(how)?;
         if how == "typed" {
             goes_on(&mut terminal, &job)?;
             terminal.does(&step!("nothing"))?;
@@ -298,7 +298,7 @@ fn a_command_in_the_background_reads_nothing_that_is_typed(_scene: &mut Scene<'_
 
 /// Waits until this program runs with this argument, and sleeps.
 fn wait_for(program: &str, argument: &str) -> Outcome {
-    let deadline = Instant::now() + LIMIT;
+    let deadline = Instant::now() + limit();
     let argument = format!("\0{argument}\0");
     while Instant::now() < deadline {
         let found = fs::read_dir("/proc")?.flatten().map(|entry| entry.path()).any(|process| {

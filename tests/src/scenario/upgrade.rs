@@ -15,7 +15,7 @@ use crate::harness::cgroup::Cgroup;
 use crate::harness::control::ask;
 use crate::harness::daemon::Daemon;
 use crate::harness::process::stand_back;
-use crate::harness::wait::LIMIT;
+use crate::harness::wait::limit;
 use crate::harness::{EACCES, Outcome, Process, Scenario, Scene, control, records, skip};
 use crate::{scenarios, step};
 
@@ -154,7 +154,7 @@ fn a_daemon_killed_while_it_takes_over_leaves_no_gap(scene: &mut Scene<'_>) -> O
 
 /// Waits until something is so, or the daemon has ended before it was.
 fn until(so: impl Fn() -> bool, daemon: &mut Daemon) -> Outcome {
-    let deadline = Instant::now() + 4 * LIMIT;
+    let deadline = Instant::now() + 4 * limit();
     while !so() {
         ensure!(
             Instant::now() < deadline && daemon.runs()?,

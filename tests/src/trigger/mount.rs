@@ -32,8 +32,8 @@ pub const STEPS: &[super::Row] = &[
     // The same by the new call.
     ("move-mount-new", |_, words| {
         let (from, to, here) = (words.path(1), words.path(2), libc::AT_FDCWD);
-        // SAFETY: the paths end with NUL.
         let move_one = |from: &CStr, to: &CStr| {
+            // SAFETY: the paths end with NUL.
             check(unsafe { libc::syscall(libc::SYS_move_mount, here, from.as_ptr(), here, to.as_ptr(), 0) })
         };
         move_one(&from, &to)?;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::job::{self, Job};
-use crate::harness::wait::LIMIT;
+use crate::harness::wait::limit;
 use crate::harness::{Outcome, Scenario};
 use crate::scenarios;
 
@@ -25,7 +25,7 @@ impl Server {
     /// Starts the server and waits until it takes connections.
     fn start(mut command: Command) -> Result<Self> {
         let server = Self(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().context("start openssl")?);
-        let deadline = Instant::now() + LIMIT;
+        let deadline = Instant::now() + limit();
         while TcpStream::connect(("127.0.0.1", PORT)).is_err() {
             if Instant::now() >= deadline {
                 bail!("openssl s_server takes no connection on port {PORT}");
