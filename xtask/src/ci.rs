@@ -21,7 +21,7 @@ use crate::{build, process, setup};
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Example:\n  cargo xtask ci --step fmt --step clippy")]
 pub struct Options {
-    /// Run only this step; may be given again. `races`, `endurance` and `api-long` run only so
+    /// Run only this step; may be given again. `races`, `endurance`, `soak` and `api-long` run only so
     #[arg(long = "step", value_name = "NAME", value_parser = STEPS.map(|step| step.0))]
     pub steps: Vec<String>,
     /// Kernel for the steps that boot one; may be given again [default: 6.1, 6.12, 6.18 and newest]
@@ -61,7 +61,7 @@ const STEPS: [Step; 15] = [
 ];
 
 /// Steps that take minutes and run only where `--step` names them.
-const ON_REQUEST: [&str; 3] = ["races", "endurance", "api-long"];
+const ON_REQUEST: [&str; 4] = ["races", "endurance", "soak", "api-long"];
 
 /// Runs the steps, all of them even if one fails, and says at the end how many passed.
 pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {

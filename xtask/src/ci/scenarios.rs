@@ -8,7 +8,7 @@ use crate::workspace::Workspace;
 use crate::{build, process, setup, vm};
 
 /// How long all scenarios may take on one kernel, interpreted by QEMU on a busy machine.
-pub const LIMIT_SECONDS: u64 = 3000;
+pub const LIMIT_SECONDS: u64 = 3600;
 /// Machines at once: each has two processors, and its scenarios wait more than they work.
 pub const AT_ONCE: usize = 2;
 /// How long all work may take on one kernel, likewise.
