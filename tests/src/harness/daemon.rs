@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,15 @@ use super::wait::{limit, ready};
 
 /// Where the scenarios keep what is theirs.
 pub const PLACE: &str = "/run/scenarios";
+
+/// A directory, mostly in [`PLACE`], that is gone at the end.
+pub struct Directory(pub PathBuf);
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
 
 /// A daemon that runs, or ran.
 #[derive(Debug)]

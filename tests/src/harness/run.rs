@@ -82,8 +82,8 @@ pub fn skip(reason: &str) -> anyhow::Error {
     anyhow::Error::new(Skipped(reason.to_owned()))
 }
 
-/// Runs what the arguments select: words of names, `--list`, `--times`, `--group no-lsm`, `races`, `endurance`, `soak` or `work`, `--shared` (only
-/// those that share a daemon), `--no-skip` (what would be skipped fails).
+/// Runs what the arguments select: words of names, `--list`, `--times`, `--group no-lsm`, `races`, `endurance`, `soak` or
+/// `work`, `--shared` (only those that share a daemon), `--no-skip` (what would be skipped fails).
 pub fn run(arguments: &[String]) -> ExitCode {
     let list = arguments.iter().any(|word| word == "--list");
     let shared = arguments.iter().any(|word| word == "--shared");

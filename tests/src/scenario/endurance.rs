@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::applied::Applied;
 use super::races::{either, mixed_nothing};
+use super::soak::gauge::megabytes;
 use crate::harness::cgroup::{self, Cgroup};
 use crate::harness::control::{ask, metric};
 use crate::harness::daemon::PLACE;
@@ -149,10 +150,7 @@ fn ten_thousand_agents_take_little_memory(scene: &mut Scene<'_>) -> Outcome {
 
 /// Memory that a process has of its own and shares, in megabytes.
 fn resident(pid: u32) -> Result<f64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let number = line.and_then(|line| line.split_whitespace().next()).and_then(|number| number.parse::<f64>().ok());
-    Ok(number.context("there is no VmRSS")? / 1024.0)
+    megabytes(&fs::read_to_string(format!("/proc/{pid}/status"))?, "VmRSS:")
 }
 
 fn a_million_denials_are_accounted_for_to_the_last(scene: &mut Scene<'_>) -> Outcome {

@@ -199,8 +199,7 @@ fn the_monitors_socket_is_known_under_whatever_name(scene: &mut Scene<'_>) -> Ou
     let mut outsider = Process::start()?;
     outsider.works(&connect, "as an outsider")?;
     let mut process = scene.process()?;
-    let spec = EVERYTHING;
-    scene.bind(spec)?;
+    scene.bind(EVERYTHING)?;
     let expected = builtin("unix_stream_connect", &["connect"], json!({"unix": socket}), "monitor");
     scene.denied(&mut process, &connect, EACCES, &expected)?;
     scene.unbind_after(1)?;

@@ -29,7 +29,7 @@ const SECONDS: u64 = 10;
 const DEPTH: usize = 150;
 
 /// Stops a thread when it goes out of scope, also on the way out of a failure.
-struct Stop<'a>(&'a AtomicBool);
+pub struct Stop<'a>(pub &'a AtomicBool);
 
 impl Drop for Stop<'_> {
     fn drop(&mut self) {

@@ -1,14 +1,14 @@
 //! More cgroups than there is room for bindings.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::ensure;
 use serde_json::{Value, json};
 
 use crate::harness::cgroup::Cgroup;
 use crate::harness::control::{ask, metrics};
-use crate::harness::daemon::{Daemon, PLACE, uninstall};
+use crate::harness::daemon::{Daemon, Directory, PLACE, uninstall};
 use crate::harness::records::Records;
 use crate::harness::{EACCES, Outcome, Process, Scenario, policy};
 use crate::{scenarios, step};
@@ -19,18 +19,9 @@ pub const ALONE: &[Scenario] = scenarios![Alone: a_cgroup_that_no_binding_has_ro
 /// More than the agents root and the cgroups that are there below it.
 const ROOM: usize = 64;
 
-/// A directory that is gone at the end.
-struct Place(PathBuf);
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 /// The agent's cgroup is not below the agents root.
 fn a_cgroup_that_no_binding_has_room_for_is_denied_everything() -> Outcome {
-    let place = Place(Path::new(PLACE).join("room"));
+    let place = Directory(Path::new(PLACE).join("room"));
     let (policies, settings) = (place.0.join("policies"), place.0.join("config.toml"));
     fs::create_dir_all(&policies)?;
     let log = place.0.join("audit.jsonl");

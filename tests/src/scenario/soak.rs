@@ -1,7 +1,7 @@
 //! Everything at once for a long time: agents come and go, policies change, the daemon is killed, followers come and go.
 //! Nothing of it may pile up, and each denial is accounted for.
 
-mod gauge;
+pub mod gauge;
 mod ledger;
 
 use std::fs;
@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::races::either;
+use super::races::{Stop, either};
 use crate::harness::cgroup::{self, Cgroup};
 use crate::harness::control::{SOCKET, ask};
-use crate::harness::daemon::{Daemon, PLACE, uninstall};
+use crate::harness::daemon::{Daemon, Directory, PLACE, uninstall};
 use crate::harness::wait::limit;
 use crate::harness::{EACCES, Outcome, Process, Scenario, policy};
 use crate::{scenarios, step};
@@ -37,17 +37,11 @@ const CHANGED: Duration = Duration::from_secs(1);
 const NAME: &str = "soak";
 
 /// Where the soak has what is its own.
-struct Place(PathBuf);
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
+struct Place(Directory);
 
 impl Place {
     fn make() -> Result<Self> {
-        let place = Self(Path::new(PLACE).join("soak"));
+        let place = Self(Directory(Path::new(PLACE).join("soak")));
         fs::create_dir_all(place.policies())?;
         for name in ["never", "always", "one", "two"] {
             fs::write(place.file(name), name)?;
@@ -61,7 +55,7 @@ impl Place {
     }
 
     fn file(&self, name: &str) -> PathBuf {
-        self.0.join(name)
+        self.0.0.join(name)
     }
 
     fn log(&self) -> PathBuf {
@@ -100,15 +94,6 @@ impl Common {
     }
 }
 
-/// Ends the threads on each way out.
-struct Stop<'a>(&'a Common);
-
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.stop.store(true, Ordering::Release);
-    }
-}
-
 fn agents_policies_daemons_and_followers_come_and_go_and_nothing_piles_up() -> Outcome {
     let seconds = std::env::var("SOAK_SECONDS").ok().map(|text| text.parse()).transpose()?.unwrap_or(SECONDS);
     let place = Place::make()?;
@@ -124,7 +109,7 @@ fn agents_policies_daemons_and_followers_come_and_go_and_nothing_piles_up() -> O
     let last_kill = start + Duration::from_secs(seconds / 4 * 3);
     let mut kills = 0;
     let (lived, ledger) = std::thread::scope(|scope| -> Result<(Outcome, Result<Ledger>)> {
-        let stop = Stop(&common);
+        let stop = Stop(&common.stop);
         let lives = scope.spawn(|| live(&place, &common));
         let changes = scope.spawn(|| change(&place, &common));
         let follows = scope.spawn(|| follow(&common));

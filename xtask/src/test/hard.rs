@@ -13,7 +13,8 @@ const SCRIPT: &str = include_str!("hard/stress.sh");
 
 /// The kernel checks each object that it allocates and frees: consistency, red zones, poison, who it was.
 const CHECKED_MEMORY: &str = "slub_debug=FZPU";
-/// Scenarios that load and detach all programs by themselves: with `run` that ends well, that is killed, and a daemon that is.
+/// Scenarios that load and detach all programs by themselves: a `run` that ends well, one that is killed, a daemon that is
+/// uninstalled.
 const LOADED_AGAIN: [&str; 3] = [
     "run_without_a_daemon_enforces_by_itself",
     "a_run_that_is_killed_ends_its_agent_before_enforcement_ends",

@@ -81,8 +81,8 @@ fn middle(samples: &[Sample], value: Value) -> f64 {
     values[values.len() / 2]
 }
 
-/// The number of kilobytes behind a word, in megabytes.
-fn megabytes(text: &str, word: &str) -> Result<f64> {
+/// The number of kilobytes behind a word of `/proc/meminfo` or `/proc/PID/status`, in megabytes.
+pub fn megabytes(text: &str, word: &str) -> Result<f64> {
     let line = text.lines().find_map(|line| line.strip_prefix(word));
     let number = line.and_then(|line| line.split_whitespace().next()).and_then(|number| number.parse::<f64>().ok());
     Ok(number.with_context(|| format!("no {word}"))? / 1024.0)
