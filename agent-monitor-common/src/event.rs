@@ -11,7 +11,8 @@ pub const EVENT_VERSION: u16 = 1;
 pub mod kind {
     /// An operation was judged.
     pub const OPERATION: u8 = 0;
-    /// A cgroup was made below a bound one: `object` is empty, `value` the id of the cgroup it was made in.
+    /// A cgroup was made below a bound one: `object` is its name, empty where that can't be read; `value` the id of the cgroup
+    /// it was made in. Whoever reads this later may find no cgroup any more that tells the name.
     pub const CGROUP_MADE: u8 = 1;
     /// A bound cgroup is gone.
     pub const CGROUP_RELEASED: u8 = 2;

@@ -124,6 +124,7 @@ macro_rules! kernel_fields {
             CGROUP_LEVEL, "cgroup", "level", "the depth of a cgroup";
             CSS_CGROUP, "cgroup_subsys_state", "cgroup", "the cgroup of its state";
             KERNFS_NODE_ID, "kernfs_node", "id", "the id of a cgroup";
+            KERNFS_NODE_NAME, "kernfs_node", "name", "the name of a cgroup";
         }
     };
 }

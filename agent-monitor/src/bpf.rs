@@ -30,7 +30,7 @@ pub use map::{Counters, MapError, MapState};
 pub use misses::ProgramMisses;
 pub use probe::{FeatureState, probe};
 pub use removal::{Removal, Removed};
-pub use ring::Rings;
+pub use ring::{MOST_DENIALS, Rings};
 
 use agent_monitor_common::binding::Binding;
 use agent_monitor_common::counter::AgentCounters;

@@ -26,6 +26,7 @@ mod selftest;
 mod serve;
 mod start;
 mod state;
+mod strays;
 mod uninstall;
 mod view;
 mod watch;

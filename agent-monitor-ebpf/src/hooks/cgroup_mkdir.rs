@@ -8,10 +8,13 @@ use crate::task::{cgroup_id, is_unified};
 use agent_monitor_common::binding::{FIRST_KERNEL_AGENT, flags};
 use agent_monitor_common::class::{Fault, Reason, Verdict};
 use agent_monitor_common::counter::{self, AgentCounters};
-use agent_monitor_common::event::{HEADER_BYTES, kind};
+use agent_monitor_common::event::{EventHeader, HEADER_BYTES, kind};
 use agent_monitor_common::hook::HookId;
+use agent_monitor_common::limit::NAME_BYTES;
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel_str;
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
+use core::ffi::c_void;
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 #[btf_tracepoint(function = "cgroup_mkdir")]
@@ -42,12 +45,17 @@ fn cgroup_mkdir(ctx: BtfTracePointContext) -> i32 {
     if made && !announce {
         return 0;
     }
-    let mut event = EMPTY;
-    fill(&mut event, HookId::CgroupMkdir as u16, if made { kind::CGROUP_MADE } else { kind::BINDING_LOST }, id);
+    let mut named = Named { event: EMPTY, name: [0; NAME_BYTES + 1] };
+    let event = &mut named.event;
+    fill(event, HookId::CgroupMkdir as u16, if made { kind::CGROUP_MADE } else { kind::BINDING_LOST }, id);
     event.agent = binding.agent;
     event.slot = binding.slot;
     event.value = parent;
-    if !made {
+    let mut length = 0;
+    if made {
+        length = read_name(cgroup, &mut named.name);
+        event.object_length = length as u16;
+    } else {
         count(counter::faults(Fault::BindingNotCopied as u8));
         event.verdict = Verdict::Deny as u8;
         event.reason = Reason::Fault as u8;
@@ -57,8 +65,28 @@ fn cgroup_mkdir(ctx: BtfTracePointContext) -> i32 {
             unsafe { atomic_xadd::<u32, u32, { AtomicOrdering::SeqCst }>(lost, 1) };
         }
     }
-    send((&raw mut event).cast(), HEADER_BYTES as u64, binding.agent, !made);
+    let bytes = HEADER_BYTES as u64 + (length & NAME_BYTES as u64);
+    send((&raw mut named).cast(), bytes, binding.agent, !made);
     0
+}
+
+/// An event with the name of a cgroup.
+#[repr(C)]
+struct Named {
+    event: EventHeader,
+    name: [u8; NAME_BYTES + 1],
+}
+
+/// Reads the name of a cgroup and gives its length; 0 where it can't be read. Nobody changes it meanwhile: cgroups of the
+/// unified hierarchy are not renamed (`cgroup1_rename()` in `kernel/cgroup/cgroup-v1.c` is the other hierarchies').
+#[inline(always)]
+fn read_name(cgroup: Kernel, name: &mut [u8; NAME_BYTES + 1]) -> u64 {
+    let node: Kernel = load(cgroup, &kernel::CGROUP_KN);
+    let from = load::<u64>(node, &kernel::KERNFS_NODE_NAME) as *const c_void;
+    // SAFETY: the helper writes at most as many bytes as `name` has, and never faults.
+    let length = unsafe { bpf_probe_read_kernel_str(name.as_mut_ptr().cast(), name.len() as u32, from) };
+    // The NUL is one of them.
+    if length > 0 { length as u64 - 1 } else { 0 }
 }
 
 static NO_COUNTS: AgentCounters = AgentCounters::NONE;

@@ -5,6 +5,8 @@ use super::fold::{self, Folds, Repeats};
 use super::map::{MapError, Open, open};
 use super::migrate::is_shared;
 use super::pin::Pins;
+use agent_monitor_common::event::HEADER_BYTES;
+use agent_monitor_common::limit::{DENIAL_RING_BYTES, TELEMETRY_RING_BYTES};
 use aya::maps::{MapData, RingBuf};
 use std::io;
 use tokio::io::unix::AsyncFd;
@@ -61,17 +63,16 @@ impl Rings {
         Ok(())
     }
 
-    /// Waits until a ring has events, and gives all that are there to `each`. The future may be dropped while it waits.
+    /// Waits until a ring has events. The future may be dropped while it waits.
     ///
     /// # Errors
     /// The runtime could not wait on a ring.
-    pub async fn read(&mut self, mut each: impl FnMut(Ring, &[u8])) -> io::Result<()> {
+    pub async fn readable(&mut self) -> io::Result<()> {
         tokio::select! {
             biased;
             guard = self.denials.readable_mut() => guard?.clear_ready(),
             guard = self.telemetry.readable_mut() => guard?.clear_ready(),
         }
-        self.drain(&mut each);
         Ok(())
     }
 
@@ -83,18 +84,33 @@ impl Rings {
         self.folds.iter().map(|folds| folds.drain(&mut each)).fold(Ok(()), Result::and)
     }
 
-    /// Gives all events that are there now to `each`, without waiting.
-    pub fn drain(&mut self, mut each: impl FnMut(Ring, &[u8])) {
-        for (ring, earlier) in &mut self.earlier {
-            while let Some(event) = earlier.next() {
-                each(*ring, &event);
+    /// Gives at most `most` denials and then the other events that are there now to `each`, without waiting; `false` once
+    /// there is nothing more. What an agent was denied never comes without the announcement of the agent, which is in the
+    /// other ring before it.
+    pub fn drain(&mut self, most: usize, mut each: impl FnMut(Ring, &[u8])) -> bool {
+        let mut left = most;
+        let earlier = self.earlier.iter_mut().map(|(ring, events)| (*ring, events));
+        let mut all: Vec<(Ring, &mut RingBuf<MapData>)> = earlier
+            .chain([(Ring::Denials, self.denials.get_mut()), (Ring::Telemetry, self.telemetry.get_mut())])
+            .collect();
+        all.sort_by_key(|(ring, _)| *ring == Ring::Telemetry);
+        let mut found = false;
+        for (ring, events) in all {
+            // Of the others at most as many as the ring has room for, though more may come meanwhile.
+            let most = if ring == Ring::Denials { &mut left } else { &mut { MOST_TELEMETRY } };
+            while *most > 0
+                && let Some(event) = events.next()
+            {
+                each(ring, &event);
+                *most -= 1;
+                found = true;
             }
         }
-        while let Some(event) = self.denials.get_mut().next() {
-            each(Ring::Denials, &event);
-        }
-        while let Some(event) = self.telemetry.get_mut().next() {
-            each(Ring::Telemetry, &event);
-        }
+        found
     }
 }
+
+/// As many events as have room in the ring for the others.
+const MOST_TELEMETRY: usize = TELEMETRY_RING_BYTES / HEADER_BYTES;
+/// How many denials have room in their ring.
+pub const MOST_DENIALS: usize = DENIAL_RING_BYTES / HEADER_BYTES;

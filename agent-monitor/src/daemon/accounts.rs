@@ -1,20 +1,22 @@
 //! What became of each agent's operations, over the end of a daemon: the log is the truth about what was written and told, and
 //! a checkpoint beside it says how far that was counted. A later daemon takes the checkpoint and counts the rest of the log.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use agent_monitor_common::class::{CLASSES, Class, Verdict};
 use serde::{Deserialize, Serialize};
 
+use super::directory::number_of;
 use super::loss::{DENIALS_NOT_WRITTEN, DENIALS_RING_FULL, Losses, TELEMETRY_NOT_WRITTEN, TELEMETRY_RING_FULL};
 use super::node::Node;
 use super::state;
-use crate::record::{Body, Record, Tally};
+use crate::bind::Agent;
+use crate::record::{AgentChange, Body, Record, Tally};
 use crate::sink::{Position, audit};
 
 /// How far the log was counted, and what the counts were.
@@ -24,9 +26,21 @@ struct Accounts {
     position: Position,
     /// By agent.
     agents: BTreeMap<u32, Account>,
+    /// Agents whose last record is in the log, and whose counters were still there.
+    #[serde(default)]
+    ended: BTreeSet<u32>,
     /// Losses in the kernel that are told of.
     denials_lost: u64,
     telemetry_lost: u64,
+}
+
+/// Agents that ended, by what the log tells behind the checkpoint.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Ends {
+    /// How many agents of each cgroup did.
+    by_cgroup: BTreeMap<u64, usize>,
+    /// Those of whom only the number is known.
+    numbered: BTreeSet<u32>,
 }
 
 /// One agent's.
@@ -49,9 +63,12 @@ impl Node {
         let tallies: Vec<(u32, Arc<Tally>)> = {
             let table = self.directory.table();
             let agents = table.iter().filter(|agent| agent.origin.is_agent());
-            agents.map(|agent| (agent.number, agent.tally.clone())).collect()
+            let strangers = self.directory.strangers().into_iter();
+            let strangers = strangers.map(|number| (number, self.directory.stranger(number)));
+            agents.map(|agent| (agent.number, agent.tally.clone())).chain(strangers).collect()
         };
         let losses = self.losses.clone();
+        let (ended, noted) = (self.ended.clone(), self.noted.clone());
         // In the thread that writes, between two batches: counts and position are of the same moment.
         let note = move |position| {
             let account = |number, tally: &Tally| Account {
@@ -68,9 +85,11 @@ impl Node {
                     // Most agents are never denied anything.
                     .filter(|(_, account)| *account != Account::default())
                     .collect(),
+                ended: ended.iter().copied().collect(),
                 denials_lost: losses.denials,
                 telemetry_lost: losses.telemetry,
             };
+            noted.lock().unwrap_or_else(PoisonError::into_inner).extend(ended);
             if let Err(error) = state::replace(&path, &accounts) {
                 tracing::warn!(%error, "cannot write {}: a later daemon would take more for lost than was", path.display());
             }
@@ -85,12 +104,14 @@ impl Node {
         let table = self.directory.table();
         let numbers: HashMap<String, u32> =
             table.iter().map(|agent| (agent.identity.id.clone(), agent.number)).collect();
-        if let Err(error) = accounts.count_on(log, &numbers) {
+        let mut ends = Ends::default();
+        if let Err(error) = accounts.count_on(log, &numbers, &mut ends) {
             tracing::warn!(%error, "cannot read {}: what was written since is taken for lost", log.display());
         }
-        for agent in table.iter() {
-            let account = accounts.agents.get(&agent.number).copied().unwrap_or_default();
-            agent.tally.restore(account.denied, account.audited, account.told);
+        for (number, Account { denied, audited, told, .. }) in &accounts.agents {
+            let tally = table.get(*number).map(|agent| agent.tally.clone());
+            let tally = tally.unwrap_or_else(|| self.directory.stranger(*number));
+            tally.restore(*denied, *audited, *told);
         }
         let told = accounts.agents.iter().map(|(number, account)| (*number, account.lost));
         let (mut denials, mut telemetry) = (accounts.denials_lost, accounts.telemetry_lost);
@@ -98,22 +119,64 @@ impl Node {
             (denials, telemetry) = (0, 0);
         }
         self.losses = Losses::restore(denials, telemetry, told);
+        drop(table);
+        let numbers = |agent: &&Agent| self.is_leaving(agent.number);
+        let leaving = self
+            .directory
+            .table()
+            .iter()
+            .filter(numbers)
+            .map(|agent| (agent.identity.cgroup_id, agent.number))
+            .collect();
+        for number in accounts.ended.iter().copied().chain(ends.numbers(leaving)) {
+            self.forget_told(number);
+        }
+    }
+
+    /// Forgets an agent whose last record an earlier daemon wrote.
+    fn forget_told(&mut self, number: u32) {
+        self.leaving.retain(|leaving| leaving.number() != number);
+        self.directory.table_mut().remove(number);
+        self.directory.met(number);
+        self.forget_agent(number);
+    }
+}
+
+impl Ends {
+    fn add(&mut self, change: &AgentChange) {
+        // Only the last record of an agent has counts.
+        if change.counts.is_none() {
+            return;
+        }
+        match number_of(&change.agent.id) {
+            Some(number) => drop(self.numbered.insert(number)),
+            None => *self.by_cgroup.entry(change.agent.cgroup_id).or_default() += 1,
+        }
+    }
+
+    /// The numbers of those that ended, of these that are to be told of, each with its cgroup. Who was bound to a cgroup
+    /// first has the lower number.
+    fn numbers(&self, mut leaving: Vec<(u64, u32)>) -> BTreeSet<u32> {
+        leaving.sort_unstable();
+        let of = |cgroup: u64| leaving.iter().filter(move |(other, _)| *other == cgroup).map(|(_, number)| *number);
+        let ended = self.by_cgroup.iter().flat_map(|(cgroup, count)| of(*cgroup).take(*count));
+        ended.chain(self.numbered.iter().copied()).collect()
     }
 }
 
 impl Accounts {
     /// Adds what stands in the log behind the checkpoint.
-    fn count_on(&mut self, log: &Path, numbers: &HashMap<String, u32>) -> io::Result<()> {
+    fn count_on(&mut self, log: &Path, numbers: &HashMap<String, u32>, ends: &mut Ends) -> io::Result<()> {
         let rotated = audit::rotated(log)?;
         // What was rotated since has the checkpoint in it, or came after it. What somebody else moved away is taken for lost.
         let before = rotated.partition_point(|(first, _)| *first <= self.position.seq + 1);
         for (_, path) in rotated.iter().skip(before.saturating_sub(1)) {
-            self.count_in(path, numbers)?;
+            self.count_in(path, numbers, ends)?;
         }
-        self.count_in(log, numbers)
+        self.count_in(log, numbers, ends)
     }
 
-    fn count_in(&mut self, path: &Path, numbers: &HashMap<String, u32>) -> io::Result<()> {
+    fn count_in(&mut self, path: &Path, numbers: &HashMap<String, u32>, ends: &mut Ends) -> io::Result<()> {
         let mut file = File::open(path)?;
         let same = file.metadata()?.ino() == self.position.inode;
         file.seek(SeekFrom::Start(if same { self.position.bytes } else { 0 }))?;
@@ -123,6 +186,9 @@ impl Accounts {
             let record = std::str::from_utf8(&line).ok().and_then(|line| Record::parse(line).ok());
             if let Some(record) = record.filter(|record| record.seq > Some(self.position.seq)) {
                 self.add(&record, numbers);
+                if let Body::Agent(change) = &record.body {
+                    ends.add(change);
+                }
             }
             line.clear();
         }
@@ -130,9 +196,9 @@ impl Accounts {
     }
 
     fn add(&mut self, record: &Record, numbers: &HashMap<String, u32>) {
-        let number = record.agent_id().and_then(|id| numbers.get(id));
+        let number = record.agent_id().and_then(|id| numbers.get(id).copied().or_else(|| number_of(id)));
         let mut none = Account::default();
-        let account = number.map_or(&mut none, |number| self.agents.entry(*number).or_default());
+        let account = number.map_or(&mut none, |number| self.agents.entry(number).or_default());
         match &record.body {
             Body::Operation(operation) if operation.verdict == Verdict::Deny.name() => {
                 account.denied += operation.count;
@@ -160,6 +226,27 @@ impl Accounts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::{AgentRef, Counts, PolicyRef};
+
+    #[test]
+    fn who_was_told_of_as_ended_is_not_told_of_again() {
+        let end = |id: &str, cgroup_id, counts: Option<Counts>| AgentChange {
+            agent: Arc::new(AgentRef { id: id.to_owned(), cgroup_id, ..AgentRef::default() }),
+            counts,
+            action: "exited".to_owned(),
+            mode: "enforce".to_owned(),
+            policy: PolicyRef::default(),
+            expires: None,
+        };
+        let mut ends = Ends::default();
+        ends.add(&end("a", 7, Some(Counts::default())));
+        ends.add(&end("a", 7, None));
+        ends.add(&end("b", 8, None));
+        ends.add(&end("agent-2147483653", 0, Some(Counts::default())));
+        // The cgroup was bound again since: its second agent has not ended, or nobody was told.
+        let leaving = vec![(7, 4), (8, 5), (7, 3)];
+        assert_eq!(ends.numbers(leaving), BTreeSet::from([3, 2_147_483_653]));
+    }
 
     fn line(seq: u64, body: &str) -> String {
         format!("{{\"time\":\"t\",\"seq\":{seq},\"node_name\":\"n\",{body}}}\n")
@@ -187,11 +274,11 @@ mod tests {
             ..Accounts::default()
         };
         let before = accounts.clone();
-        accounts.count_on(&path, &numbers).expect("log can be read");
+        accounts.count_on(&path, &numbers, &mut Ends::default()).expect("log can be read");
         assert_eq!(told(&accounts), (Some(13), 16));
         // In another file all lines are looked at, and those before the checkpoint are known by their numbers.
         let mut moved = Accounts { position: Position { inode: 0, ..before.position }, ..before.clone() };
-        moved.count_on(&path, &numbers).expect("log can be read");
+        moved.count_on(&path, &numbers, &mut Ends::default()).expect("log can be read");
         assert_eq!(told(&moved), (Some(13), 16));
         // It was rotated twice since.
         let (second, third) = (lost(6, "a", 1), lost(7, "a", 2));
@@ -200,7 +287,7 @@ mod tests {
         std::fs::write(rotated(6), second).expect("file can be written");
         std::fs::write(&path, third).expect("file can be written");
         let mut again = before;
-        again.count_on(&path, &numbers).expect("log can be read");
+        again.count_on(&path, &numbers, &mut Ends::default()).expect("log can be read");
         assert_eq!(told(&again), (Some(16), 19));
         for path in [path.clone(), rotated(1), rotated(6)] {
             std::fs::remove_file(path).expect("file can be removed");

@@ -4,16 +4,15 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use agent_monitor_common::class::{Class, Reason};
+use agent_monitor_common::class::{Class, Mode, Reason};
 use agent_monitor_policy::ImageView;
 
 use crate::bind::{Agent, Hierarchy, Origin, Table, shown};
 use crate::event::Observed;
 use crate::record::escape::escape;
-use crate::record::{AgentRef, PolicyRef};
+use crate::record::{AgentRef, PolicyRef, Tally};
 
 /// Earlier generations of a slot's image that are kept, for events that they decided and that come later.
 const GENERATIONS: usize = 8;
@@ -78,6 +77,8 @@ pub struct Directory {
     images: RwLock<HashMap<u32, Vec<Arc<Loaded>>>>,
     /// Agents that were found in the kernel, and whose announcement may still be in the ring.
     found: Mutex<HashSet<u32>>,
+    /// How far the operations of agents have come that the kernel made and whose announcement never came.
+    strangers: Mutex<HashMap<u32, Arc<Tally>>>,
 }
 
 /// What the kernel's announcement of a cgroup comes to.
@@ -93,7 +94,13 @@ pub enum Announced {
 impl Directory {
     /// An empty directory.
     pub fn new(hierarchy: Hierarchy) -> Self {
-        Self { hierarchy, table: RwLock::default(), images: RwLock::default(), found: Mutex::default() }
+        Self {
+            hierarchy,
+            table: RwLock::default(),
+            images: RwLock::default(),
+            found: Mutex::default(),
+            strangers: Mutex::default(),
+        }
     }
 
     /// The agents, to read.
@@ -157,8 +164,9 @@ impl Directory {
         self.found.lock().unwrap_or_else(PoisonError::into_inner).insert(number);
     }
 
-    /// Adds the agent of a cgroup that the kernel announces, if it has none yet.
-    pub fn announce(&self, event: &Observed, cgroup: u64, parent: u64) -> Announced {
+    /// Adds the agent of a cgroup that the kernel announces, if it has none yet. `note` writes it down before anybody else
+    /// knows it.
+    pub fn announce(&self, event: &Observed, cgroup: u64, parent: u64, note: impl FnOnce(&Agent)) -> Announced {
         let mut table = self.table_mut();
         if let Some(known) = table.by_cgroup(cgroup) {
             let untold = self.found.lock().unwrap_or_else(PoisonError::into_inner).remove(&known.number);
@@ -168,45 +176,77 @@ impl Directory {
                 false => Announced::Superfluous,
             };
         }
-        let Some(parent) = table.by_cgroup(parent) else { return Announced::Superfluous };
-        let path = match &event.object[..] {
-            // The kernel gives the name where it can; to look for it costs a walk over all children of the parent.
-            [] => parent.place().and_then(|parent| {
-                let children = self.hierarchy.children(&parent).unwrap_or_else(|error| {
-                    tracing::warn!(%error, "cannot find the path of a new cgroup");
-                    Vec::new()
-                });
-                children.into_iter().find(|child| child.id == cgroup).map(|child| child.path)
-            }),
-            name => parent.cgroup.as_deref().map(|parent| parent.join(OsStr::from_bytes(name))),
-        };
+        let number = event.header.agent;
+        if table.get(number).is_some() {
+            return Announced::Known;
+        }
+        // Where it was made may be gone by now as well.
+        let parent = table.by_cgroup(parent);
+        let name = Some(OsStr::from_bytes(&event.object)).filter(|name| !name.is_empty());
+        let path = parent.and_then(|parent| Some(parent.cgroup.as_deref()?.join(name?)));
         let policy = self.policy(event.header.slot).name;
-        let identity = derived_identity(&table, &policy, path.as_deref(), cgroup);
+        let identity =
+            AgentRef { cgroup: path.as_deref().map(shown), ..derived_identity(&table, &policy, name, cgroup) };
         let agent = Agent {
-            number: event.header.agent,
+            number,
             identity: Arc::new(identity),
             cgroup: path,
             origin: Origin::Below,
             slot: event.header.slot,
-            mode: parent.mode,
-            mode_fixed: parent.mode_fixed,
+            mode: parent.map_or(Mode::Enforce, |parent| parent.mode),
+            mode_fixed: parent.is_some_and(|parent| parent.mode_fixed),
             limit: None,
-            tally: Arc::default(),
+            tally: self.met(number).unwrap_or_default(),
         };
+        note(&agent);
         table.add(agent.clone());
         Announced::New(Box::new(agent))
     }
+
+    /// How far the operations have come of an agent that the kernel made and has not announced.
+    pub fn stranger(&self, number: u32) -> Arc<Tally> {
+        self.strangers.lock().unwrap_or_else(PoisonError::into_inner).entry(number).or_default().clone()
+    }
+
+    /// Those of whom [`Self::stranger`] was asked.
+    pub fn strangers(&self) -> Vec<u32> {
+        self.strangers.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+    }
+
+    /// Whether there are any.
+    pub fn has_strangers(&self) -> bool {
+        !self.strangers.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    /// Takes the tally of an agent that is no stranger from now on.
+    pub fn met(&self, number: u32) -> Option<Arc<Tally>> {
+        self.strangers.lock().unwrap_or_else(PoisonError::into_inner).remove(&number)
+    }
 }
 
-/// What is known of an agent by its cgroup alone.
-pub fn derived_identity(table: &Table, policy: &str, path: Option<&Path>, cgroup: u64) -> AgentRef {
-    let name = path.and_then(Path::file_name).map(|name| escape(name.as_bytes()));
+/// What stands before the number in the id of an agent of which nothing else is known.
+const NUMBERED: &str = "agent-";
+
+/// The identity of an agent of which only the number is known.
+pub fn numbered(number: u32, cgroup_id: u64) -> AgentRef {
+    let id = format!("{NUMBERED}{number}");
+    AgentRef { name: id.clone(), id, cgroup_id, ..AgentRef::default() }
+}
+
+/// The number in such an id.
+pub fn number_of(id: &str) -> Option<u32> {
+    id.strip_prefix(NUMBERED)?.parse().ok()
+}
+
+/// What is known of an agent by its cgroup's name alone, without the path.
+pub fn derived_identity(table: &Table, policy: &str, name: Option<&OsStr>, cgroup: u64) -> AgentRef {
+    let name = name.map(|name| escape(name.as_bytes()));
     let name = name.unwrap_or_else(|| format!("cgroup-{cgroup}"));
     AgentRef {
         id: free_id(table, policy, &name, cgroup),
         name,
         cgroup_id: cgroup,
-        cgroup: path.map(shown),
+        cgroup: None,
         labels: BTreeMap::new(),
     }
 }

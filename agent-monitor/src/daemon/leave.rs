@@ -1,5 +1,6 @@
 //! Agents that go: the last record of each is written after all its events, with what became of its denials.
 
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use agent_monitor_common::class::CLASSES;
@@ -20,6 +21,13 @@ pub struct Leaving {
     /// How many of its events have become records, and since when so many.
     seen: u64,
     since: Instant,
+}
+
+impl Leaving {
+    /// Its number.
+    pub fn number(&self) -> u32 {
+        self.number
+    }
 }
 
 impl Node {
@@ -71,17 +79,37 @@ impl Node {
         self.tell_missing(&awaited);
         let counts = last_counts(agent, counters);
         self.tell_agent(action, agent, Some(counts));
-        if let Err(error) = self.programs.remove_agent(agent.number) {
-            tracing::warn!(%error, agent = agent.identity.id, "cannot remove the counters of an agent");
-        }
-        if let Some(state) = &mut self.state {
-            state.drop_agent(agent.number);
-        }
         self.directory.table_mut().remove(agent.number);
         self.losses.forget(agent.number);
+        match self.state {
+            // Its counters stay until it is written down that its last record is written: a daemon that is killed before
+            // leaves it to the next one to tell.
+            Some(_) => drop(self.ended.insert(agent.number)),
+            None => self.forget_agent(agent.number),
+        }
         self.settle_watching();
         self.drop_unused(agent.slot);
         counts
+    }
+
+    /// Forgets agents of which it is written down that their last record is written.
+    pub fn forget_ended(&mut self) {
+        let noted = std::mem::take(&mut *self.noted.lock().unwrap_or_else(PoisonError::into_inner));
+        for number in noted {
+            if self.ended.remove(&number) {
+                self.forget_agent(number);
+            }
+        }
+    }
+
+    /// Removes an agent's counters, and what a later daemon would know of it.
+    pub fn forget_agent(&mut self, number: u32) {
+        if let Err(error) = self.programs.remove_agent(number) {
+            tracing::warn!(%error, number, "cannot remove the counters of an agent");
+        }
+        if let Some(state) = &mut self.state {
+            state.drop_agent(number);
+        }
     }
 
     /// What the kernel and the daemon counted for an agent.

@@ -86,6 +86,7 @@ impl Node {
             self.tell_loss(DENIALS_RING_FULL, left, None);
         }
         if new_telemetry > 0 {
+            self.suspect_strays();
             self.tell_loss(TELEMETRY_RING_FULL, new_telemetry, None);
         }
         self.losses.last_seq = self.stream.totals().last_seq.load(Ordering::Relaxed);

@@ -5,7 +5,8 @@ mod binding;
 mod slots;
 mod tell;
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
 
 use agent_monitor_common::binding::EMPTY_SLOT;
 use agent_monitor_policy::Policy;
@@ -22,6 +23,7 @@ use super::misses::Misses;
 use super::policies::{Candidate, Policies, Source};
 use super::restore::Roots;
 use super::state::{Numbers, State};
+use super::strays::Search;
 use crate::bpf::Programs;
 use crate::record::Record;
 use crate::sink::Stream;
@@ -54,6 +56,12 @@ pub struct Node {
     pub misses: Misses,
     /// Has the repeats that the kernel counts taken now.
     pub take_repeats: Arc<Notify>,
+    /// Agents of which the kernel did not get to tell.
+    pub strays: Search,
+    /// Agents whose last record was told, and whose counters are still there.
+    pub ended: HashSet<u32>,
+    /// Those of them of which that is written down.
+    pub noted: Arc<Mutex<Vec<u32>>>,
 }
 
 impl Node {
@@ -85,6 +93,9 @@ impl Node {
             numbers: Numbers::default(),
             misses: Misses::default(),
             take_repeats: Arc::default(),
+            strays: Search::Done,
+            ended: HashSet::new(),
+            noted: Arc::default(),
         };
         if let Some(roots) = roots {
             node.restore(&roots)?;

@@ -19,13 +19,14 @@ use tokio::runtime::Runtime;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::directory::{Announced, Directory};
+use super::directory::{Announced, Directory, numbered};
+use super::state::State;
 use crate::bind::{Agent, Origin};
-use crate::bpf::{Repeats, Rings};
+use crate::bpf::{MOST_DENIALS, Repeats, Rings};
 use crate::enrich::{Details, Enricher};
 use crate::event::{Observed, Subject, errno_word};
 use crate::record::clock::Clock;
-use crate::record::{AgentChange, AgentRef, Body, Loss, Object, Operation, Process, Record};
+use crate::record::{AgentChange, Body, Loss, Object, Operation, Process, Record};
 use crate::sink::{Entry, Stream};
 
 /// How often the repeats of denials that were told become records.
@@ -51,6 +52,8 @@ pub struct Pump {
     pub node_name: Arc<str>,
     /// How much is enforced, where it is not all.
     pub enforcement: Option<String>,
+    /// What a later daemon must know again.
+    pub state: Option<State>,
 }
 
 /// What the node must know of.
@@ -168,7 +171,7 @@ async fn read(
             Some(mark) = marked.recv() => Reason::Mark(mark),
             () = wake.notified() => Reason::Repeats,
             _ = repeats.tick() => Reason::Repeats,
-            read = rings.read(|_, bytes| take(&mut batch, Observed::decode(bytes), events)) => match read {
+            ready = rings.readable() => match ready {
                 Ok(()) => Reason::Events,
                 Err(error) => {
                     tracing::error!(%error, "cannot wait for events; records end here");
@@ -176,10 +179,15 @@ async fn read(
                 }
             },
         };
-        if !matches!(reason, Reason::Events) {
-            // First the rings: an event is in there before its repeats are counted.
-            rings.drain(|_, bytes| take(&mut batch, Observed::decode(bytes), events));
+        // First the rings: an event is in there before its repeats are counted. Not for ever, though more may come all the
+        // while: once as many were read as have room, all that was there at first was.
+        for _ in 0..=MOST_DENIALS / BATCH {
+            if !rings.drain(BATCH, |_, bytes| batch.push(Observed::decode(bytes))) {
+                break;
+            }
             pass(&mut batch, events);
+        }
+        if !matches!(reason, Reason::Events) {
             let result = rings.drain_repeats(|Repeats { event, count, first_ns, last_ns }| {
                 take(&mut batch, Observed::repeated(event, count, [first_ns, last_ns]), events);
             });
@@ -253,10 +261,15 @@ impl Writer {
             match event.subject() {
                 Subject::Operation => match self.operation(event, &mut described) {
                     Some((record, Some(agent))) if agent.origin == Origin::Test => note_test(&record, &agent),
-                    Some((record, agent)) => records.push(Entry { record, tally: agent.map(|agent| agent.tally) }),
+                    Some((record, agent)) => {
+                        // Who left the table before this event came, or was never in it.
+                        let stranger = || self.pump.directory.stranger(event.header.agent);
+                        let tally = Some(agent.map_or_else(stranger, |agent| agent.tally));
+                        records.push(Entry { record, tally });
+                    }
                     None => bad_operands += 1,
                 },
-                Subject::CgroupMade { cgroup, parent } => match self.pump.directory.announce(event, cgroup, parent) {
+                Subject::CgroupMade { cgroup, parent } => match self.announce(event, cgroup, parent) {
                     Announced::New(agent) => records.push(self.started(event, &agent).into()),
                     Announced::Known => {}
                     Announced::Superfluous => notices.push(Notice::Superfluous(event.header.agent)),
@@ -276,6 +289,16 @@ impl Writer {
         }
     }
 
+    /// A later daemon must know the agent by the name by which it is told of now.
+    fn announce(&self, event: &Observed, cgroup: u64, parent: u64) -> Announced {
+        let note = |agent: &Agent| {
+            if let Some(state) = &self.pump.state {
+                state.clone().put_agent(agent);
+            }
+        };
+        self.pump.directory.announce(event, cgroup, parent, note)
+    }
+
     fn operation(
         &self,
         event: &Observed,
@@ -284,8 +307,8 @@ impl Writer {
         let header = &event.header;
         let object = Object::from_operand(event.class, &event.object, &event.new_object, header.value).ok()?;
         let agent = self.pump.directory.table().get(header.agent).cloned();
-        let identity =
-            agent.as_ref().map_or_else(|| unknown(header.agent, header.cgroup), |agent| agent.identity.clone());
+        let numbered = || Arc::new(numbered(header.agent, header.cgroup));
+        let identity = agent.as_ref().map_or_else(numbered, |agent| agent.identity.clone());
         let process = (header.pid, header.start_boot_ns);
         let details = described.entry(process).or_insert_with(|| self.pump.enricher.describe(process.0, process.1));
         let details = details.clone().unwrap_or_default();
@@ -364,10 +387,4 @@ fn note_test(record: &Record, agent: &Agent) {
     {
         agent.tally.add_denied(class, operation.count, true);
     }
-}
-
-/// An agent that left the table before this event came, or was never in it.
-fn unknown(number: u32, cgroup_id: u64) -> Arc<AgentRef> {
-    let id = format!("agent-{number}");
-    Arc::new(AgentRef { name: id.clone(), id, cgroup_id, ..AgentRef::default() })
 }

@@ -77,6 +77,7 @@ impl Node {
         self.restore_policies()?;
         self.restore_agents(roots)?;
         self.restore_accounts(roots.log);
+        self.suspect_strays();
         if self.directory.table().iter().any(|agent| self.policies.watches_syscalls(agent.slot)) {
             self.programs.watch_syscalls(true).context("cannot go on looking at system calls")?;
         }
@@ -173,10 +174,7 @@ impl Node {
         let counted: HashSet<u32> =
             self.programs.agent_numbers().context("cannot read the agents' counters")?.into_iter().collect();
         let by_cgroup: HashMap<u64, Binding> = bindings.iter().copied().collect();
-        let hierarchy = &self.directory.hierarchy;
-        let below = hierarchy.look_up("/").and_then(|root| hierarchy.descendants(&root));
-        let below = below.context("cannot look for the paths of bound cgroups")?;
-        let paths: HashMap<u64, PathBuf> = below.into_iter().map(|cgroup| (cgroup.id, cgroup.path)).collect();
+        let paths = self.paths_of_cgroups()?;
         for state in self.state.as_ref().map(|state| state.agents()).unwrap_or_default() {
             match by_cgroup.get(&state.cgroup_id).filter(|binding| binding.agent == state.number) {
                 Some(binding) => self.take(&state, *binding, paths.get(&state.cgroup_id)),
@@ -243,7 +241,11 @@ impl Node {
 
     /// Agents that the kernel knows and the state does not: those that the kernel made, each with the uppermost of its
     /// cgroups. Only of one that has no other a cgroup is taken that is gone, and stays bound until nothing holds it.
-    fn unknown<'a>(&self, bindings: &[(u64, Binding)], paths: &'a HashMap<u64, PathBuf>) -> BTreeMap<u32, Found<'a>> {
+    pub fn unknown<'a>(
+        &self,
+        bindings: &[(u64, Binding)],
+        paths: &'a HashMap<u64, PathBuf>,
+    ) -> BTreeMap<u32, Found<'a>> {
         let mut all: BTreeMap<u32, Found<'a>> = BTreeMap::new();
         let table = self.directory.table();
         for (id, binding) in bindings.iter().filter(|(_, binding)| table.get(binding.agent).is_none()) {
@@ -257,7 +259,7 @@ impl Node {
     }
 
     /// One that the kernel alone knows: who it is follows from its cgroup.
-    fn derived(&self, number: u32, id: u64, path: Option<&PathBuf>, binding: Binding, roots: &Roots<'_>) -> Agent {
+    pub fn derived(&self, number: u32, id: u64, path: Option<&PathBuf>, binding: Binding, roots: &Roots<'_>) -> Agent {
         let elsewhere = path.is_some_and(|path| !path.starts_with(from_root(roots.agents)));
         let origin = if binding.flags & flags::ANNOUNCE_CHILDREN != 0 {
             Origin::Directory
@@ -268,7 +270,9 @@ impl Node {
             Origin::Below
         };
         let policy = self.directory.policy(binding.slot).name;
-        let identity = derived_identity(&self.directory.table(), &policy, path.map(PathBuf::as_path), id);
+        let name = path.and_then(|path| path.file_name());
+        let identity = derived_identity(&self.directory.table(), &policy, name, id);
+        let identity = AgentRef { cgroup: path.map(|path| shown(path)), ..identity };
         Agent {
             number,
             identity: Arc::new(identity),
@@ -284,10 +288,13 @@ impl Node {
 }
 
 /// A cgroup that is bound; without a path it is gone.
-struct Found<'a> {
-    id: u64,
-    path: Option<&'a PathBuf>,
-    binding: Binding,
+pub struct Found<'a> {
+    /// Its id.
+    pub id: u64,
+    /// Its path.
+    pub path: Option<&'a PathBuf>,
+    /// What it is bound to.
+    pub binding: Binding,
 }
 
 impl Found<'_> {

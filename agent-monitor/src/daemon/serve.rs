@@ -103,6 +103,8 @@ pub enum Background {
     Read(Result<Box<(Read, Option<Made>)>, String>),
     /// What was in the rings is written; and what the counters said before.
     Passed(Vec<Awaited>),
+    /// What was in the rings is written, and whoever is unknown now is a stray.
+    StraysPassed,
     /// The policy of an agent of the configuration is compiled.
     Configured(usize, Result<requests::Compiled, api::Refusal>),
     /// The policy of a request is compiled.

@@ -160,6 +160,7 @@ impl Attempt<'_> {
             take_repeats: node.take_repeats.clone(),
             node_name,
             enforcement: partial.then(|| level.name().to_owned()),
+            state: node.state.clone(),
         };
         let pump = pump.start(rings, runtime).context("cannot start the threads that read events")?;
         let tests: &[&'static str] = if partial { &["network"] } else { &["file", "exec", "network", "events"] };

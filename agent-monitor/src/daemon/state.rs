@@ -9,6 +9,7 @@ use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use agent_monitor_common::class::Mode;
 use serde::de::DeserializeOwned;
@@ -21,8 +22,8 @@ use crate::bind::{Agent, Limit, Origin};
 #[derive(Clone, Debug)]
 pub struct State {
     directory: PathBuf,
-    /// Why the last file could not be written.
-    failure: Option<String>,
+    /// Why the last file could not be written; all clones have the same.
+    failure: Arc<Mutex<Option<String>>>,
 }
 
 /// Who an agent is.
@@ -108,7 +109,7 @@ impl State {
         for path in ["agents", "policies"] {
             DirBuilder::new().recursive(true).mode(0o700).create(directory.join(path))?;
         }
-        Ok(Self { directory: directory.to_owned(), failure: None })
+        Ok(Self { directory: directory.to_owned(), failure: Arc::default() })
     }
 
     /// Throws all of it away: what it speaks of is gone.
@@ -128,8 +129,8 @@ impl State {
     }
 
     /// Why the last file could not be written, if it could not.
-    pub fn failure(&self) -> Option<&str> {
-        self.failure.as_deref()
+    pub fn failure(&self) -> Option<String> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A file of the directory.
@@ -218,13 +219,14 @@ impl State {
 
     fn note(&mut self, result: io::Result<()>) {
         let failure = result.err().map(|error| error.to_string());
-        if let Some(error) = failure.as_ref().filter(|_| self.failure.is_none()) {
+        let mut known = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(error) = failure.as_ref().filter(|_| known.is_none()) {
             let directory = self.directory.display();
             tracing::error!(
                 "cannot write {directory}: {error}; a later daemon would know agents by their cgroups only"
             );
         }
-        self.failure = failure;
+        *known = failure;
     }
 }
 
@@ -304,7 +306,6 @@ mod tests {
     use super::*;
     use crate::bind::Now;
     use crate::record::AgentRef;
-    use std::sync::Arc;
 
     #[test]
     fn what_was_written_is_read_again_and_a_broken_file_is_left_out() {

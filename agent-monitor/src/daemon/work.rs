@@ -11,6 +11,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::pump::Notice;
 use super::readiness::UNBOUND;
+use super::restore::Roots;
 use super::serve::{Background, Daemon};
 use super::watch::{CgroupWatch, watch_policies};
 use super::{misses, requests};
@@ -90,6 +91,7 @@ impl Daemon {
             Background::Emptied(number, killed) => self.emptied(number, killed),
             Background::Read(read) => self.take_read(read),
             Background::Passed(awaited) => self.unsettled.extend(self.node.tell_missing(&awaited)),
+            Background::StraysPassed => self.node.strays_passed(),
             Background::Configured(index, policy) => self.finish_configured(index, policy),
             Background::Compiled(compiled) => {
                 let (request, policy, answer) = *compiled;
@@ -170,10 +172,24 @@ impl Daemon {
         });
     }
 
+    fn look_for_strays(&mut self) {
+        let config = &self.config;
+        let roots = Roots { agents: &config.agents_root, run: &config.run_root, log: &config.audit_log };
+        if self.node.look_for_strays(&roots) {
+            let (marks, background) = (self.marks.clone(), self.background.clone());
+            tokio::spawn(async move {
+                marks.pass().await;
+                let _ = background.send(Background::StraysPassed).await;
+            });
+        }
+    }
+
     async fn tick(&mut self) {
         self.expire().await;
         self.look_for_missing();
+        self.look_for_strays();
         self.node.check_losses();
+        self.node.forget_ended();
         self.check_configured();
         self.lose_paths();
         let last = self.node.stream.totals().last_seq.load(Ordering::Relaxed);

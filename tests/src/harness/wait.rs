@@ -5,10 +5,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// Longest wait for anything; the machine may be a hundred times slower than it should be. `SCENARIO_PATIENCE` in the
-/// environment makes it so many times longer, for kernels that check their memory.
+/// Longest wait for anything; the machine may be a hundred times slower than it should be, and one of four on two
+/// processors. `SCENARIO_PATIENCE` in the environment makes it so many times longer, for kernels that check their memory.
 pub fn limit() -> Duration {
-    const LIMIT: Duration = Duration::from_secs(30);
+    const LIMIT: Duration = Duration::from_secs(120);
     static PATIENCE: OnceLock<u32> = OnceLock::new();
     let patience = || std::env::var("SCENARIO_PATIENCE").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
     LIMIT * *PATIENCE.get_or_init(patience)

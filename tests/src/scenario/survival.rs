@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use crate::harness::cgroup::Cgroup;
+use crate::harness::cgroup::{self, Cgroup};
 use crate::harness::control::{self, ask};
 use crate::harness::daemon::{PLACE, uninstall};
 use crate::harness::process::Step;
@@ -16,6 +16,7 @@ use crate::{scenarios, step};
 
 pub const ALL: &[Scenario] = scenarios![Node:
     a_killed_daemon_leaves_its_agents_guarded_and_the_next_takes_over,
+    agents_that_come_and_go_without_a_daemon_are_told_of_by_the_next,
     a_stopped_daemon_leaves_its_agents_guarded_and_says_so,
     a_second_daemon_with_a_socket_of_its_own_refuses_as_well,
     uninstalling_ends_enforcement_and_says_for_whom,
@@ -109,6 +110,53 @@ fn a_killed_daemon_leaves_its_agents_guarded_and_the_next_takes_over(scene: &mut
     unbind_after(scene, 2 * rounds + 4)?;
     other.works(&step, "after unbinding")?;
     ensure!(control::metrics("/readyz")?.0 == 200, "the next daemon is not ready");
+    Ok(())
+}
+
+fn agents_that_come_and_go_without_a_daemon_are_told_of_by_the_next(scene: &mut Scene<'_>) -> Outcome {
+    let steps = [step!("open", scene.file("one", "1"), "r"), step!("open", scene.file("two", "2"), "r")];
+    let mut process = scene.process()?;
+    let home = scene.cgroup.directory();
+    let directory = |name: &str| cgroup::directory(&format!("/agents.slice/{name}"));
+    let started = json!({"type": "agent", "action": "started", "policy": {"name": "empty"}});
+    // The first comes while there still is one.
+    let names: Vec<String> = (0..20).map(|number| format!("scenario-gone{number}-")).collect();
+    fs::create_dir(directory(&names[0])).context("make a cgroup")?;
+    let first = scene.records.wait(scene.start, &names[0], &started)?;
+    scene.daemon.kill();
+    for name in &names {
+        let own = directory(name);
+        if name != &names[0] {
+            fs::create_dir(&own).context("make a cgroup")?;
+        }
+        cgroup::enter(&own, process.pid())?;
+        for step in &steps {
+            process.expect(step, EACCES, "without a daemon, in a new cgroup")?;
+        }
+        cgroup::enter(&home, process.pid())?;
+        fs::remove_dir(&own).context("remove a cgroup")?;
+    }
+    scene.daemon.start_again(&[])?;
+    for name in &names {
+        let exited = scene.records.wait(scene.start, name, &json!({"type": "agent", "action": "exited"}))?;
+        scene.records.account(scene.start, name, &exited["counts"], 2)?;
+        ensure!(exited["counts"]["written"] == 2, "not all was told: {exited}");
+        let begun = scene.records.wait(scene.start, name, &started)?;
+        ensure!(begun["agent"] == exited["agent"], "{begun} began and {exited} ended");
+        ensure!(name != &names[0] || begun["seq"] == first["seq"], "its start is told twice");
+    }
+    // Each is told once, also by a daemon that comes after.
+    scene.daemon.kill();
+    scene.daemon.start_again(&[])?;
+    let path = "/agents.slice/scenario-after";
+    let after = Cgroup::make(path)?;
+    scene.records.wait(scene.start, path, &started)?;
+    drop(after);
+    scene.records.wait(scene.start, path, &json!({"type": "agent", "action": "exited"}))?;
+    let ends = scene.records.about(scene.start, "scenario-gone").filter(|record| {
+        record.as_ref().map_or(true, |record| record["type"] == "agent" && record["action"] == "exited")
+    });
+    ensure!(ends.count() == names.len(), "an end is told twice");
     Ok(())
 }
 

@@ -20,6 +20,8 @@ pub struct Ledger {
     path: PathBuf,
     lines: BufReader<File>,
     torn: Vec<u8>,
+    /// The last line, where it is no record.
+    cut: Option<String>,
     /// Agents that have not ended: denials with a record, in addition in these, and lost.
     agents: HashMap<String, [u64; 3]>,
     ended: u64,
@@ -33,7 +35,17 @@ impl Ledger {
     pub fn open(path: PathBuf) -> Result<Self> {
         let lines = BufReader::new(File::open(&path).with_context(|| format!("open {}", path.display()))?);
         let agents = HashMap::new();
-        Ok(Self { path, lines, torn: Vec::new(), agents, ended: 0, sums: [0; 4], next: None, troubles: Vec::new() })
+        Ok(Self {
+            path,
+            lines,
+            torn: Vec::new(),
+            cut: None,
+            agents,
+            ended: 0,
+            sums: [0; 4],
+            next: None,
+            troubles: Vec::new(),
+        })
     }
 
     /// Reads what has come, over rotations.
@@ -48,9 +60,11 @@ impl Ledger {
                     break;
                 }
                 let line = std::mem::take(&mut self.torn);
-                let record = serde_json::from_slice(&line)
-                    .with_context(|| format!("no JSON: {}", String::from_utf8_lossy(&line)))?;
-                self.note(&record);
+                match serde_json::from_slice(&line) {
+                    Ok(record) => self.note(&record),
+                    // A daemon was killed while it wrote; the next one says so.
+                    Err(_) => self.cut_off(String::from_utf8_lossy(&line).into_owned()),
+                }
             }
             if !rotated {
                 return Ok(());
@@ -59,7 +73,20 @@ impl Ledger {
         }
     }
 
+    fn cut_off(&mut self, line: String) {
+        if let Some(other) = self.cut.replace(line) {
+            self.trouble(format!("two lines that are no record, one behind the other: {other}"));
+        }
+    }
+
     fn note(&mut self, record: &Value) {
+        if let Some(line) = self.cut.take() {
+            if record["type"] != "loss" || record["reason"] != "line_cut_off" {
+                self.trouble(format!("no record, and the next one does not say so: {line}"));
+            }
+            // What was cut off may have had a number of its own.
+            self.next = None;
+        }
         let seq = record["seq"].as_u64();
         if self.next.is_some() && self.next != seq {
             self.trouble(format!("the number {seq:?} came where {:?} was due", self.next));
