@@ -2,11 +2,13 @@
 //! of what it finds. Between them is a bounded queue; when it is full the rings fill up, and the kernel counts what
 //! finds no room there.
 
+mod early;
+
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -18,6 +20,8 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use tokio::runtime::Runtime;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
+
+use early::Early;
 
 use super::directory::{Announced, Directory, numbered};
 use super::state::State;
@@ -130,7 +134,7 @@ impl Pump {
             runtime.block_on(read(rings, &events, stopped, marked, &wake));
         })?;
         let writer = thread::Builder::new().name("events".to_owned()).spawn(move || {
-            Writer { pump: self, clock: Clock::now(), refused: counted }.run(&queue);
+            Writer { pump: self, clock: Clock::now(), refused: counted, early: Early::default() }.run(&queue);
         })?;
         Ok(Running { stop, marks, reader, writer, refused })
     }
@@ -224,24 +228,44 @@ struct Writer {
     pump: Pump,
     clock: Clock,
     refused: Arc<Refused>,
+    early: Early,
 }
 
 impl Writer {
-    fn run(self, queue: &Receiver<Item>) {
-        while let Ok(first) = queue.recv() {
+    fn run(mut self, queue: &Receiver<Item>) {
+        loop {
+            let wait = if self.early.is_empty() { Duration::MAX } else { early::PATIENCE };
+            let first = match queue.recv_timeout(wait) {
+                Ok(first) => Some(first),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
             let mut batch = Vec::new();
-            for item in std::iter::once(first).chain(queue.try_iter().take(BATCH)) {
+            for item in first.into_iter().chain(queue.try_iter().take(BATCH)) {
                 match item {
                     Item::Event(event) => batch.push(event),
                     Item::Mark(mark) => {
-                        self.write(&batch);
-                        batch.clear();
+                        self.take(std::mem::take(&mut batch));
+                        let all = self.early.take_all();
+                        self.write(&all);
                         self.pump.stream.mark_blocking(mark);
                     }
                 }
             }
-            self.write(&batch);
+            self.take(batch);
+            let due = self.early.take_due();
+            self.write(&due);
         }
+        let all = self.early.take_all();
+        self.write(&all);
+    }
+
+    /// Writes a batch but for what comes before the announcement of its agent.
+    fn take(&mut self, batch: Vec<Decoded>) {
+        let directory = self.pump.directory.clone();
+        let is_known = |number: u32| directory.table().get(number).is_some();
+        let batch = self.early.sort(batch, is_known);
+        self.write(&batch);
     }
 
     fn write(&self, batch: &[Decoded]) {

@@ -192,6 +192,9 @@ impl Node {
             if number >= FIRST_KERNEL_AGENT {
                 self.directory.found(number);
             }
+            if let Some(state) = self.state.as_mut().filter(|_| agent.origin == Origin::Below) {
+                state.put_agent(&agent);
+            }
             self.directory.table_mut().add(agent);
         }
         self.restore_bindings()

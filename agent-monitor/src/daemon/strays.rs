@@ -95,6 +95,9 @@ impl Node {
             return Ok(if found.is_empty() { Search::Done } else { Search::Waiting(found) });
         };
         let strays = strays.and(&found);
+        if strays.is_empty() {
+            return Ok(Search::Due);
+        }
         tracing::warn!(
             ended = strays.ended.len() + strays.unbound.len(),
             made = strays.unknown.len(),
