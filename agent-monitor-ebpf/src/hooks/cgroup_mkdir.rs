@@ -56,6 +56,9 @@ fn cgroup_mkdir(ctx: BtfTracePointContext) -> i32 {
         length = read_name(cgroup, &mut named.name);
         event.object_length = length as u16;
     } else {
+        if announce {
+            let _ = AGENTS.remove(binding.agent);
+        }
         count(counter::faults(Fault::BindingNotCopied as u8));
         event.verdict = Verdict::Deny as u8;
         event.reason = Reason::Fault as u8;

@@ -1,7 +1,7 @@
 //! What became of each agent's operations, over the end of a daemon: the log is the truth about what was written and told, and
 //! a checkpoint beside it says how far that was counted. A later daemon takes the checkpoint and counts the rest of the log.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
@@ -34,6 +34,25 @@ struct Accounts {
     telemetry_lost: u64,
 }
 
+/// The numbers of the agents that have an id, those first that had it first.
+#[derive(Debug, Default)]
+struct Numbers(HashMap<String, VecDeque<u32>>);
+
+impl Numbers {
+    fn of(&self, id: &str) -> Option<u32> {
+        self.0.get(id)?.front().copied()
+    }
+
+    /// After the last record of one, the id is the next one's.
+    fn end(&mut self, change: &AgentChange) {
+        if change.counts.is_some()
+            && let Some(numbers) = self.0.get_mut(&change.agent.id).filter(|numbers| numbers.len() > 1)
+        {
+            numbers.pop_front();
+        }
+    }
+}
+
 /// Agents that ended, by what the log tells behind the checkpoint.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Ends {
@@ -60,13 +79,7 @@ impl Node {
     pub async fn checkpoint(&mut self) {
         let Some(path) = self.state.as_ref().map(|state| state.path("accounts")) else { return };
         self.write().await;
-        let tallies: Vec<(u32, Arc<Tally>)> = {
-            let table = self.directory.table();
-            let agents = table.iter().filter(|agent| agent.origin.is_agent());
-            let strangers = self.directory.strangers().into_iter();
-            let strangers = strangers.map(|number| (number, self.directory.stranger(number)));
-            agents.map(|agent| (agent.number, agent.tally.clone())).chain(strangers).collect()
-        };
+        let directory = self.directory.clone();
         let losses = self.losses.clone();
         let (ended, noted) = (self.ended.clone(), self.noted.clone());
         // In the thread that writes, between two batches: counts and position are of the same moment.
@@ -76,6 +89,12 @@ impl Node {
                 audited: tally.audited(),
                 told: tally.told(),
                 lost: losses.told(number),
+            };
+            let tallies: Vec<(u32, Arc<Tally>)> = {
+                let table = directory.table();
+                let agents = table.iter().filter(|agent| agent.origin.is_agent());
+                let strangers = directory.strangers().into_iter().map(|number| (number, directory.stranger(number)));
+                agents.map(|agent| (agent.number, agent.tally.clone())).chain(strangers).collect()
             };
             let accounts = Accounts {
                 position,
@@ -89,9 +108,11 @@ impl Node {
                 denials_lost: losses.denials,
                 telemetry_lost: losses.telemetry,
             };
-            noted.lock().unwrap_or_else(PoisonError::into_inner).extend(ended);
-            if let Err(error) = state::replace(&path, &accounts) {
-                tracing::warn!(%error, "cannot write {}: a later daemon would take more for lost than was", path.display());
+            match state::replace(&path, &accounts) {
+                Ok(()) => noted.lock().unwrap_or_else(PoisonError::into_inner).extend(ended),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot write {}: a later daemon would take more for lost than was", path.display());
+                }
             }
         };
         self.stream.between(Box::new(note)).await;
@@ -102,10 +123,16 @@ impl Node {
         let Some(state) = &self.state else { return };
         let mut accounts: Accounts = state::read(&state.path("accounts")).unwrap_or_default();
         let table = self.directory.table();
-        let numbers: HashMap<String, u32> =
-            table.iter().map(|agent| (agent.identity.id.clone(), agent.number)).collect();
+        let mut numbers = Numbers::default();
+        for agent in table.iter() {
+            numbers.0.entry(agent.identity.id.clone()).or_default().push_back(agent.number);
+        }
+        // Who goes had the id before who has it now.
+        for of_id in numbers.0.values_mut() {
+            of_id.make_contiguous().sort_unstable_by_key(|number| (!self.is_leaving(*number), *number));
+        }
         let mut ends = Ends::default();
-        if let Err(error) = accounts.count_on(log, &numbers, &mut ends) {
+        if let Err(error) = accounts.count_on(log, &mut numbers, &mut ends) {
             tracing::warn!(%error, "cannot read {}: what was written since is taken for lost", log.display());
         }
         for (number, Account { denied, audited, told, .. }) in &accounts.agents {
@@ -119,18 +146,14 @@ impl Node {
             (denials, telemetry) = (0, 0);
         }
         self.losses = Losses::restore(denials, telemetry, told);
+        // Never one that lives.
+        let may_have_ended = |agent: &Agent| self.is_leaving(agent.number) || agent.cgroup.is_none();
+        let ending = table.iter().filter(|agent| may_have_ended(agent));
+        let numbers = ends.numbers(ending.map(|agent| (agent.identity.cgroup_id, agent.number)).collect());
+        let ended = accounts.ended.iter().copied().chain(numbers);
+        let ended: Vec<u32> = ended.filter(|number| table.get(*number).is_none_or(may_have_ended)).collect();
         drop(table);
-        let numbers = |agent: &&Agent| self.is_leaving(agent.number);
-        let leaving = self
-            .directory
-            .table()
-            .iter()
-            .filter(numbers)
-            .map(|agent| (agent.identity.cgroup_id, agent.number))
-            .collect();
-        for number in accounts.ended.iter().copied().chain(ends.numbers(leaving)) {
-            self.forget_told(number);
-        }
+        ended.into_iter().for_each(|number| self.forget_told(number));
     }
 
     /// Forgets an agent whose last record an earlier daemon wrote.
@@ -148,7 +171,8 @@ impl Ends {
         if change.counts.is_none() {
             return;
         }
-        match number_of(&change.agent.id) {
+        let is_numbered = change.agent.cgroup.is_none() && change.agent.cgroup_id == 0;
+        match number_of(&change.agent.id).filter(|_| is_numbered) {
             Some(number) => drop(self.numbered.insert(number)),
             None => *self.by_cgroup.entry(change.agent.cgroup_id).or_default() += 1,
         }
@@ -166,7 +190,7 @@ impl Ends {
 
 impl Accounts {
     /// Adds what stands in the log behind the checkpoint.
-    fn count_on(&mut self, log: &Path, numbers: &HashMap<String, u32>, ends: &mut Ends) -> io::Result<()> {
+    fn count_on(&mut self, log: &Path, numbers: &mut Numbers, ends: &mut Ends) -> io::Result<()> {
         let rotated = audit::rotated(log)?;
         // What was rotated since has the checkpoint in it, or came after it. What somebody else moved away is taken for lost.
         let before = rotated.partition_point(|(first, _)| *first <= self.position.seq + 1);
@@ -176,7 +200,7 @@ impl Accounts {
         self.count_in(log, numbers, ends)
     }
 
-    fn count_in(&mut self, path: &Path, numbers: &HashMap<String, u32>, ends: &mut Ends) -> io::Result<()> {
+    fn count_in(&mut self, path: &Path, numbers: &mut Numbers, ends: &mut Ends) -> io::Result<()> {
         let mut file = File::open(path)?;
         let same = file.metadata()?.ino() == self.position.inode;
         file.seek(SeekFrom::Start(if same { self.position.bytes } else { 0 }))?;
@@ -188,6 +212,7 @@ impl Accounts {
                 self.add(&record, numbers);
                 if let Body::Agent(change) = &record.body {
                     ends.add(change);
+                    numbers.end(change);
                 }
             }
             line.clear();
@@ -195,8 +220,8 @@ impl Accounts {
         Ok(())
     }
 
-    fn add(&mut self, record: &Record, numbers: &HashMap<String, u32>) {
-        let number = record.agent_id().and_then(|id| numbers.get(id).copied().or_else(|| number_of(id)));
+    fn add(&mut self, record: &Record, numbers: &Numbers) {
+        let number = record.agent_id().and_then(|id| numbers.of(id).or_else(|| number_of(id)));
         let mut none = Account::default();
         let account = number.map_or(&mut none, |number| self.agents.entry(number).or_default());
         match &record.body {
@@ -265,7 +290,7 @@ mod tests {
         std::fs::write(&path, first.clone() + &lost(3, "a", 7) + &lost(4, "", 2) + &lost(5, "gone", 1) + "{\"torn")
             .expect("file can be written");
         let metadata = std::fs::metadata(&path).expect("file is there");
-        let numbers = HashMap::from([("a".to_owned(), 9)]);
+        let mut numbers = Numbers(HashMap::from([("a".to_owned(), VecDeque::from([9]))]));
         let told = |accounts: &Accounts| (accounts.agents.get(&9).map(|account| account.lost), accounts.denials_lost);
         let mut accounts = Accounts {
             position: Position { seq: 2, inode: metadata.ino(), bytes: first.len() as u64 },
@@ -274,11 +299,11 @@ mod tests {
             ..Accounts::default()
         };
         let before = accounts.clone();
-        accounts.count_on(&path, &numbers, &mut Ends::default()).expect("log can be read");
+        accounts.count_on(&path, &mut numbers, &mut Ends::default()).expect("log can be read");
         assert_eq!(told(&accounts), (Some(13), 16));
         // In another file all lines are looked at, and those before the checkpoint are known by their numbers.
         let mut moved = Accounts { position: Position { inode: 0, ..before.position }, ..before.clone() };
-        moved.count_on(&path, &numbers, &mut Ends::default()).expect("log can be read");
+        moved.count_on(&path, &mut numbers, &mut Ends::default()).expect("log can be read");
         assert_eq!(told(&moved), (Some(13), 16));
         // It was rotated twice since.
         let (second, third) = (lost(6, "a", 1), lost(7, "a", 2));
@@ -287,7 +312,7 @@ mod tests {
         std::fs::write(rotated(6), second).expect("file can be written");
         std::fs::write(&path, third).expect("file can be written");
         let mut again = before;
-        again.count_on(&path, &numbers, &mut Ends::default()).expect("log can be read");
+        again.count_on(&path, &mut numbers, &mut Ends::default()).expect("log can be read");
         assert_eq!(told(&again), (Some(16), 19));
         for path in [path.clone(), rotated(1), rotated(6)] {
             std::fs::remove_file(path).expect("file can be removed");

@@ -6,6 +6,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use agent_monitor_common::binding::FIRST_KERNEL_AGENT;
 use agent_monitor_common::class::{Class, Mode, Reason};
 use agent_monitor_policy::ImageView;
 
@@ -233,9 +234,9 @@ pub fn numbered(number: u32, cgroup_id: u64) -> AgentRef {
     AgentRef { name: id.clone(), id, cgroup_id, ..AgentRef::default() }
 }
 
-/// The number in such an id.
+/// The number in such an id. Only the kernel gives such high ones; an agent with a name may be called `agent-2`.
 pub fn number_of(id: &str) -> Option<u32> {
-    id.strip_prefix(NUMBERED)?.parse().ok()
+    id.strip_prefix(NUMBERED)?.parse().ok().filter(|number| *number >= FIRST_KERNEL_AGENT)
 }
 
 /// What is known of an agent by its cgroup's name alone, without the path.

@@ -7,7 +7,7 @@ use agent_monitor_common::class::CLASSES;
 use agent_monitor_common::counter::AgentCounters;
 
 use super::node::Node;
-use crate::bind::Agent;
+use crate::bind::{Agent, Origin};
 use crate::record::{ClassCounts, Classes, Counts};
 
 /// Longest wait for the next event of an agent that is gone to become a record. As long as some do, the wait goes on: what
@@ -84,8 +84,8 @@ impl Node {
         match self.state {
             // Its counters stay until it is written down that its last record is written: a daemon that is killed before
             // leaves it to the next one to tell.
-            Some(_) => drop(self.ended.insert(agent.number)),
-            None => self.forget_agent(agent.number),
+            Some(_) if agent.origin != Origin::Test => drop(self.ended.insert(agent.number)),
+            _ => self.forget_agent(agent.number),
         }
         self.settle_watching();
         self.drop_unused(agent.slot);

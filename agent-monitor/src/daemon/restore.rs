@@ -101,8 +101,9 @@ impl Node {
         for counted in self.programs.counted_before().context("cannot read what another build has counted")? {
             base.add(&counted);
         }
+        let counted = self.programs.agent_numbers().context("cannot read the agents' counters")?;
         let table = self.directory.table();
-        base.agents.retain(|number, _| table.get(*number).is_some());
+        base.agents.retain(|number, _| table.get(*number).is_some() || counted.contains(number));
         drop(table);
         if base != before {
             note(&path, &base);
@@ -127,10 +128,20 @@ impl Node {
             (bound != agent.number).then_some((agent.number, bound))
         };
         let changed: Vec<(u32, u32)> = table.iter().filter_map(other).collect();
+        let mut moved = Vec::new();
         for (old, new) in changed {
             if let Some(agent) = table.remove(old) {
-                table.add(Agent { number: new, ..agent });
+                let agent = Agent { number: new, ..agent };
+                table.add(agent.clone());
+                moved.push((old, agent));
             }
+        }
+        drop(table);
+        for (old, agent) in moved {
+            if let Some(state) = &mut self.state {
+                state.put_agent(&agent);
+            }
+            self.forget_agent(old);
         }
         Ok(())
     }
@@ -175,8 +186,12 @@ impl Node {
             self.programs.agent_numbers().context("cannot read the agents' counters")?.into_iter().collect();
         let by_cgroup: HashMap<u64, Binding> = bindings.iter().copied().collect();
         let paths = self.paths_of_cgroups()?;
-        for state in self.state.as_ref().map(|state| state.agents()).unwrap_or_default() {
-            match by_cgroup.get(&state.cgroup_id).filter(|binding| binding.agent == state.number) {
+        let mut states = self.state.as_ref().map(|state| state.agents()).unwrap_or_default();
+        let bound = |state: &AgentState| by_cgroup.get(&state.cgroup_id).filter(|found| found.agent == state.number);
+        // Those that go first: what they were called may be called so again.
+        states.sort_by_key(|state| (bound(state).is_some(), state.number));
+        for state in states {
+            match bound(&state) {
                 Some(binding) => self.take(&state, *binding, paths.get(&state.cgroup_id)),
                 None if counted.contains(&state.number) => self.take_leave(&state),
                 // It was written down, and then never bound.
@@ -184,6 +199,10 @@ impl Node {
             }
         }
         for (number, Found { id, path, binding }) in self.unknown(&bindings, &paths) {
+            // Its last record is written, and something holds its cgroup.
+            if path.is_none() && !counted.contains(&number) {
+                continue;
+            }
             if let Some(path) = path.filter(|path| selftest::is_own(path, roots.run)) {
                 selftest::remove_left(self, &Cgroup { path: path.clone(), id }, number);
                 continue;

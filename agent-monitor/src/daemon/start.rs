@@ -171,6 +171,8 @@ impl Attempt<'_> {
         };
         let mut started = Started { node, pump, notices, level, tests: outcomes?, enricher };
         if failed.is_empty() {
+            // From here on a later daemon counts what is written.
+            started.node.checkpoint().await;
             started.node.programs.keep()?;
             started.node.finish_taking_over()?;
             return Ok(Ok(started));

@@ -8,11 +8,13 @@ use std::sync::Arc;
 
 use agent_monitor_common::binding::{Binding, EMPTY_SLOT};
 use agent_monitor_common::class::Mode;
+use agent_monitor_common::counter::AgentCounters;
 use anyhow::{Context, Result};
 
 use super::directory::numbered;
 use super::node::Node;
 use super::restore::Roots;
+use super::selftest;
 use crate::bind::{Agent, Origin};
 
 /// Agents that seem to be strays.
@@ -127,12 +129,19 @@ impl Node {
         Ok(Strays {
             ended: counted.difference(&bound).filter(is_stranger).copied().collect(),
             unbound: known.map(|agent| agent.number).filter(|number| !bound.contains(number)).collect(),
-            unknown: bound.iter().filter(is_stranger).copied().collect(),
+            unknown: (&bound & &counted).iter().filter(is_stranger).copied().collect(),
         })
     }
 
-    /// Ends an agent of which nothing is known but its number and its counts.
+    /// Ends an agent of which nothing is known but its number and its counts. Where nothing was counted there is nothing to
+    /// tell: it may be a number that the kernel gave, and that nobody needed.
     fn end_unknown(&mut self, number: u32) {
+        let counters = self.programs.agent_counters(number);
+        if counters.is_ok_and(|counters| counters == AgentCounters::NONE) {
+            self.directory.met(number);
+            self.forget_agent(number);
+            return;
+        }
         let agent = Agent {
             number,
             identity: Arc::new(numbered(number, 0)),
@@ -154,7 +163,10 @@ impl Node {
         let met: Vec<Agent> = self
             .unknown(bindings, &paths)
             .into_iter()
-            .filter(|(number, _)| numbers.contains(number))
+            .filter(|(number, found)| {
+                let is_test = found.path.is_some_and(|path| selftest::is_own(path, roots.run));
+                numbers.contains(number) && !is_test
+            })
             .map(|(number, found)| self.derived(number, found.id, found.path, found.binding, roots))
             .collect();
         for mut agent in met {

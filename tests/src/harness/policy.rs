@@ -8,6 +8,9 @@ use serde_json::{Value, json};
 
 use super::daemon::PLACE;
 
+/// Allows nothing that there is.
+pub const NOTHING: &str = "files:\n  - {allow: [read], paths: [\"/none\"]}\n";
+
 /// The daemon's policy directory.
 pub const DIRECTORY: &str = "/etc/agent-monitor/policies";
 

@@ -1,13 +1,16 @@
 //! Running scenarios: which, in which order, and what is said about them.
 
+use std::ffi::OsStr;
 use std::fmt;
+use std::fs;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::daemon::Daemon;
+use super::mount::Mount;
 use super::records::{LOG, Records};
 use super::{Outcome, Scene};
 use crate::scenario::ALL;
@@ -132,7 +135,7 @@ pub fn run(arguments: &[String]) -> ExitCode {
             break;
         }
     }
-    if let Some((daemon, _)) = node {
+    if let Some(Node { daemon, .. }) = node {
         let end = daemon.stop();
         if !end.as_ref().is_ok_and(std::process::ExitStatus::success) {
             println!("the daemon ended with {end:?}:\n{}", super::daemon::log_text());
@@ -146,7 +149,13 @@ pub fn run(arguments: &[String]) -> ExitCode {
     totals.end()
 }
 
-type Node = (Daemon, Records);
+/// What scenarios share.
+struct Node {
+    daemon: Daemon,
+    records: Records,
+    /// A disk of the log's own, which a scenario can fill.
+    _disk: Mount,
+}
 
 /// The first daemon did not start, so none will.
 #[derive(Debug)]
@@ -168,13 +177,21 @@ fn on_node(node: &mut Option<Node>, scenario: impl FnOnce(&mut Node) -> Outcome)
     }
 }
 
-fn node_scene((daemon, records): &mut Node, number: usize, function: fn(&mut Scene<'_>) -> Outcome) -> Outcome {
+fn node_scene(
+    Node { daemon, records, .. }: &mut Node,
+    number: usize,
+    function: fn(&mut Scene<'_>) -> Outcome,
+) -> Outcome {
     function(&mut Scene::new(number, daemon, records)?)
 }
 
 fn start() -> Result<Node> {
+    let directory = Path::new(LOG).parent().context("the log is in a directory")?;
+    fs::create_dir_all(directory)?;
+    let words = ["-t", "tmpfs", "-o", "size=256m,mode=750", "log"].map(OsStr::new);
+    let disk = Mount::with(&[&words[..], &[directory.as_os_str()]].concat(), directory)?;
     let daemon = Daemon::start(&[])?;
-    Ok((daemon, Records::open(Path::new(LOG))?))
+    Ok(Node { daemon, records: Records::open(Path::new(LOG))?, _disk: disk })
 }
 
 #[derive(Default)]

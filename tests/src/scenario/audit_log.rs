@@ -1,18 +1,25 @@
 //! The audit log of all that happened so far is a chain, and what is changed in it is found.
 
-use std::fs;
-use std::path::Path;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::harness::control::{metric, metrics};
+
+use crate::harness::policy::NOTHING;
 use crate::harness::records::LOG;
-use crate::harness::{Outcome, Scenario, Scene};
-use crate::scenarios;
+use crate::harness::wait::limit;
+use crate::harness::{EACCES, Outcome, Scenario, Scene, record};
+use crate::{scenarios, step};
 
 pub const ALL: &[Scenario] = scenarios![Node:
     the_audit_log_is_whole_and_a_changed_byte_and_a_cut_tail_are_found,
+    with_a_full_disk_enforcement_goes_on_and_what_is_lost_is_counted,
 ];
 
 /// Exit status of `verify` with these options, and what it says.
@@ -46,5 +53,78 @@ fn the_audit_log_is_whole_and_a_changed_byte_and_a_cut_tail_are_found(scene: &mu
     fs::write(Path::new(&copy), before.collect::<String>())?;
     let (status, report) = verify(&options)?;
     ensure!(status == Some(1) && report["problems"][0]["problem"] == "tail_missing", "{status:?}: {report}");
+    Ok(())
+}
+
+/// Fills the disk of the log; what was taken is given back at the end.
+struct Filler(PathBuf);
+
+impl Filler {
+    fn fill() -> Result<Self> {
+        let path = Path::new(LOG).with_file_name("filler");
+        let mut file = File::create(&path).with_context(|| format!("make {}", path.display()))?;
+        let filler = Self(path);
+        for size in [1 << 20, 1 << 10, 1] {
+            let bytes = vec![b'x'; size];
+            loop {
+                match file.write(&bytes) {
+                    Ok(_) => {}
+                    Err(error) if error.kind() == ErrorKind::StorageFull => break,
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        Ok(filler)
+    }
+}
+
+impl Drop for Filler {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+fn with_a_full_disk_enforcement_goes_on_and_what_is_lost_is_counted(scene: &mut Scene<'_>) -> Outcome {
+    // A page that is begun may have room for a few records.
+    const DENIALS: u64 = 40;
+    let mut process = scene.process()?;
+    let id = scene.bind(NOTHING)?;
+    let files: Vec<PathBuf> = (0..DENIALS).map(|number| scene.file(&format!("file{number}"), "f")).collect();
+    let filler = Filler::fill()?;
+    for file in &files {
+        process.expect(&step!("open", file, "r"), EACCES, "with a full disk")?;
+    }
+    let deadline = Instant::now() + limit();
+    loop {
+        let (status, body) = metrics("/readyz")?;
+        if status == 503 {
+            ensure!(body.contains(LOG), "/readyz does not name the log: {body}");
+            break;
+        }
+        ensure!(Instant::now() < deadline, "with a full disk /readyz gives {status}: {body}");
+    }
+    ensure!(
+        metric("agent_monitor_audit_log_failing", &["writing"])? == 1,
+        "the metric does not say that writing fails"
+    );
+    drop(filler);
+    let lost = scene.records.wait(scene.start, "write_failed", &json!({"type": "loss", "stage": "audit"}))?;
+    let mut after = scene.process()?;
+    let file = scene.file("after", "f");
+    after.expect(&step!("open", file, "r"), EACCES, "with room again")?;
+    scene.record(&record("file_open", &["read"], json!({"path": file}), "no_rule", None))?;
+    let counts = scene.unbind()?;
+    let count = |name: &str| counts[name].as_u64().unwrap_or(0);
+    let mut written = 0;
+    for record in scene.records.about(scene.start, &format!("\"{id}\"")) {
+        written += u64::from(record?["verdict"] == "deny");
+    }
+    ensure!(count("denied") == DENIALS + 1 && count("written") == written, "{written} are in the log: {counts}");
+    ensure!(count("lost") > 0 && count("lost") + written + count("folded") == DENIALS + 1, "counted are {counts}");
+    // Others may have lost records too, this agent none that is not counted.
+    ensure!(lost["count"].as_u64() >= Some(count("lost")), "{lost} is told, and counted are {counts}");
+    ensure!(metrics("/readyz")?.0 == 200, "with room again it is not ready");
+    let (status, report) = verify(&[])?;
+    ensure!(status == Some(0), "what is written is no chain: {status:?}: {report}");
     Ok(())
 }

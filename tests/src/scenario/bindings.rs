@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::harness::cgroup::{self, Cgroup};
 use crate::harness::control::{ask, metrics};
 use crate::harness::daemon::PLACE;
+use crate::harness::policy::NOTHING;
 use crate::harness::policy::PolicyFile;
 use crate::harness::{EACCES, Outcome, Process, Scenario, Scene, policy};
 use crate::{scenarios, step};
@@ -58,12 +59,11 @@ fn a_restarted_daemon_binds_nothing_but_the_agents_cgroups_where_one_is_gone_and
     ensure!(known["cgroup"].is_null() && known["origin"] == "below-root", "the one that is gone is {known}");
     // Once its process is reaped it goes, and so does its agent.
     drop(zombie);
-    let exited = json!({"type": "agent", "action": "exited", "agent": {"cgroup": null}});
+    let exited =
+        json!({"type": "agent", "action": "exited", "agent": {"cgroup": "/agents.slice/locked/scenario-gone"}});
     scene.records.wait(scene.start, &about, &exited)?;
     scene.unbind_after(1)
 }
-
-const NOTHING: &str = "files:\n  - {allow: [read], paths: [\"/none\"]}\n";
 
 /// A process goes from one new cgroup into the next, deeper and deeper, while the tree is bound. Beside it there are others,
 /// so that going through the tree takes some time.

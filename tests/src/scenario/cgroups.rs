@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::harness::cgroup::{self, Cgroup};
 use crate::harness::mount::Mount;
+use crate::harness::policy::NOTHING;
 use crate::harness::wait::limit;
 use crate::harness::{EACCES, Outcome, Process, Scenario, Scene, record, skip};
 use crate::{scenarios, step};
@@ -23,8 +24,6 @@ pub const ALL: &[Scenario] = scenarios![Node:
     a_thousand_cgroups_made_and_removed_leave_no_binding,
     a_cgroup_of_another_hierarchy_changes_no_binding,
 ];
-
-const NOTHING: &str = "files:\n  - {allow: [read], paths: [\"/none\"]}\n";
 
 fn a_cgroup_made_in_an_agents_is_the_agents_from_its_creation(scene: &mut Scene<'_>) -> Outcome {
     let file = scene.file("file", "f");

@@ -239,19 +239,27 @@ impl Node {
     }
 
     /// Unbinds the cgroups of an agent, each after the one above it: what is made in one that is still bound would be bound,
-    /// too.
+    /// too. What is another agent's by now stays so.
     pub fn unbind(&mut self, agent: &Agent) {
-        let unbound = self.programs.unbind(agent.identity.cgroup_id).map_err(anyhow::Error::from);
+        let unbound = self.unbind_from(agent.identity.cgroup_id, agent.number).map(drop);
         let below = agent.place().map_or(Ok(()), |top| {
-            self.directory.hierarchy.settle(&top, |cgroup| {
-                let bound = self.programs.binding(cgroup.id)?.is_some();
-                self.programs.unbind(cgroup.id)?;
-                anyhow::Ok(bound)
-            })
+            let hierarchy = self.directory.hierarchy.clone();
+            hierarchy.settle(&top, |cgroup| self.unbind_from(cgroup.id, agent.number))
         });
         for error in [unbound, below].into_iter().filter_map(Result::err) {
             tracing::warn!(agent = agent.identity.id, "cannot unbind a cgroup: {error:#}");
         }
+    }
+}
+
+impl Node {
+    /// Unbinds a cgroup where it is bound to the agent with this number.
+    fn unbind_from(&mut self, cgroup: u64, number: u32) -> Result<bool> {
+        let bound = self.programs.binding(cgroup)?.is_some_and(|binding| binding.agent == number);
+        if bound {
+            self.programs.unbind(cgroup)?;
+        }
+        Ok(bound)
     }
 }
 
