@@ -115,6 +115,13 @@ pub fn run(arguments: &[String]) -> ExitCode {
     let no_skip = arguments.iter().any(|word| word == "--no-skip");
     let mut totals = Totals { times, no_skip, ..Totals::default() };
     let mut node = None;
+    let _disk = match disk() {
+        Ok(disk) => disk,
+        Err(error) => {
+            println!("there is no disk for the log: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
     for (number, scenario) in scenarios.iter().enumerate() {
         print!("test {} ... ", scenario.name);
         let _ = std::io::stdout().flush();
@@ -135,7 +142,7 @@ pub fn run(arguments: &[String]) -> ExitCode {
             break;
         }
     }
-    if let Some(Node { daemon, .. }) = node {
+    if let Some((daemon, _)) = node {
         let end = daemon.stop();
         if !end.as_ref().is_ok_and(std::process::ExitStatus::success) {
             println!("the daemon ended with {end:?}:\n{}", super::daemon::log_text());
@@ -149,13 +156,7 @@ pub fn run(arguments: &[String]) -> ExitCode {
     totals.end()
 }
 
-/// What scenarios share.
-struct Node {
-    daemon: Daemon,
-    records: Records,
-    /// A disk of the log's own, which a scenario can fill.
-    _disk: Mount,
-}
+type Node = (Daemon, Records);
 
 /// The first daemon did not start, so none will.
 #[derive(Debug)]
@@ -177,21 +178,21 @@ fn on_node(node: &mut Option<Node>, scenario: impl FnOnce(&mut Node) -> Outcome)
     }
 }
 
-fn node_scene(
-    Node { daemon, records, .. }: &mut Node,
-    number: usize,
-    function: fn(&mut Scene<'_>) -> Outcome,
-) -> Outcome {
+fn node_scene((daemon, records): &mut Node, number: usize, function: fn(&mut Scene<'_>) -> Outcome) -> Outcome {
     function(&mut Scene::new(number, daemon, records)?)
 }
 
-fn start() -> Result<Node> {
+/// A disk of the log's own, which a scenario can fill.
+fn disk() -> Result<Mount> {
     let directory = Path::new(LOG).parent().context("the log is in a directory")?;
     fs::create_dir_all(directory)?;
     let words = ["-t", "tmpfs", "-o", "size=256m,mode=750", "log"].map(OsStr::new);
-    let disk = Mount::with(&[&words[..], &[directory.as_os_str()]].concat(), directory)?;
+    Mount::with(&[&words[..], &[directory.as_os_str()]].concat(), directory)
+}
+
+fn start() -> Result<Node> {
     let daemon = Daemon::start(&[])?;
-    Ok(Node { daemon, records: Records::open(Path::new(LOG))?, _disk: disk })
+    Ok((daemon, Records::open(Path::new(LOG))?))
 }
 
 #[derive(Default)]
