@@ -85,25 +85,25 @@ impl Rings {
     }
 
     /// Gives at most `most` denials and then the other events that are there now to `each`, without waiting; `false` once
-    /// there is nothing more. What an agent was denied never comes without the announcement of the agent, which is in the
-    /// other ring before it.
+    /// there is nothing more. So the announcement of an agent, which is in the other ring before what the agent is denied,
+    /// is read with it, unless it stands behind an entry that is not finished.
     pub fn drain(&mut self, most: usize, mut each: impl FnMut(Ring, &[u8])) -> bool {
-        let mut left = most;
-        let earlier = self.earlier.iter_mut().map(|(ring, events)| (*ring, events));
-        let mut all: Vec<(Ring, &mut RingBuf<MapData>)> = earlier
-            .chain([(Ring::Denials, self.denials.get_mut()), (Ring::Telemetry, self.telemetry.get_mut())])
-            .collect();
-        all.sort_by_key(|(ring, _)| *ring == Ring::Telemetry);
         let mut found = false;
-        for (ring, events) in all {
-            // Of the others at most as many as the ring has room for, though more may come meanwhile.
-            let most = if ring == Ring::Denials { &mut left } else { &mut { MOST_TELEMETRY } };
-            while *most > 0
-                && let Some(event) = events.next()
-            {
-                each(ring, &event);
-                *most -= 1;
-                found = true;
+        // Of the others at most as many as the ring has room for, though more may come meanwhile.
+        for (wanted, mut left) in [(Ring::Denials, most), (Ring::Telemetry, MOST_TELEMETRY)] {
+            let own = match wanted {
+                Ring::Denials => self.denials.get_mut(),
+                Ring::Telemetry => self.telemetry.get_mut(),
+            };
+            let earlier = self.earlier.iter_mut().filter(|(ring, _)| *ring == wanted).map(|(_, events)| events);
+            for events in earlier.chain([own]) {
+                while left > 0
+                    && let Some(event) = events.next()
+                {
+                    each(wanted, &event);
+                    left -= 1;
+                    found = true;
+                }
             }
         }
         found

@@ -261,6 +261,17 @@ impl Node {
         }
     }
 
+    /// The paths of all cgroups by their ids.
+    ///
+    /// # Errors
+    /// They can't be read.
+    pub fn paths_of_cgroups(&self) -> Result<HashMap<u64, PathBuf>> {
+        let hierarchy = &self.directory.hierarchy;
+        let below = hierarchy.look_up("/").and_then(|root| hierarchy.descendants(&root));
+        let below = below.context("cannot look for the paths of bound cgroups")?;
+        Ok(below.into_iter().map(|cgroup| (cgroup.id, cgroup.path)).collect())
+    }
+
     /// Agents that the kernel knows and the state does not: those that the kernel made, each with the uppermost of its
     /// cgroups. Only of one that has no other a cgroup is taken that is gone, and stays bound until nothing holds it.
     pub fn unknown<'a>(

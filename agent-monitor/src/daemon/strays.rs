@@ -3,7 +3,6 @@
 //! so none of them stays unknown, and none stays in the list for ever.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use agent_monitor_common::binding::{Binding, EMPTY_SLOT};
@@ -61,12 +60,10 @@ impl Node {
     /// Goes on with the search; `true` where somebody must say, by [`Self::strays_passed`], when all is written that is in
     /// the rings now.
     pub fn look_for_strays(&mut self, roots: &Roots<'_>) -> bool {
-        if matches!(self.strays, Search::Done) && !self.directory.has_strangers() {
-            return false;
-        }
-        let waiting = matches!(self.strays, Search::Waiting(_));
-        if waiting {
-            return false;
+        match self.strays {
+            Search::Done if !self.directory.has_strangers() => return false,
+            Search::Waiting(_) => return false,
+            _ => {}
         }
         let before = std::mem::replace(&mut self.strays, Search::Due);
         match self.search(before, roots) {
@@ -178,14 +175,6 @@ impl Node {
             self.tell_agent("started", &agent, None);
         }
         Ok(())
-    }
-
-    /// The paths of all cgroups by their ids.
-    pub fn paths_of_cgroups(&self) -> Result<std::collections::HashMap<u64, PathBuf>> {
-        let hierarchy = &self.directory.hierarchy;
-        let below = hierarchy.look_up("/").and_then(|root| hierarchy.descendants(&root));
-        let below = below.context("cannot look for the paths of bound cgroups")?;
-        Ok(below.into_iter().map(|cgroup| (cgroup.id, cgroup.path)).collect())
     }
 }
 

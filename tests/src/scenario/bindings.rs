@@ -12,8 +12,7 @@ use serde_json::{Value, json};
 use crate::harness::cgroup::{self, Cgroup};
 use crate::harness::control::{ask, metrics};
 use crate::harness::daemon::PLACE;
-use crate::harness::policy::NOTHING;
-use crate::harness::policy::PolicyFile;
+use crate::harness::policy::{NOTHING, PolicyFile};
 use crate::harness::{EACCES, Outcome, Process, Scenario, Scene, policy};
 use crate::{scenarios, step};
 

@@ -229,12 +229,7 @@ impl Node {
     /// Takes an agent out of the table without a word: its cgroup is bound anew.
     pub fn forget(&mut self, number: u32) {
         self.directory.table_mut().remove(number);
-        if let Err(error) = self.programs.remove_agent(number) {
-            tracing::warn!(%error, "cannot remove counters that no agent needs");
-        }
-        if let Some(state) = &mut self.state {
-            state.drop_agent(number);
-        }
+        self.forget_agent(number);
         self.settle_watching();
     }
 

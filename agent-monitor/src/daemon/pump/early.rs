@@ -1,6 +1,6 @@
 //! Denials that come before the announcement of their agent. The announcement is in the other ring before them, but nothing
-//! can be read of a ring behind an entry that another processor has not finished (`__bpf_user_ringbuf_peek()` and
-//! `BPF_RINGBUF_BUSY_BIT` in `kernel/bpf/ringbuf.c`). It comes in the next moment, and until then they wait here.
+//! can be read of a ring behind an entry that another processor has not finished (`BPF_RINGBUF_BUSY_BIT`, which
+//! `__bpf_ringbuf_reserve()` in `kernel/bpf/ringbuf.c` sets). It comes in the next moment, and until then they wait here.
 
 use std::time::{Duration, Instant};
 
