@@ -43,6 +43,10 @@ pub use policy::{Policy, Protected};
 pub use suggest::{is_of_another_process, suggest};
 pub use view::{ImageView, RuleRef};
 
+/// Identifies what compiles: builds that have the same make the same image of the same documents, variables and protected
+/// paths.
+pub const BUILD: &str = env!("AGENT_MONITOR_COMPILER");
+
 /// Parses one pattern for paths and determinizes it: the entry of the fuzz target.
 ///
 /// # Errors

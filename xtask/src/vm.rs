@@ -161,7 +161,7 @@ pub fn run_on_all(workspace: &Workspace, options: &Options) -> Result<Vec<Run>> 
     };
     let kernels: Vec<Kernel> =
         options.kernels.iter().map(|spec| kernel::get(workspace, spec)).collect::<Result<_>>()?;
-    if options.jobs > 1 && kernels.len() > 1 {
+    if options.jobs > 1 && (kernels.len() > 1 || options.output == Output::Whole) {
         return run_side_by_side(workspace, options, &payload, kernels);
     }
     let mut runs = Vec::new();
@@ -187,7 +187,8 @@ fn run_side_by_side(
     if let Some(kernel) = kernels.first().filter(|_| !options.icount) {
         accel::best(workspace, kernel)?;
     }
-    let output = if options.output == Output::Shown { Output::Kept } else { options.output };
+    let is_shown = matches!(options.output, Output::Shown | Output::Whole);
+    let output = if is_shown { Output::Kept } else { options.output };
     let work = Mutex::new(kernels.into_iter().enumerate());
     let done = Mutex::new(Vec::new());
     let next = || work.lock().unwrap_or_else(PoisonError::into_inner).next();
@@ -198,7 +199,7 @@ fn run_side_by_side(
                     let run = boot(workspace, options, payload, kernel, output);
                     let is_interrupted = run.as_ref().is_ok_and(|run| run.status == INTERRUPTED);
                     let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
-                    if let (Ok(run), Output::Shown) = (&run, options.output) {
+                    if let (Ok(run), true) = (&run, is_shown) {
                         println!("== linux {}\n{}", run.release, run.output.trim_end());
                     }
                     done.push((index, run));

@@ -4,10 +4,15 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use agent_monitor_policy::{Compiled, Diagnostics, Document, ImageError, Library, Options, Protected, compile};
+use agent_monitor_common::layout::LAYOUT;
+use agent_monitor_policy::{
+    BUILD, Compiled, Diagnostics, Document, ImageError, ImageView, Library, Options, Protected, compile,
+};
+use sha2::{Digest, Sha256};
 
 use super::library::Files;
 use super::policies::Candidate;
+use super::state::PolicyState;
 
 /// Compiles documents to images that protect the monitor's own paths.
 #[derive(Clone, Debug)]
@@ -56,7 +61,30 @@ impl Compiler {
         candidate.variables.clone_from(variables);
         candidate.included = included;
         (candidate.path, candidate.text) = (path, text);
+        candidate.seal = self.seal(&candidate);
         Ok(candidate)
+    }
+
+    /// A policy that is in force already. It need not be compiled again where its seal says that this build has made the
+    /// image that the kernel has, of the documents that the state has, for the paths that are protected now.
+    pub fn restored(&self, view: &ImageView<'_>, state: Option<PolicyState>) -> Candidate {
+        let known = state.as_ref().map(|state| state.seal.clone()).unwrap_or_default();
+        let mut candidate = Candidate::restored(view, state);
+        if !known.is_empty() && known == self.seal(&candidate) {
+            candidate.compiled = true;
+            candidate.seal = known;
+        }
+        candidate
+    }
+
+    /// A hash of a policy's image and of all that it follows from: this build, the documents, the values of variables, and
+    /// what is protected.
+    fn seal(&self, candidate: &Candidate) -> String {
+        let Candidate { path, text, variables, included, also, .. } = candidate;
+        // Between quotes each part is escaped, so that none can look like two.
+        let origin = format!("{:?}", (BUILD, LAYOUT, &self.protected, also, path, text, variables, included));
+        let digest = Sha256::new().chain_update(origin).chain_update([0]).chain_update(candidate.image(0)).finalize();
+        digest.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// Compiles a policy that was taken over again, of the documents that were written down with it.
@@ -71,8 +99,8 @@ impl Compiler {
         self.protecting(&known.also).compile(document, &Recorded(&known.included), &known.variables)
     }
 
-    /// Whether compiling again would give the same: this daemon has compiled it, and neither the document nor what it
-    /// includes has changed.
+    /// Whether compiling again would give the same: this daemon has compiled it or would make the same of it, and neither the
+    /// document nor what it includes has changed.
     pub fn is_current(&self, known: &Candidate, document: &Document) -> bool {
         let is_same = known.path == document.path && known.text == document.text;
         known.compiled && is_same && self.finds(&known.included)
@@ -141,6 +169,7 @@ impl Library for Remembering<'_> {
 pub(super) mod tests {
     use super::*;
     use crate::daemon::library::read_document;
+    use crate::daemon::policies::Source;
     use std::fs;
     use std::path::PathBuf;
 
@@ -206,5 +235,48 @@ pub(super) mod tests {
         known.text.clear();
         let error = new.compile_again(&known).expect_err("nothing is known").to_string();
         assert!(error.contains("not known"), "{error}");
+    }
+
+    #[test]
+    fn a_policy_that_was_taken_over_is_current_where_this_build_would_make_the_same() {
+        let (root, write) = place("sealed");
+        write("base", "exec: [{allow: [/bin/ls]}]");
+        write("main", "include: [base]");
+        let document = read_document(&root.join("main.yaml")).expect("file can be read");
+        let compiler = compiler(&root, "/run/x");
+        let with = compiler.protecting(&["/w".to_owned()]);
+        let compile = |compiler: &Compiler| {
+            compiler.compile(document.clone(), &compiler.files, &BTreeMap::new()).expect("is valid")
+        };
+        for (made, also) in [(compile(&compiler), 0), (compile(&with), 1)] {
+            let (image, state) = (made.image(7), PolicyState::of(3, &Source::Directory, &made));
+            let is_current = |compiler: &Compiler, image: &[u8], state: &PolicyState| {
+                let view = ImageView::parse(image).expect("is an image");
+                let restored = compiler.restored(&view, Some(state.clone()));
+                // What is not known to be so is not said of it to the next daemon either.
+                assert_eq!(restored.seal.is_empty(), !restored.compiled);
+                compiler.is_current(&restored, &document)
+            };
+            assert!(is_current(&compiler, &image, &state));
+            assert_eq!(state.also.len(), also);
+            let other = Compiler { protected: vec![Protected::Tree("/run/y".to_owned())], ..compiler.clone() };
+            assert!(!is_current(&other, &image, &state));
+            // The daemon was killed before the kernel had the image of the document that is written down.
+            let older = compile(&other).image(6);
+            assert!(!is_current(&compiler, &older, &state));
+            let changes: [fn(&mut PolicyState); 5] = [
+                |state| state.seal.clear(),
+                |state| state.text.push('#'),
+                |state| state.also.push("/v".to_owned()),
+                |state| state.included.clear(),
+                |state| drop(state.variables.insert("A".to_owned(), "b".to_owned())),
+            ];
+            for change in changes {
+                let mut changed = state.clone();
+                change(&mut changed);
+                assert!(!is_current(&compiler, &image, &changed));
+            }
+        }
+        fs::remove_dir_all(root).expect("directory can be removed");
     }
 }

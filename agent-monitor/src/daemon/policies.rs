@@ -70,9 +70,12 @@ pub struct Candidate {
     pub variables: BTreeMap<String, String>,
     /// What its document includes.
     pub included: Vec<Included>,
-    /// This daemon has compiled it. Else it was found in the kernel: another build may have made the image, for other
-    /// protected paths, or of an older document than the state has.
+    /// This daemon has compiled it, or would make the same of it. Else it was found in the kernel: another build may have
+    /// made the image, for other protected paths, or of an older document than the state has.
     pub compiled: bool,
+    /// Says what the image was made of, and by what: see [`Compiler::seal`](super::compiler::Compiler::seal). Empty where that
+    /// is not known.
+    pub seal: String,
     /// Paths that it protects beside the monitor's own.
     pub also: Vec<String>,
 }
@@ -98,6 +101,7 @@ impl Candidate {
             variables: BTreeMap::new(),
             included: Vec::new(),
             compiled: true,
+            seal: String::new(),
             also: Vec::new(),
         })
     }
@@ -124,6 +128,7 @@ impl Candidate {
             variables: state.variables,
             included: included.collect(),
             compiled: false,
+            seal: String::new(),
             also: state.also,
         }
     }

@@ -13,6 +13,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use agent_monitor_common::binding::FIRST_KERNEL_AGENT;
 use agent_monitor_common::class::{Class, Verdict, access_words};
 use agent_monitor_common::event::DecodeError;
 use agent_monitor_common::hook::HookId;
@@ -70,13 +71,15 @@ pub enum Notice {
     BindingLost(u64),
 }
 
-/// What could not be decoded.
+/// What could not be decoded, or not in full.
 #[derive(Debug, Default)]
 pub struct Refused {
     /// Bytes that are no event.
     pub events: AtomicU64,
     /// Events whose operand has no meaning.
     pub operands: AtomicU64,
+    /// Operations of agents that the kernel made and whose announcement had not come: they are told by the agent's number.
+    pub unnamed: AtomicU64,
 }
 
 /// The running threads.
@@ -201,7 +204,7 @@ impl Writer {
         let mut described = HashMap::new();
         let mut records = Vec::with_capacity(batch.len());
         let mut notices = Vec::new();
-        let (mut bad_events, mut bad_operands) = (0, 0);
+        let (mut bad_events, mut bad_operands, mut unnamed) = (0, 0, 0);
         for entry in batch {
             let Ok(event) = entry else {
                 bad_events += 1;
@@ -212,6 +215,7 @@ impl Writer {
                     Some((record, Some(agent))) if agent.origin == Origin::Test => note_test(&record, &agent),
                     Some((record, agent)) => {
                         // Who left the table before this event came, or was never in it.
+                        unnamed += u64::from(agent.is_none() && event.header.agent >= FIRST_KERNEL_AGENT);
                         let stranger = || self.pump.directory.stranger(event.header.agent);
                         let tally = Some(agent.map_or_else(stranger, |agent| agent.tally));
                         records.push(Entry { record, tally });
@@ -229,6 +233,7 @@ impl Writer {
         }
         self.refused.events.fetch_add(bad_events, Ordering::Relaxed);
         self.refused.operands.fetch_add(bad_operands, Ordering::Relaxed);
+        self.refused.unnamed.fetch_add(unnamed, Ordering::Relaxed);
         if bad_events + bad_operands > 0 {
             records.push(self.loss(bad_events + bad_operands).into());
         }

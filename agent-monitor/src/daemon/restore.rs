@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::directory::{Loaded, derived_identity};
 use super::node::Node;
-use super::policies::{Candidate, Source};
+use super::policies::Source;
 use super::selftest;
 use super::state::{self, AgentState};
 use crate::bind::{Agent, Cgroup, Origin, from_root, shown};
@@ -167,7 +167,7 @@ impl Node {
                 // It is bound to nobody's file any more; it goes with the last agent that has it.
                 None => Source::Removed,
             };
-            let candidate = Candidate::restored(&view, state);
+            let candidate = self.compiler.restored(&view, state);
             self.directory.set_image(slot, Loaded::new(&name, generation, image));
             self.policies.put(slot, generation, source, Arc::new(candidate));
         }

@@ -74,6 +74,9 @@ pub struct PolicyState {
     /// Paths that it protects beside the monitor's own.
     #[serde(default)]
     pub also: Vec<String>,
+    /// What its image was made of, and by what; empty where that is not known.
+    #[serde(default)]
+    pub seal: String,
 }
 
 /// A document that a policy includes.
@@ -163,24 +166,7 @@ impl State {
 
     /// Writes down where a policy comes from.
     pub fn put_policy(&mut self, slot: u32, source: &Source, candidate: &Candidate) {
-        let included = candidate.included.iter().map(|one| IncludedState {
-            name: one.name.clone(),
-            beside: one.beside.clone(),
-            path: one.document.path.clone(),
-            text: one.document.text.clone(),
-        });
-        let state = PolicyState {
-            slot,
-            source: source.name().to_owned(),
-            labels: candidate.labels.clone(),
-            path: candidate.path.clone(),
-            text: candidate.text.clone(),
-            variables: candidate.variables.clone(),
-            messages: candidate.messages.clone(),
-            included: included.collect(),
-            also: candidate.also.clone(),
-        };
-        self.put(&format!("policies/{slot}"), &state);
+        self.put(&format!("policies/{slot}"), &PolicyState::of(slot, source, candidate));
     }
 
     /// Forgets a policy.
@@ -270,6 +256,28 @@ fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
 }
 
 impl PolicyState {
+    /// Of a policy in a slot.
+    pub fn of(slot: u32, source: &Source, candidate: &Candidate) -> Self {
+        let included = candidate.included.iter().map(|one| IncludedState {
+            name: one.name.clone(),
+            beside: one.beside.clone(),
+            path: one.document.path.clone(),
+            text: one.document.text.clone(),
+        });
+        Self {
+            slot,
+            source: source.name().to_owned(),
+            labels: candidate.labels.clone(),
+            path: candidate.path.clone(),
+            text: candidate.text.clone(),
+            variables: candidate.variables.clone(),
+            messages: candidate.messages.clone(),
+            included: included.collect(),
+            also: candidate.also.clone(),
+            seal: candidate.seal.clone(),
+        }
+    }
+
     /// Of a policy of which nothing is known but its image.
     pub fn unknown() -> Self {
         Self {
@@ -284,6 +292,7 @@ impl PolicyState {
             ],
             included: Vec::new(),
             also: Vec::new(),
+            seal: String::new(),
         }
     }
 }

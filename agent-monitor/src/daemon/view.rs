@@ -234,6 +234,7 @@ pub fn snapshot(daemon: &Daemon) -> Snapshot {
         tests.map(|outcome| (words(&[outcome.test]), u64::from(outcome.failure.is_none()))).collect();
     snapshot.events_refused =
         vec![(words(&["event"]), load(&daemon.refused.events)), (words(&["operand"]), load(&daemon.refused.operands))];
+    snapshot.events_unnamed = vec![(Vec::new(), load(&daemon.refused.unnamed))];
     let failures = daemon.enricher.failures().counts().into_iter();
     snapshot.enrichment_failures = failures.map(|(reason, count)| (words(&[reason]), count)).collect();
     let requests = &daemon.request_totals;

@@ -61,6 +61,8 @@ pub struct Snapshot {
     pub selftest_passed: Values,
     /// By reason.
     pub events_refused: Values,
+    /// One number.
+    pub events_unnamed: Values,
     /// By reason.
     pub enrichment_failures: Values,
     /// By reason.
@@ -146,6 +148,9 @@ const ROWS: &[Row] = &[
     gauge("agent_monitor_selftest_passed", &["test"], "Whether the test at start was passed", |s| &s.selftest_passed),
     counter("agent_monitor_events_refused", &["reason"], "Entries of the rings that are no events", |s| {
         &s.events_refused
+    }),
+    counter("agent_monitor_events_unnamed", &[], "Operations told by the number of their agent only", |s| {
+        &s.events_unnamed
     }),
     counter("agent_monitor_enrichment_failures", &["reason"], "Processes that could not be described", |s| {
         &s.enrichment_failures
@@ -242,6 +247,7 @@ mod tests {
             enforcement_state: one(&["full"]),
             records_written: one(&["audit"]),
             events_folded: one(&[]),
+            events_unnamed: one(&[]),
             events_lost: one(&["kernel", "denials_ring_full"]),
             audit_log_findings: one(&["truncated"]),
             audit_log_failing: one(&["writing"]),
@@ -271,6 +277,7 @@ mod tests {
             "agent_monitor_audit_log_findings_total{reason=\"truncated\"} 1",
             "agent_monitor_audit_log_failing{action=\"writing\"} 1",
             "agent_monitor_events_folded_total 1",
+            "agent_monitor_events_unnamed_total 1",
             "agent_monitor_map_entries{map=\"BINDINGS\"} 1",
             "agent_monitor_map_capacity{map=\"BINDINGS\"} 1",
             "agent_monitor_faults_total{fault=\"no-image\"} 1",

@@ -86,19 +86,37 @@ pub fn skip(reason: &str) -> anyhow::Error {
 }
 
 /// Runs what the arguments select: words of names, `--list`, `--times`, `--group no-lsm`, `races`, `endurance`, `soak` or
-/// `work`, `--shared` (only those that share a daemon), `--no-skip` (what would be skipped fails).
+/// `work`, `--shared` (only those that share a daemon), `--part 1/2` (of those that do not only every second, from the first
+/// on), `--no-skip` (what would be skipped fails).
 pub fn run(arguments: &[String]) -> ExitCode {
     let list = arguments.iter().any(|word| word == "--list");
     let shared = arguments.iter().any(|word| word == "--shared");
-    let group = arguments.iter().position(|word| word == "--group").and_then(|at| arguments.get(at + 1));
-    let group = group.map(String::as_str);
-    let is_word = |word: &&String| !word.starts_with("--") && Some(word.as_str()) != group;
-    let words: Vec<&String> = arguments.iter().filter(is_word).collect();
+    let value = |name: &str| {
+        let at = arguments.iter().position(|word| word == name);
+        at.and_then(|at| arguments.get(at + 1)).map(String::as_str)
+    };
+    let (group, part) = (value("--group"), value("--part"));
+    let (own, all) = match part.map(|text| parse_part(text).ok_or(text)) {
+        None => (1, 1),
+        Some(Ok(part)) => part,
+        Some(Err(text)) => {
+            println!("{text} is no part: write 1/2 for the first of two");
+            return ExitCode::FAILURE;
+        }
+    };
+    let is_value = |word: &&String| [group, part].contains(&Some(word.as_str()));
+    let words: Vec<&String> = arguments.iter().filter(|word| !word.starts_with("--") && !is_value(word)).collect();
     let selected = |scenario: &&Scenario| {
         let wanted = words.is_empty() || words.iter().any(|word| scenario.name.contains(word.as_str()));
         wanted && scenario.run.word() == group && !(shared && matches!(scenario.run, Group::Alone(_)))
     };
-    let mut scenarios: Vec<&Scenario> = ALL.iter().chain(work::ALL).copied().flatten().filter(selected).collect();
+    let mut alone = 0;
+    let in_part = |scenario: &&Scenario| {
+        alone += usize::from(matches!(scenario.run, Group::Alone(_)));
+        !matches!(scenario.run, Group::Alone(_)) || alone % all == own % all
+    };
+    let known = ALL.iter().chain(work::ALL).copied().flatten();
+    let mut scenarios: Vec<&Scenario> = known.filter(selected).filter(in_part).collect();
     // Those that must have no daemon come first.
     scenarios.sort_by_key(|scenario| {
         matches!(scenario.run, Group::Node(_) | Group::Races(_) | Group::Endurance(_) | Group::Work(_))
@@ -154,6 +172,13 @@ pub fn run(arguments: &[String]) -> ExitCode {
         }
     }
     totals.end()
+}
+
+/// Which of how many parts, counted from one.
+fn parse_part(text: &str) -> Option<(usize, usize)> {
+    let (own, all) = text.split_once('/')?;
+    let (own, all) = (own.parse().ok()?, all.parse().ok()?);
+    (1..=all).contains(&own).then_some((own, all))
 }
 
 type Node = (Daemon, Records);

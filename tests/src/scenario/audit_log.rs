@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -93,6 +93,8 @@ fn readyz(wanted: u16) -> Result<String> {
             return Ok(body);
         }
         ensure!(Instant::now() < deadline, "/readyz gives {status} and not {wanted}: {body}");
+        // Nothing can be waited for: it looks at itself once a second.
+        std::thread::sleep(Duration::from_millis(100));
     }
 }
 

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::harness::cgroup::{self, Cgroup};
 use crate::harness::control::{self, ask};
 use crate::harness::daemon::{PLACE, uninstall};
+use crate::harness::policy::NOTHING;
 use crate::harness::process::Step;
 use crate::harness::{EACCES, Outcome, Process, Scenario, Scene, record};
 use crate::trigger::hammer::STEP;
@@ -17,6 +18,7 @@ use crate::{scenarios, step};
 pub const ALL: &[Scenario] = scenarios![Node:
     a_killed_daemon_leaves_its_agents_guarded_and_the_next_takes_over,
     agents_that_come_and_go_without_a_daemon_are_told_of_by_the_next,
+    a_cgroup_that_was_unbound_and_bound_again_just_before_the_daemon_was_killed_stays_bound,
     a_stopped_daemon_leaves_its_agents_guarded_and_says_so,
     a_second_daemon_with_a_socket_of_its_own_refuses_as_well,
     uninstalling_ends_enforcement_and_says_for_whom,
@@ -158,6 +160,60 @@ fn agents_that_come_and_go_without_a_daemon_are_told_of_by_the_next(scene: &mut 
     });
     ensure!(ends.count() == names.len(), "an end is told twice");
     Ok(())
+}
+
+/// Of an agent that has ended the state is kept until it is written down that its last record is in the log. Here the next
+/// daemon finds it, and the same cgroup as another agent.
+fn a_cgroup_that_was_unbound_and_bound_again_just_before_the_daemon_was_killed_stays_bound(
+    scene: &mut Scene<'_>,
+) -> Outcome {
+    const TRIES: u32 = 5;
+    let file = scene.file("file", "f");
+    let step = step!("open", file, "r");
+    let mut process = scene.process()?;
+    let cgroup = cgroup::id(&scene.cgroup.directory())?;
+    for round in 1.. {
+        scene.records.read()?;
+        let start = scene.records.lines.len();
+        scene.bind(NOTHING)?;
+        process.expect(&step, EACCES, "bound")?;
+        scene.unbind()?;
+        process.works(&step, "unbound")?;
+        let id = scene.bind(NOTHING)?;
+        scene.daemon.kill();
+        process.expect(&step, EACCES, "bound again, without a daemon")?;
+        let kept = states()?.iter().filter(|state| state["cgroup_id"] == cgroup).count();
+        scene.daemon.start_again(&[])?;
+        process.expect(&step, EACCES, "bound again, with the next daemon")?;
+        let known = ask("GET", "/v1/agents", &Value::Null)?;
+        let of_cgroup: Vec<&Value> =
+            known.as_array().into_iter().flatten().filter(|one| one["cgroup_id"] == cgroup).collect();
+        ensure!(matches!(of_cgroup[..], [one] if one["id"] == id), "agents of the cgroup are {of_cgroup:?}, not {id}");
+        scene.unbind_after(2)?;
+        process.works(&step, "after unbinding")?;
+        let unbound = json!({"type": "agent", "action": "unbound", "counts": {"denied": 2}});
+        scene.records.wait(start, &id, &unbound)?;
+        let ends = scene.records.about(start, &id).filter(|record| {
+            record.as_ref().map_or(true, |record| record["type"] == "agent" && record["action"] == "unbound")
+        });
+        let ends = ends.count();
+        ensure!(ends == 2, "{ends} ends are told of two agents");
+        // It may have been written down in between.
+        if kept == 2 {
+            return Ok(());
+        }
+        ensure!(round < TRIES, "in {TRIES} rounds the state of the first was always gone before the daemon was");
+    }
+    Ok(())
+}
+
+/// What the state knows of agents.
+fn states() -> Result<Vec<Value>> {
+    let mut states = Vec::new();
+    for entry in fs::read_dir("/var/lib/agent-monitor/agents")? {
+        states.push(serde_json::from_slice(&fs::read(entry?.path())?)?);
+    }
+    Ok(states)
 }
 
 fn a_stopped_daemon_leaves_its_agents_guarded_and_says_so(scene: &mut Scene<'_>) -> Outcome {

@@ -1,5 +1,7 @@
 //! The steps that boot kernels and stage the scenarios.
 
+use std::sync::{Mutex, PoisonError};
+
 use anyhow::{Context, Result, bail, ensure};
 
 use super::Verdict;
@@ -16,25 +18,34 @@ const WORK_LIMIT_SECONDS: u64 = 600;
 /// Security modules of the machine that has no `bpf` among them.
 const WITHOUT_BPF: &str = "landlock,lockdown,yama";
 
-/// Stages all scenarios on the first and the last of the kernels, and on those between them the ones that share a daemon:
-/// each of the others loads and detaches all programs anew, which takes most of the time. `--kernel` with one of those
-/// kernels stages all there.
+/// Stages on each of the kernels the scenarios that share a daemon. Each of the others loads and detaches all programs anew,
+/// which takes most of the time: half of them are staged on the first kernel and half on the last. All are where `--kernel`
+/// names just one.
 pub fn all(workspace: &Workspace, kernels: &[Spec]) -> Result<Verdict> {
-    let (ends, between) = match kernels {
-        [first, between @ .., last] => (vec![first.clone(), last.clone()], between),
-        few => (few.to_vec(), &[][..]),
+    let command = |index| match index {
+        _ if kernels.len() == 1 => "/root/scenarios",
+        0 => "/root/scenarios --part 1/2",
+        _ if index + 1 == kernels.len() => "/root/scenarios --part 2/2",
+        _ => "/root/scenarios --shared",
     };
-    let ends = machine(workspace, &ends, "/root/scenarios")?;
-    if between.is_empty() {
-        return all_passed(workspace, &ends);
+    let mut machines = Vec::new();
+    for (index, kernel) in kernels.iter().enumerate() {
+        let options = machine(workspace, std::slice::from_ref(kernel), command(index))?;
+        machines.push(vm::Options { output: vm::Output::Whole, ..options });
     }
-    let between = machine(workspace, between, "/root/scenarios --shared")?;
-    // All at once: half of what a machine with a daemon of its own does is waiting for programs to be detached.
+    // The longest first.
+    machines.rotate_right(1);
+    let work = Mutex::new(machines.iter());
+    let next = || work.lock().unwrap_or_else(PoisonError::into_inner).next();
     std::thread::scope(|scope| {
-        let between = scope.spawn(|| all_passed(workspace, &between));
-        let ends = all_passed(workspace, &ends);
-        let between = between.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        ends.and(between)
+        let staged = || -> Vec<Result<Verdict>> {
+            std::iter::from_fn(next).map(|options| all_passed(workspace, options)).collect()
+        };
+        let started: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(staged)).collect();
+        let ended = started.into_iter().flat_map(|one| one.join().unwrap_or_else(|it| std::panic::resume_unwind(it)));
+        let failed: Vec<String> = ended.filter_map(Result::err).map(|error| format!("{error:#}")).collect();
+        ensure!(failed.is_empty(), "{}", failed.join("\n"));
+        Ok(Verdict::Passed)
     })
 }
 

@@ -36,6 +36,8 @@ pub enum Output {
     /// To our own.
     #[default]
     Shown,
+    /// To our own, whole when the machine has ended: others run beside it.
+    Whole,
     /// Into the report; standard error is shown.
     Kept,
     /// Nowhere, and standard error neither.
