@@ -5,7 +5,7 @@ use std::fs;
 
 use serde_json::json;
 
-use crate::harness::{Cycle, Mount, Outcome, Scenario, Scene, record};
+use crate::harness::{Cycle, Mount, Outcome, Scenario, Scene, record, skip};
 use crate::{scenarios, step};
 
 pub const ALL: &[Scenario] = scenarios![Node:
@@ -22,6 +22,9 @@ files:
 
 /// Mounts an overlay with files in `open`, `closed` and `data`, all of them in the lower layer.
 fn mount(scene: &Scene<'_>) -> anyhow::Result<Mount> {
+    if !fs::read_to_string("/proc/filesystems")?.contains("\toverlay\n") {
+        return Err(skip("this kernel has no overlays, or its package of modules is not to be had"));
+    }
     for name in ["open/file", "open/other", "closed/file", "data/file"] {
         scene.file(&format!("lower/{name}"), "lower");
     }

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::socket_connect::internet;
-use crate::harness::{Cycle, Outcome, Process, Scenario, Scene, record};
+use crate::harness::{Cycle, Outcome, Process, Scenario, Scene, record, skip};
 use crate::{scenarios, step};
 
 pub const ALL: &[Scenario] = scenarios![Node:
@@ -55,6 +55,9 @@ fn a_socket_of_a_family_that_no_rule_names_is_not_made(scene: &mut Scene<'_>) ->
 
 fn sctp_reaches_and_takes_no_denied_address_by_its_options(scene: &mut Scene<'_>) -> Outcome {
     const PORT: &str = "8198";
+    if !std::fs::read_to_string("/proc/net/protocols")?.contains("SCTP") {
+        return Err(skip("this kernel has no SCTP, or its package of modules is not to be had"));
+    }
     let spec = r#"
 network:
   - {allow: [create], sockets: [inet-raw]}
