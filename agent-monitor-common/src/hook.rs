@@ -168,8 +168,9 @@ hooks! {
     PerfEventOpen = 58, "perf_event_open", LsmForms([1, 2]), Some(Privilege), "perf_event_open(2)";
     KeyAlloc = 59, "key_alloc", Lsm(3), Some(Privilege), "creation of a key, also of one that the kernel would have a helper program make";
     CgroupMkdir = 60, "cgroup_mkdir", Tracepoint(2), None, "a new cgroup gets the binding of the one that it was made in";
-    CgroupRelease = 61, "cgroup_release", Tracepoint(2), None, "the binding of a cgroup ends with it";
+    CgroupRelease = 61, "cgroup_release", Tracepoint(2), None, "a binding that was made while the directory was removed ends with the cgroup";
     TaskSetpgid = 62, "task_setpgid", Lsm(2), Some(Privilege), "joining a process group of a session that is not the agent's";
+    CgroupRmdir = 63, "cgroup_rmdir", Tracepoint(2), None, "the binding of a cgroup ends with its directory";
     FileTruncate = 70, "file_truncate", Lsm(1), Some(File), "truncation by descriptor", absent "path_truncate sees it there";
     FileReceive = 71, "file_receive", Lsm(1), Some(File), "descriptors from a unix socket or another process";
     FileIoctl = 72, "file_ioctl", Lsm(3), Some(File), "flags of a file, subvolumes, input and foreground of a terminal, and who gets signals about a file, by ioctl";

@@ -6,6 +6,7 @@ mod bprm_creds_from_file;
 mod capable;
 mod cgroup_mkdir;
 mod cgroup_release;
+mod cgroup_rmdir;
 mod cred_prepare;
 mod file_fcntl;
 mod file_ioctl;

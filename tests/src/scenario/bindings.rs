@@ -5,14 +5,16 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
 use crate::harness::cgroup::{self, Cgroup};
-use crate::harness::control::{ask, metrics};
+use crate::harness::control::{ask, metric, metrics};
 use crate::harness::daemon::PLACE;
 use crate::harness::policy::{NOTHING, PolicyFile};
+use crate::harness::wait::limit;
 use crate::harness::{EACCES, Outcome, Process, Scenario, Scene, policy};
 use crate::{scenarios, step};
 
@@ -31,7 +33,8 @@ fn agent_of(cgroup_id: u64) -> anyhow::Result<Value> {
     Ok(found.cloned().unwrap_or_default())
 }
 
-/// A cgroup that is removed stays bound until its last process is reaped. Nobody can find a path for it any more.
+/// A cgroup that is removed is held by the kernel until its last process is reaped. Its agent has ended, and nothing is bound
+/// to it any more.
 fn a_restarted_daemon_binds_nothing_but_the_agents_cgroups_where_one_is_gone_and_lingers(
     scene: &mut Scene<'_>,
 ) -> Outcome {
@@ -41,27 +44,58 @@ fn a_restarted_daemon_binds_nothing_but_the_agents_cgroups_where_one_is_gone_and
     let mut outsiders = [Process::start()?, Process::start_in(&unbound.directory())?];
     let mut agent = scene.process()?;
     scene.bind("files:\n  - {allow: [read], paths: [\"$W/allowed\"]}\n")?;
-    let gone = Cgroup::make("/agents.slice/locked/scenario-gone")?;
-    let id = cgroup::id(&gone.directory())?;
-    let about = format!("\"cgroup_id\":{id}");
-    scene.records.wait(scene.start, &about, &json!({"type": "agent", "action": "started"}))?;
-    let zombie = Process::start_in(&gone.directory())?;
-    cgroup::remove(&gone.directory())?;
+    // One is removed while a daemon runs, the other while none does.
+    let paths = ["/agents.slice/locked/scenario-first", "/agents.slice/locked/scenario-second"];
+    let [first, second] = [Cgroup::make(paths[0])?, Cgroup::make(paths[1])?];
+    let ids = [cgroup::id(&first.directory())?, cgroup::id(&second.directory())?];
+    for path in paths {
+        scene.records.wait(scene.start, path, &json!({"type": "agent", "action": "started"}))?;
+    }
+    let bound = metric("agent_monitor_map_entries", &["BINDINGS"])?;
+    let zombies = [Process::start_in(&first.directory())?, Process::start_in(&second.directory())?];
+    cgroup::remove(&first.directory())?;
+    let exited = |path: &str| json!({"type": "agent", "action": "exited", "agent": {"cgroup": path}});
+    scene.records.wait(scene.start, paths[0], &exited(paths[0]))?;
+    ensure!(agent_of(ids[0])?.is_null(), "the agent that has ended is {}", agent_of(ids[0])?);
+    bound_are(bound - 1)?;
     scene.daemon.kill();
+    cgroup::remove(&second.directory())?;
     scene.daemon.start_again(&[])?;
     for outsider in &mut outsiders {
         outsider.works(&write, "as an outsider, with the next daemon")?;
     }
     agent.works(&read, "with the next daemon")?;
     agent.expect(&write, EACCES, "with the next daemon")?;
-    let known = agent_of(id)?;
-    ensure!(known["cgroup"].is_null() && known["origin"] == "below-root", "the one that is gone is {known}");
-    // Once its process is reaped it goes, and so does its agent.
-    drop(zombie);
-    let exited =
-        json!({"type": "agent", "action": "exited", "agent": {"cgroup": "/agents.slice/locked/scenario-gone"}});
-    scene.records.wait(scene.start, &about, &exited)?;
-    scene.unbind_after(1)
+    scene.records.wait(scene.start, paths[1], &exited(paths[1]))?;
+    // And one that comes when all is told.
+    scene.daemon.end()?;
+    scene.daemon.start_again(&[])?;
+    for id in ids {
+        ensure!(agent_of(id)?.is_null(), "the agent that has ended is {}", agent_of(id)?);
+    }
+    bound_are(bound - 2)?;
+    drop(zombies);
+    scene.unbind_after(1)?;
+    for path in paths {
+        let about = scene.records.about(scene.start, path);
+        let ends = about.filter(|record| record.as_ref().map_or(true, |record| record["action"] == "exited")).count();
+        ensure!(ends == 1, "{ends} ends of {path} are told");
+    }
+    Ok(())
+}
+
+/// Waits until so many cgroups are bound.
+fn bound_are(expected: u64) -> Outcome {
+    let deadline = Instant::now() + limit();
+    loop {
+        let bound = metric("agent_monitor_map_entries", &["BINDINGS"])?;
+        if bound == expected {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "{bound} cgroups are bound, not {expected}");
+        // The map tells nobody of a change.
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }
 
 /// A process goes from one new cgroup into the next, deeper and deeper, while the tree is bound. Beside it there are others,
@@ -162,19 +196,22 @@ fn a_cgroup_made_anew_is_bound_while_the_one_before_it_lingers(scene: &mut Scene
     let file = scene.file("file", "f");
     let step = step!("open", file, "r");
     let zombie = scene.process()?;
-    let first = scene.bind(NOTHING)?;
+    scene.bind(NOTHING)?;
+    let first = cgroup::id(&scene.cgroup.directory())?;
     cgroup::remove(&scene.cgroup.directory())?;
     let again = Cgroup::make(&scene.cgroup.path)?;
     let mut process = Process::start_in(&again.directory())?;
     process.works(&step, "before binding")?;
-    let second = scene.bind(NOTHING)?;
-    ensure!(first != second, "the agent of another cgroup is {first} too");
+    scene.bind(NOTHING)?;
     process.expect(&step, EACCES, "bound")?;
+    // That of the first is told though its cgroup is held still.
+    let exited = json!({"type": "agent", "action": "exited", "agent": {"cgroup": scene.cgroup.path}});
+    scene.records.wait(scene.start, &format!("\"cgroup_id\":{first}"), &exited)?;
+    ensure!(agent_of(first)?.is_null(), "the agent that has ended is {}", agent_of(first)?);
     scene.unbind_after(1)?;
     process.works(&step, "after unbinding")?;
     drop(zombie);
-    let exited = json!({"type": "agent", "action": "exited", "agent": {"id": first}});
-    scene.records.wait(scene.start, &first, &exited).map(drop)
+    Ok(())
 }
 
 /// As a service manager does it at each restart.
@@ -202,8 +239,9 @@ fn a_cgroup_of_the_configuration_that_is_made_anew_is_told_of_and_bound_again(sc
     let mut process = bound_again(scene, &mut start, &path)?;
     process.works(&read, "bound again")?;
     process.expect(&write, EACCES, "bound again")?;
-    let old = agent_of(first)?;
-    ensure!(old["origin"] == "bound" && old["cgroup"].is_null(), "the one that lingers is {old}");
+    let exited = json!({"type": "agent", "action": "exited", "agent": {"cgroup": path, "cgroup_id": first}});
+    scene.records.wait(scene.start, &path, &exited)?;
+    ensure!(agent_of(first)?.is_null(), "the agent that has ended is {}", agent_of(first)?);
     drop(zombie);
     // Gone and made again, and no time between.
     cgroup::remove(&service.directory())?;

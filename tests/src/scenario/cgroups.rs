@@ -1,4 +1,4 @@
-//! `cgroup_mkdir` and `cgroup_release`: a cgroup is bound at its creation, in the kernel.
+//! `cgroup_mkdir`, `cgroup_rmdir` and `cgroup_release`: a cgroup is bound from its creation to its removal, in the kernel.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;

@@ -145,7 +145,8 @@ fn every_hook_of_the_table_is_attached(_scene: &mut Scene<'_>) -> Outcome {
         |hook: &&Value| ["attached", "not-needed", "on-request"].contains(&hook["state"].as_str().unwrap_or_default());
     let detached: Vec<&Value> = hooks.iter().filter(|hook| !well(hook)).collect();
     ensure!(!hooks.is_empty() && detached.is_empty(), "not attached: {detached:?}");
-    for name in ["connect4", "connect6", "sendmsg4", "sendmsg6", "bind4", "bind6", "cgroup_mkdir", "cgroup_release"] {
+    let cgroups = ["cgroup_mkdir", "cgroup_rmdir", "cgroup_release"];
+    for name in ["connect4", "connect6", "sendmsg4", "sendmsg6", "bind4", "bind6"].iter().chain(&cgroups) {
         let attached = metric("agent_monitor_hook_attached", &[&format!("hook=\"{name}\"")])?;
         ensure!(attached == 1, "{name} is not attached by the metrics");
     }

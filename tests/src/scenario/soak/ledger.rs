@@ -141,25 +141,17 @@ impl Ledger {
         }
     }
 
-    /// Waits until so many agents have ended, but for those whose cgroup is removed and still held by something in the kernel:
-    /// an agent ends when its cgroup is released.
+    /// Waits until so many agents have ended.
     pub fn until(&mut self, lives: u64, limit: Duration) -> Result<()> {
         let deadline = Instant::now() + limit;
-        loop {
-            let dying = dying()?;
-            if self.ended + dying >= lives {
-                println!("{dying} of {lives} agents have a cgroup that is removed and not released");
-                return Ok(());
-            }
-            ensure!(
-                Instant::now() < deadline,
-                "of {lives} agents {} ended, and {dying} have a cgroup that is removed and not released; {:?}",
-                self.ended,
-                self.troubles
-            );
+        while self.ended < lives {
+            let (ended, troubles) = (self.ended, &self.troubles);
+            ensure!(Instant::now() < deadline, "of {lives} agents {ended} ended; {troubles:?}");
             std::thread::sleep(Duration::from_millis(100));
             self.read()?;
         }
+        println!("{} cgroups of agents are removed and not released", dying()?);
+        Ok(())
     }
 
     /// The sums, in words.
