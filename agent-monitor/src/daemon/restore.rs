@@ -199,8 +199,8 @@ impl Node {
             }
         }
         for (number, Found { id, path, binding }) in self.unknown(&bindings, &paths) {
-            // Its last record is written, and something holds its cgroup.
-            if path.is_none() && !counted.contains(&number) {
+            // It was removed since the bindings were read. The kernel's announcement names it, or it is found as a stray.
+            if path.is_none() && (number >= FIRST_KERNEL_AGENT || !counted.contains(&number)) {
                 continue;
             }
             if let Some(path) = path.filter(|path| selftest::is_own(path, roots.run)) {

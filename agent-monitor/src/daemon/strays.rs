@@ -161,8 +161,8 @@ impl Node {
             .unknown(bindings, &paths)
             .into_iter()
             .filter(|(number, found)| {
-                let is_test = found.path.is_some_and(|path| selftest::is_own(path, roots.run));
-                numbers.contains(number) && !is_test
+                // One without a path was removed since the bindings were read, and is found among those that ended.
+                found.path.is_some_and(|path| numbers.contains(number) && !selftest::is_own(path, roots.run))
             })
             .map(|(number, found)| self.derived(number, found.id, found.path, found.binding, roots))
             .collect();

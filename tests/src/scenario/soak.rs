@@ -140,7 +140,7 @@ fn agents_policies_daemons_and_followers_come_and_go_and_nothing_piles_up() -> O
     lived?;
     let mut ledger = ledger?;
     let lives = common.lives.load(Ordering::Acquire);
-    ledger.until(lives, limit() * 4)?;
+    ledger.until(lives, limit())?;
     let took = start.elapsed().as_secs_f32();
     println!(
         "{took:.0} s: {lives} agents ({:.0} a second), {} changes of the policy, {kills} daemons killed, {} followers",

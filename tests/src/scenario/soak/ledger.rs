@@ -7,8 +7,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
+
+use crate::harness::control::ask;
 
 /// What was denied to each.
 const DENIALS: u64 = 2;
@@ -145,8 +147,18 @@ impl Ledger {
     pub fn until(&mut self, lives: u64, limit: Duration) -> Result<()> {
         let deadline = Instant::now() + limit;
         while self.ended < lives {
-            let (ended, troubles) = (self.ended, &self.troubles);
-            ensure!(Instant::now() < deadline, "of {lives} agents {ended} ended; {troubles:?}");
+            if Instant::now() >= deadline {
+                let known = ask("GET", "/v1/agents", &Value::Null)?;
+                let known = known.as_array().into_iter().flatten().filter(|one| one["origin"] != "directory");
+                let known: Vec<String> = known.take(SHOWN).map(Value::to_string).collect();
+                bail!(
+                    "of {lives} agents {} ended; {:?}\n    known are still: {}\n    {} cgroups are removed and not released",
+                    self.ended,
+                    self.troubles,
+                    known.join("\n    "),
+                    dying()?
+                );
+            }
             std::thread::sleep(Duration::from_millis(100));
             self.read()?;
         }
