@@ -142,6 +142,17 @@ pub fn uninstall() -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// What the state knows of agents, each with its file.
+pub fn agent_states() -> Result<Vec<(PathBuf, serde_json::Value)>> {
+    let mut states = Vec::new();
+    for entry in fs::read_dir("/var/lib/agent-monitor/agents").context("read the state")? {
+        let path = entry?.path();
+        let state = serde_json::from_slice(&fs::read(&path)?).with_context(|| format!("read {}", path.display()))?;
+        states.push((path, state));
+    }
+    Ok(states)
+}
+
 /// What the daemon wrote on standard error.
 pub fn log_text() -> String {
     fs::read_to_string(log_path()).unwrap_or_default()

@@ -77,6 +77,12 @@ impl Records {
         lines.map(|line| serde_json::from_str(line).with_context(|| format!("no JSON: {line}")))
     }
 
+    /// How many of the records that [`Self::about`] gives hold what is expected.
+    pub fn count(&self, start: usize, word: &str, expected: &Value) -> Result<usize> {
+        let found = self.about(start, word).collect::<Result<Vec<_>>>()?;
+        Ok(found.iter().filter(|record| holds(record, expected)).count())
+    }
+
     /// Fails unless the records from line `start` on that name `word` tell of as many denials, in records of their own, in
     /// addition in these, and as lost, as these counts of an agent say, and of `denials` in all.
     pub fn account(&self, start: usize, word: &str, counts: &Value, denials: u64) -> Result<()> {

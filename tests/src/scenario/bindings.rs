@@ -77,8 +77,7 @@ fn a_restarted_daemon_binds_nothing_but_the_agents_cgroups_where_one_is_gone_and
     drop(zombies);
     scene.unbind_after(1)?;
     for path in paths {
-        let about = scene.records.about(scene.start, path);
-        let ends = about.filter(|record| record.as_ref().map_or(true, |record| record["action"] == "exited")).count();
+        let ends = scene.records.count(scene.start, path, &exited(path))?;
         ensure!(ends == 1, "{ends} ends of {path} are told");
     }
     Ok(())

@@ -1,12 +1,12 @@
 //! Bindings that were made for a time.
 
 use std::fs;
-use std::path::Path;
 
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
 use crate::harness::control::{ask, metric, request};
+use crate::harness::daemon::agent_states;
 use crate::harness::{EACCES, Outcome, Scenario, Scene};
 use crate::{scenarios, step};
 
@@ -21,14 +21,8 @@ const READ: &str = "files:\n  - {allow: [read], paths: [\"/**\"]}\n";
 
 /// Where the state keeps the agent with this id.
 fn state_of(id: &str) -> anyhow::Result<(std::path::PathBuf, Value)> {
-    for entry in fs::read_dir(Path::new("/var/lib/agent-monitor/agents"))? {
-        let path = entry?.path();
-        let state: Value = serde_json::from_slice(&fs::read(&path)?)?;
-        if state["id"] == id {
-            return Ok((path, state));
-        }
-    }
-    anyhow::bail!("the state has no agent {id}")
+    let found = agent_states()?.into_iter().find(|(_, state)| state["id"] == id);
+    found.with_context(|| format!("the state has no agent {id}"))
 }
 
 fn a_binding_whose_time_is_over_leaves_the_agent_with_nothing_until_it_is_renewed(scene: &mut Scene<'_>) -> Outcome {

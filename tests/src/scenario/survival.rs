@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::harness::cgroup::{self, Cgroup};
 use crate::harness::control::{self, ask};
-use crate::harness::daemon::{PLACE, uninstall};
+use crate::harness::daemon::{PLACE, agent_states, uninstall};
 use crate::harness::policy::NOTHING;
 use crate::harness::process::Step;
 use crate::harness::{EACCES, Outcome, Process, Scenario, Scene, record};
@@ -155,10 +155,8 @@ fn agents_that_come_and_go_without_a_daemon_are_told_of_by_the_next(scene: &mut 
     scene.records.wait(scene.start, path, &started)?;
     drop(after);
     scene.records.wait(scene.start, path, &json!({"type": "agent", "action": "exited"}))?;
-    let ends = scene.records.about(scene.start, "scenario-gone").filter(|record| {
-        record.as_ref().map_or(true, |record| record["type"] == "agent" && record["action"] == "exited")
-    });
-    ensure!(ends.count() == names.len(), "an end is told twice");
+    let ends = scene.records.count(scene.start, "scenario-gone", &json!({"type": "agent", "action": "exited"}))?;
+    ensure!(ends == names.len(), "an end is told twice");
     Ok(())
 }
 
@@ -182,7 +180,7 @@ fn a_cgroup_that_was_unbound_and_bound_again_just_before_the_daemon_was_killed_s
         let id = scene.bind(NOTHING)?;
         scene.daemon.kill();
         process.expect(&step, EACCES, "bound again, without a daemon")?;
-        let kept = states()?.iter().filter(|state| state["cgroup_id"] == cgroup).count();
+        let kept = agent_states()?.iter().filter(|(_, state)| state["cgroup_id"] == cgroup).count();
         scene.daemon.start_again(&[])?;
         process.expect(&step, EACCES, "bound again, with the next daemon")?;
         let known = ask("GET", "/v1/agents", &Value::Null)?;
@@ -193,10 +191,7 @@ fn a_cgroup_that_was_unbound_and_bound_again_just_before_the_daemon_was_killed_s
         process.works(&step, "after unbinding")?;
         let unbound = json!({"type": "agent", "action": "unbound", "counts": {"denied": 2}});
         scene.records.wait(start, &id, &unbound)?;
-        let ends = scene.records.about(start, &id).filter(|record| {
-            record.as_ref().map_or(true, |record| record["type"] == "agent" && record["action"] == "unbound")
-        });
-        let ends = ends.count();
+        let ends = scene.records.count(start, &id, &json!({"type": "agent", "action": "unbound"}))?;
         ensure!(ends == 2, "{ends} ends are told of two agents");
         // It may have been written down in between.
         if kept == 2 {
@@ -205,15 +200,6 @@ fn a_cgroup_that_was_unbound_and_bound_again_just_before_the_daemon_was_killed_s
         ensure!(round < TRIES, "in {TRIES} rounds the state of the first was always gone before the daemon was");
     }
     Ok(())
-}
-
-/// What the state knows of agents.
-fn states() -> Result<Vec<Value>> {
-    let mut states = Vec::new();
-    for entry in fs::read_dir("/var/lib/agent-monitor/agents")? {
-        states.push(serde_json::from_slice(&fs::read(entry?.path())?)?);
-    }
-    Ok(states)
 }
 
 fn a_stopped_daemon_leaves_its_agents_guarded_and_says_so(scene: &mut Scene<'_>) -> Outcome {

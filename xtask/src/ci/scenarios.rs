@@ -28,13 +28,16 @@ pub fn all(workspace: &Workspace, kernels: &[Spec]) -> Result<Verdict> {
         _ if index + 1 == kernels.len() => "/root/scenarios --part 2/2",
         _ => "/root/scenarios --shared",
     };
+    let output = if kernels.len() == 1 { vm::Output::Shown } else { vm::Output::Whole };
     let mut machines = Vec::new();
     for (index, kernel) in kernels.iter().enumerate() {
         let options = machine(workspace, std::slice::from_ref(kernel), command(index))?;
-        machines.push(vm::Options { output: vm::Output::Whole, ..options });
+        machines.push(vm::Options { output, ..options });
     }
-    // The longest first.
-    machines.rotate_right(1);
+    // The two that take longest come first.
+    if let Some(last) = machines.pop() {
+        machines.insert(0, last);
+    }
     let work = Mutex::new(machines.iter());
     let next = || work.lock().unwrap_or_else(PoisonError::into_inner).next();
     std::thread::scope(|scope| {
