@@ -111,8 +111,9 @@ impl Table {
         self.last
     }
 
-    /// Adds an agent under a number of [`Self::next_number`].
+    /// Adds an agent, in the place of one that has its number.
     pub fn add(&mut self, agent: Agent) {
+        self.remove(agent.number);
         self.ids.insert(agent.identity.id.clone(), agent.number);
         self.cgroups.insert(agent.identity.cgroup_id, agent.number);
         *self.slots.entry(agent.slot).or_default() += 1;

@@ -1,6 +1,6 @@
 //! The programs that were there already: of this build, taken over as they are, or of others, which end once ours are kept.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::Programs;
 use super::error::LoadError;
@@ -40,7 +40,13 @@ impl Programs {
     pub fn counted_before(&self) -> Result<Vec<Counted>, MapError> {
         let Some(pins) = &self.pins else { return Ok(Vec::new()) };
         let own = |earlier: &&Pins| !migrate::is_shared(earlier, pins, "AGENTS");
-        let counted = |earlier: &Pins| Ok(Counted { build: earlier.name(), agents: migrate::agent_counters(earlier)? });
+        // Two that shared a map counted once.
+        let mut seen = HashSet::new();
+        let counted = |earlier: &Pins| {
+            let is_first = migrate::map_id(earlier, "AGENTS").is_none_or(|id| seen.insert(id));
+            let agents = if is_first { migrate::agent_counters(earlier)? } else { HashMap::new() };
+            Ok(Counted { build: earlier.name(), agents })
+        };
         self.earlier.iter().filter(own).map(counted).collect()
     }
 

@@ -58,8 +58,13 @@ fn pinned_shape(pins: &Pins, name: &str) -> Option<Shape> {
 
 /// Whether two builds have the same map of this name.
 pub fn is_shared(one: &Pins, other: &Pins, name: &str) -> bool {
-    let id = |pins: &Pins| MapInfo::from_pin(pins.map_path(name)).ok().map(|info| info.id());
-    id(one).is_some() && id(one) == id(other)
+    let id = map_id(one, name);
+    id.is_some() && id == map_id(other, name)
+}
+
+/// The kernel's id of a build's map; none where it has no such map.
+pub fn map_id(pins: &Pins, name: &str) -> Option<u32> {
+    MapInfo::from_pin(pins.map_path(name)).ok().map(|info| info.id())
 }
 
 /// What a build counted for each agent, in a map of its own.

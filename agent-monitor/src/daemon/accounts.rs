@@ -19,6 +19,9 @@ use crate::bind::Agent;
 use crate::record::{AgentChange, Body, Record, Tally};
 use crate::sink::{Position, audit};
 
+/// Agents that ended whose counters are kept while a checkpoint can't be written.
+const MOST_ENDED: usize = 65_536;
+
 /// How far the log was counted, and what the counts were.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Accounts {
@@ -112,10 +115,16 @@ impl Node {
                 Ok(()) => noted.lock().unwrap_or_else(PoisonError::into_inner).extend(ended),
                 Err(error) => {
                     tracing::warn!(%error, "cannot write {}: a later daemon would take more for lost than was", path.display());
+                    // Their counters would fill the map, and then nobody new had any: better that an end is told twice.
+                    if ended.len() > MOST_ENDED {
+                        noted.lock().unwrap_or_else(PoisonError::into_inner).extend(ended);
+                    }
                 }
             }
         };
         self.stream.between(Box::new(note)).await;
+        // What is told from here on stands behind it, and who leaves now is still in the table for it.
+        self.stream.flush().await;
     }
 
     /// Goes on counting where an earlier daemon has stopped.
@@ -124,7 +133,12 @@ impl Node {
         let mut accounts: Accounts = state::read(&state.path("accounts")).unwrap_or_default();
         let table = self.directory.table();
         let mut numbers = Numbers::default();
-        for agent in table.iter() {
+        // Never one that lives.
+        let may_have_ended = |agent: &Agent| self.is_leaving(agent.number) || agent.cgroup.is_none();
+        // Their last records stand before the checkpoint: an id that is theirs means somebody else behind it.
+        let known: BTreeSet<u32> =
+            accounts.ended.iter().copied().filter(|number| table.get(*number).is_some_and(may_have_ended)).collect();
+        for agent in table.iter().filter(|agent| !known.contains(&agent.number)) {
             numbers.0.entry(agent.identity.id.clone()).or_default().push_back(agent.number);
         }
         // Who goes had the id before who has it now.
@@ -145,14 +159,13 @@ impl Node {
         if !self.programs.shares_counters() {
             (denials, telemetry) = (0, 0);
         }
-        self.losses = Losses::restore(denials, telemetry, told);
-        // Never one that lives.
-        let may_have_ended = |agent: &Agent| self.is_leaving(agent.number) || agent.cgroup.is_none();
-        let ending = table.iter().filter(|agent| may_have_ended(agent));
+        let losses = Losses::restore(denials, telemetry, told);
+        let ending = table.iter().filter(|agent| may_have_ended(agent) && !known.contains(&agent.number));
         let numbers = ends.numbers(ending.map(|agent| (agent.identity.cgroup_id, agent.number)).collect());
         let ended = accounts.ended.iter().copied().chain(numbers);
         let ended: Vec<u32> = ended.filter(|number| table.get(*number).is_none_or(may_have_ended)).collect();
         drop(table);
+        self.losses = losses;
         ended.into_iter().for_each(|number| self.forget_told(number));
     }
 
@@ -161,7 +174,8 @@ impl Node {
         self.leaving.retain(|leaving| leaving.number() != number);
         self.directory.table_mut().remove(number);
         self.directory.met(number);
-        self.forget_agent(number);
+        // Its counters go once the next checkpoint says so, too: a build that is taken over from may have them as well.
+        self.ended.insert(number);
     }
 }
 

@@ -26,14 +26,14 @@ impl Daemon {
         let root = root.with_context(|| format!("cannot make the agents root {path}"))?;
         // The root first: what is made in it from now on is bound by the kernel.
         let known = self.node.directory.table().by_cgroup(root.id).map(|agent| (agent.number, agent.origin));
-        match known {
-            Some((_, Origin::Directory)) => {}
-            Some((number, _)) => self.node.forget(number),
-            None => {}
-        }
         if !matches!(known, Some((_, Origin::Directory))) {
             let wanted = Wanted::new(EMPTY_SLOT, Origin::Directory);
             self.node.bind(&root, Wanted { id: Some("agents-root".to_owned()), ..wanted })?;
+        }
+        if let Some((number, origin)) = known
+            && origin != Origin::Directory
+        {
+            self.node.leave(number, "exited");
         }
         let (directories, compiler, known) = self.to_read();
         let read = tokio::task::spawn_blocking(move || catalogue::read(&directories, &compiler, &known)).await;
@@ -148,11 +148,13 @@ impl Daemon {
         match known {
             Some((_, bound, Origin::Directory)) if bound == slot => return Ok(()),
             Some((number, _, Origin::Directory)) => return self.node.rebind(number, slot),
-            // The kernel announced it: it was made in the agents root. It is a directory, and no agent.
-            Some((number, _, _)) => self.node.forget(number),
-            None => {}
+            _ => {}
         }
         self.node.bind(&cgroup, Wanted::new(slot, Origin::Directory))?;
+        // The kernel announced it: it was made in the agents root. It is a directory now, and no agent any more.
+        if let Some((number, _, _)) = known {
+            self.node.leave(number, "exited");
+        }
         for child in self.node.directory.hierarchy.children(&cgroup)? {
             self.adopt(&child, slot);
         }

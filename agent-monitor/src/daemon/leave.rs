@@ -55,6 +55,11 @@ impl Node {
         let mut left = Vec::new();
         for mut leaving in std::mem::take(&mut self.leaving) {
             let Some(agent) = self.directory.table().get(leaving.number).cloned() else { continue };
+            if !self.settles && agent.origin != Origin::Test {
+                leaving.since = Instant::now();
+                self.leaving.push(leaving);
+                continue;
+            }
             let counters = self.programs.agent_counters(leaving.number).unwrap_or_default();
             let audited: u64 = counters.audited.iter().sum();
             let settled =
@@ -67,13 +72,16 @@ impl Node {
                 self.leaving.push(leaving);
                 continue;
             }
+            // Before the first of them, and not for each: it looks at all agents where denials were lost.
+            if left.is_empty() {
+                self.check_losses();
+            }
             left.push((agent.clone(), self.remove(&agent, leaving.action, &counters)));
         }
         left
     }
 
     fn remove(&mut self, agent: &Agent, action: &str, counters: &AgentCounters) -> Counts {
-        self.check_losses();
         // What has not come until now does not come any more.
         let awaited = self.awaited(&[agent.number]);
         self.tell_missing(&awaited);
@@ -87,7 +95,9 @@ impl Node {
             Some(_) if agent.origin != Origin::Test => drop(self.ended.insert(agent.number)),
             _ => self.forget_agent(agent.number),
         }
-        self.settle_watching();
+        if self.policies.watches_syscalls(agent.slot) {
+            self.settle_watching();
+        }
         self.drop_unused(agent.slot);
         counts
     }

@@ -43,6 +43,8 @@ pub struct Node {
     pub compiler: Compiler,
     /// Agents on their way out.
     pub leaving: Vec<Leaving>,
+    /// Whether all is counted that was counted for them: until another build is taken over from, a part is in its maps.
+    pub settles: bool,
     records: Vec<Record>,
     /// Records about policies by their action.
     pub policy_changes: [(&'static str, u64); 4],
@@ -86,6 +88,7 @@ impl Node {
             node_name,
             compiler,
             leaving: Vec::new(),
+            settles: state.is_none(),
             records: Vec::new(),
             policy_changes: ["loaded", "refused", "replaced", "removed"].map(|action| (action, 0)),
             losses: Losses::default(),

@@ -49,7 +49,7 @@ pub struct Pump {
     /// Takes the records.
     pub stream: Stream,
     /// Takes what the node must know of.
-    pub notices: mpsc::Sender<Notice>,
+    pub notices: mpsc::UnboundedSender<Notice>,
     /// Wakes whoever takes the repeats that the kernel counts.
     pub take_repeats: Arc<Notify>,
     /// Name of the node.
@@ -239,7 +239,7 @@ impl Writer {
         }
         self.pump.stream.write_blocking(records);
         for notice in notices {
-            let _ = self.pump.notices.blocking_send(notice);
+            let _ = self.pump.notices.send(notice);
         }
     }
 

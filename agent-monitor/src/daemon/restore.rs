@@ -115,7 +115,9 @@ impl Node {
             base.builds.clear();
             note(&path, &base);
         }
-        self.renumber()
+        self.renumber()?;
+        self.settles = true;
+        Ok(())
     }
 
     /// A cgroup that was made while two builds with maps of their own were attached has a number of each.
@@ -125,7 +127,8 @@ impl Node {
         let mut table = self.directory.table_mut();
         let other = |agent: &Agent| {
             let bound = bindings.get(&agent.identity.cgroup_id)?.agent;
-            (bound != agent.number).then_some((agent.number, bound))
+            let is_other = bound != agent.number && !self.is_leaving(agent.number) && table.get(bound).is_none();
+            is_other.then_some((agent.number, bound))
         };
         let changed: Vec<(u32, u32)> = table.iter().filter_map(other).collect();
         let mut moved = Vec::new();

@@ -21,9 +21,6 @@ use crate::enrich::Enricher;
 use crate::sink::Stream;
 use crate::support::{self, Level};
 
-/// Notices that may wait for the node.
-const NOTICES: usize = 1024;
-
 /// A node that works.
 pub struct Started {
     /// The node.
@@ -31,7 +28,7 @@ pub struct Started {
     /// What reads its events.
     pub pump: Running,
     /// What the node must know of.
-    pub notices: mpsc::Receiver<Notice>,
+    pub notices: mpsc::UnboundedReceiver<Notice>,
     /// How much is enforced.
     pub level: Level,
     /// What was tested.
@@ -131,7 +128,9 @@ impl Attempt<'_> {
         let directory = Arc::new(Directory::new(self.hierarchy.clone()));
         let enricher =
             Enricher::start(self.config.roots.proc.clone()).context("cannot start the threads that read /proc")?;
-        let (notice_sender, notices) = mpsc::channel(NOTICES);
+        // Without a limit: the thread that reads the rings must not wait for the node, which until it works, in the self-test,
+        // waits for what that thread reads. A notice is a few bytes, and one is read for each cgroup that comes or goes.
+        let (notice_sender, notices) = mpsc::unbounded_channel();
         let node_name: Arc<str> = self.config.node_name.as_str().into();
         // Before anything is read from the rings: whose events these are must be known.
         let takes_over = state.map(|state| {
@@ -175,6 +174,8 @@ impl Attempt<'_> {
             started.node.checkpoint().await;
             started.node.programs.keep()?;
             started.node.finish_taking_over()?;
+            // Agents may have another number now.
+            started.node.checkpoint().await;
             return Ok(Ok(started));
         }
         tokio::task::spawn_blocking(move || started.pump.stop()).await.context("stopping panicked")?;

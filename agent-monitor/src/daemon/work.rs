@@ -29,7 +29,7 @@ impl Daemon {
     pub async fn work(
         &mut self,
         mut requests: mpsc::Receiver<Request>,
-        mut notices: mpsc::Receiver<Notice>,
+        mut notices: mpsc::UnboundedReceiver<Notice>,
         mut done: mpsc::Receiver<Background>,
     ) -> Result<()> {
         let mut terminate = signal(SignalKind::terminate()).context("cannot receive signals")?;

@@ -18,6 +18,7 @@ use crate::{scenarios, step};
 pub const ALL: &[Scenario] = scenarios![Node:
     a_killed_daemon_leaves_its_agents_guarded_and_the_next_takes_over,
     agents_that_come_and_go_without_a_daemon_are_told_of_by_the_next,
+    a_daemon_starts_after_a_crowd_has_come_and_gone_without_one,
     a_cgroup_that_was_unbound_and_bound_again_just_before_the_daemon_was_killed_stays_bound,
     a_stopped_daemon_leaves_its_agents_guarded_and_says_so,
     a_second_daemon_with_a_socket_of_its_own_refuses_as_well,
@@ -157,6 +158,27 @@ fn agents_that_come_and_go_without_a_daemon_are_told_of_by_the_next(scene: &mut 
     scene.records.wait(scene.start, path, &json!({"type": "agent", "action": "exited"}))?;
     let ends = scene.records.count(scene.start, "scenario-gone", &json!({"type": "agent", "action": "exited"}))?;
     ensure!(ends == names.len(), "an end is told twice");
+    Ok(())
+}
+
+/// All that they did is in the rings when the next daemon begins, which tests itself before it does anything else.
+fn a_daemon_starts_after_a_crowd_has_come_and_gone_without_one(scene: &mut Scene<'_>) -> Outcome {
+    const CROWD: usize = 1500;
+    const WORD: &str = "scenario-crowd";
+    scene.daemon.kill();
+    for number in 0..CROWD {
+        let directory = cgroup::directory(&format!("/agents.slice/{WORD}-{number}-"));
+        fs::create_dir(&directory).context("make a cgroup")?;
+        fs::remove_dir(&directory).context("remove a cgroup")?;
+    }
+    scene.daemon.start_again(&[])?;
+    ensure!(control::metrics("/readyz")?.0 == 200, "the next daemon is not ready");
+    for action in ["started", "exited"] {
+        let told = json!({"type": "agent", "action": action});
+        scene.records.wait(scene.start, &format!("{WORD}-{}-", CROWD - 1), &told)?;
+        let count = scene.records.count(scene.start, WORD, &told)?;
+        ensure!(count == CROWD, "{count} of {CROWD} are told of as {action}");
+    }
     Ok(())
 }
 

@@ -226,13 +226,6 @@ impl Node {
         Ok(())
     }
 
-    /// Takes an agent out of the table without a word: its cgroup is bound anew.
-    pub fn forget(&mut self, number: u32) {
-        self.directory.table_mut().remove(number);
-        self.forget_agent(number);
-        self.settle_watching();
-    }
-
     /// Unbinds the cgroups of an agent, each after the one above it: what is made in one that is still bound would be bound,
     /// too. What is another agent's by now stays so.
     pub fn unbind(&mut self, agent: &Agent) {
