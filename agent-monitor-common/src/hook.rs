@@ -135,7 +135,7 @@ hooks! {
     SocketListen = 24, "socket_listen", Lsm(2), Some(Network), "listen on the socket's own address";
     UnixStreamConnect = 25, "unix_stream_connect", Lsm(3), Some(Network), "connect of a unix stream or seqpacket socket";
     UnixMaySend = 26, "unix_may_send", Lsm(2), Some(Network), "connect and send of a unix datagram socket";
-    SocketSetsockopt = 27, "socket_setsockopt", Lsm(3), Some(Network), "options that send by way of other addresses";
+    SocketSetsockopt = 27, "socket_setsockopt", Lsm(3), Some(Network), "options that send by way of other addresses, or have a module loaded";
     SocketRecvmsg = 28, "socket_recvmsg", Lsm(4), Some(Network), "receive, from the peer";
     NetlinkSend = 29, "netlink_send", Lsm(2), Some(Network), "send over netlink";
     Connect4 = 30, "connect4", CgroupSockAddr, Some(Network), "connect over IPv4, also by TCP fast open";

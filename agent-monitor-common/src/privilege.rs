@@ -46,7 +46,7 @@ privileges! {
     Chroot = 6, "chroot", "change the root directory", [PathChroot], "CAP_SYS_CHROOT";
     Bpf = 7, "bpf", "every command of bpf(2) but those that get a program, map or link of others, which could be the monitor's", [Bpf], "CAP_BPF, and others by the kind of program";
     PerfEvents = 8, "perf-events", "open performance events", [PerfEventOpen], "CAP_PERFMON beyond what `kernel.perf_event_paranoid` gives to all";
-    KernelModule = 9, "kernel-module", "load a kernel module, or have the kernel load one for a name that it does not know", [KernelModuleRequest, KernelLoadData, KernelReadFile], "CAP_SYS_MODULE to load one by a call";
+    KernelModule = 9, "kernel-module", "load a kernel module, or have the kernel load one for a name that it does not know", [KernelModuleRequest, KernelLoadData, KernelReadFile, SocketSetsockopt], "CAP_SYS_MODULE to load one by a call";
     Kexec = 10, "kexec", "load another kernel", [KernelLoadData, KernelReadFile], "CAP_SYS_BOOT";
     Reboot = 11, "reboot", "reboot(2)", [Capable], "CAP_SYS_BOOT";
     SetTime = 12, "set-time", "set, step or adjust a clock", [Settime, Capable], "CAP_SYS_TIME";
@@ -62,7 +62,7 @@ privileges! {
     Secretmem = 23, "secretmem", "make memory that the kernel itself does not see", [InodeInitSecurityAnon], "";
     ResourcesAny = 24, "resources-any", "change the limits, priority, scheduling or I/O priority of a process that is not the same agent's", [TaskSetrlimit, TaskSetnice, TaskSetioprio, TaskSetscheduler], "CAP_SYS_NICE, CAP_SYS_RESOURCE for a process of another user";
     IpcAny = 25, "ipc-any", "use System V memory, messages and semaphores that the same agent did not make", [IpcPermission, ShmShmctl, MsgQueueMsgctl, SemSemctl], "CAP_IPC_OWNER, CAP_SYS_ADMIN for those of another user";
-    Subvolumes = 26, "subvolumes", "make, copy and remove subvolumes of btrfs and bcachefs, search the trees of btrfs or send them, copy by name on ocfs2; a copy has each file under another name", [FileIoctl, FileIoctlCompat], "";
+    Subvolumes = 26, "subvolumes", "make, copy and remove subvolumes of btrfs and bcachefs, search the trees of btrfs or send them, copy by name on ocfs2, use files of XFS by their handles; a copy has each file under another name", [FileIoctl, FileIoctlCompat], "";
     SetIdBits = 27, "set-id-bits", "make a file that changes the user or group id of whoever executes it", [PathChmod, PathMknod, FileOpen], "CAP_FSETID for a group that is not the task's";
     CoreDump = 40, "core-dump", "leave a core dump when a signal ends a process: a file, or a program that the kernel starts for it", [CredPrepare], "";
 }

@@ -11,7 +11,8 @@ use agent_monitor_common::decide::OwnEntry;
 use agent_monitor_common::name::{SOCKET, socket_kind};
 
 // `include/linux/net.h`
-const SOCK_STREAM: u16 = 1;
+/// A stream.
+pub const SOCK_STREAM: u16 = 1;
 const SOCK_DGRAM: u16 = 2;
 
 /// Whether a socket is the kernel's own, which network file systems use in the task of whoever reads and writes.

@@ -37,7 +37,7 @@ pub const GROUPS: &[Group] = &[
             "ioprio_get", "kcmp", "kill", "lsm_get_self_attr", "lsm_list_modules", "madvise", "memfd_create",
             "mincore",
             "mremap", "msgctl", "msgget", "msgrcv", "msgsnd", "pidfd_open", "pidfd_send_signal", "pipe", "pipe2",
-            "prctl", "process_madvise", "readahead", "remap_file_pages", "rt_sigqueueinfo", "rt_tgsigqueueinfo",
+            "prctl", "process_madvise", "readahead", "rt_sigqueueinfo", "rt_tgsigqueueinfo",
             "sched_get_priority_max", "sched_get_priority_min", "sched_getattr", "sched_getparam",
             "sched_getscheduler", "sched_rr_get_interval", "semctl", "semget", "semop", "semtimedop", "sendfile",
             "setfsgid", "setfsuid", "setpgid", "setsid", "shmat", "shmctl", "shmdt", "shmget", "splice", "sysinfo",

@@ -62,6 +62,14 @@ const BTRFS_IOC_SEND: u32 = 0x4048_9426;
 const BTRFS_IOC_SEND_32: u32 = 0x4044_9426;
 /// Gives a file another name by names in the caller's memory (`fs/ocfs2/ocfs2_ioctl.h`).
 const OCFS2_IOC_REFLINK: u32 = 0x4018_6f04;
+// Open a file of XFS by a handle that the caller makes, with flags of the kernel's own; tell where its link leads; list, read
+// and set its attributes (`fs/xfs/libxfs/xfs_fs.h`). Without the sizes of the structures, which differ for 32-bit callers.
+const XFS_IOC_OPEN_BY_HANDLE: u32 = 0x586b;
+const XFS_IOC_READLINK_BY_HANDLE: u32 = 0x586c;
+const XFS_IOC_ATTRLIST_BY_HANDLE: u32 = 0x587a;
+const XFS_IOC_ATTRMULTI_BY_HANDLE: u32 = 0x587b;
+/// Gives what lies in a directory, by its name, the directory's options (`fs/bcachefs/fs-ioctl.h`, 6.7 to 6.17).
+const BCHFS_IOC_REINHERIT_ATTRS: u32 = 0x8008_bc40;
 // Subvolumes of bcachefs (`fs/bcachefs/bcachefs_ioctl.h`).
 const BCH_IOCTL_SUBVOLUME_CREATE: u32 = 0x4020_bc10;
 const BCH_IOCTL_SUBVOLUME_DESTROY: u32 = 0x4020_bc11;
@@ -107,7 +115,8 @@ fn judge(ctx: &LsmContext, hook: HookId, previous: i32) -> i32 {
         | BTRFS_IOC_SET_RECEIVED_SUBVOL
         | BTRFS_IOC_SET_RECEIVED_SUBVOL_32
         | CEPH_IOC_SET_LAYOUT
-        | CEPH_IOC_SET_LAYOUT_POLICY => guard(
+        | CEPH_IOC_SET_LAYOUT_POLICY
+        | BCHFS_IOC_REINHERIT_ATTRS => guard(
             hook,
             Class::File,
             previous,
@@ -153,8 +162,19 @@ fn judge(ctx: &LsmContext, hook: HookId, previous: i32) -> i32 {
         TIOCSTI | TIOCLINUX | TIOCSETD => guard_builtin(hook, Class::Privilege, previous, USE, Builtin::TerminalInput),
         // The number of the process is in the caller's memory, where it may change after it was looked at.
         FIOSETOWN | SIOCSPGRP => judge_owner(hook, previous, 0),
+        _ if is_by_handle(command) => power(hook, previous, Privilege::Subvolumes),
         _ => earlier(previous),
     }
+}
+
+/// Whether an ioctl of XFS works on a file that a handle names.
+#[inline(always)]
+fn is_by_handle(command: u32) -> bool {
+    // Its type and its number.
+    matches!(
+        command & 0xffff,
+        XFS_IOC_OPEN_BY_HANDLE | XFS_IOC_READLINK_BY_HANDLE | XFS_IOC_ATTRLIST_BY_HANDLE | XFS_IOC_ATTRMULTI_BY_HANDLE
+    )
 }
 
 /// Whether an open file is a character device.

@@ -3,18 +3,18 @@
 
 use crate::kernel::{self, Kernel, load, read};
 use crate::operation::{Operation, earlier, guard};
-use crate::peer::is_kernels;
+use crate::peer::{SOCK_STREAM, is_kernels};
 use crate::socket::{AF_INET, AF_INET6, AF_NETLINK, AF_UNSPEC, Endpoint, Sender};
 use agent_monitor_common::class::{Builtin, Class, Fault, network};
 use agent_monitor_common::hook::HookId;
-use agent_monitor_common::name::protocol_byte;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
 
 // `include/uapi/linux/in.h`
-const TCP: u8 = 6;
 const UDP: u16 = 17;
 const UDPLITE: u16 = 136;
+const DCCP: u16 = 33;
+const SCTP: u16 = 132;
 /// `include/linux/socket.h`
 const MSG_FASTOPEN: u32 = 0x2000_0000;
 
@@ -65,13 +65,13 @@ fn to(operation: &mut Operation<'_>, sk: Kernel, family: u16, message: Kernel, c
     }
     let name: u64 = load(message, &kernel::MSGHDR_NAME);
     let length: u32 = load(message, &kernel::MSGHDR_NAME_LENGTH);
-    let tcp = protocol_byte(protocol.into()) == TCP;
-    // TCP ignores the name, but for a fast open, which connects.
+    // TCP, MPTCP and SMC ignore the name, but for a fast open, which connects; DCCP ignores it always.
+    let stream = protocol != SCTP && load::<u16>(sk, &kernel::SOCK_TYPE) == SOCK_STREAM;
     let flags: u32 = load(message, &kernel::MSGHDR_FLAGS);
-    if name == 0 || length == 0 || tcp && flags & MSG_FASTOPEN == 0 {
+    if name == 0 || length == 0 || stream && flags & MSG_FASTOPEN == 0 || protocol == DCCP {
         return operation.judge_internet_peer(sk, family, true);
     }
-    let access = if tcp { network::CONNECT } else { network::SEND };
+    let access = if stream { network::CONNECT } else { network::SEND };
     // udp_sendmsg() and raw_sendmsg() (`net/ipv4/{udp,raw}.c`) take AF_UNSPEC for AF_INET, rawv6_sendmsg() for
     // AF_INET6; udpv6_sendmsg() (`net/ipv6/{raw,udp}.c`) ignores such a name and sends to the peer.
     let unspecified = if family == AF_INET6 && udp { AF_UNSPEC } else { family };

@@ -91,13 +91,15 @@ fn flags_of_a_file_are_set_only_by_a_rule(scene: &mut Scene<'_>) -> Outcome {
     // Seals a file for good that may be read only.
     scene.start = scene.records.lines.len();
     scene.denied(&mut process, &step!("verity", "file"), EACCES, &denied("file_ioctl"))?;
-    for step in [step!("set-received", file), step!("set-layout", file)] {
+    // BCHFS_IOC_REINHERIT_ATTRS
+    let inherit = step!("control", file, 0x8008_bc40_u32.to_string());
+    for step in [step!("set-received", file), step!("set-layout", file), inherit] {
         outsider.expect(&step, libc::ENOTTY, "as an outsider")?;
         scene.start = scene.records.lines.len();
         scene.denied(&mut process, &step, EACCES, &denied("file_ioctl"))?;
     }
     process.expect(&step!("setflags", "free"), others[0], "bound, and allowed")?;
-    let mut denials = 4;
+    let mut denials = 5;
     if is_attached("inode_file_setattr")? {
         scene.denied(&mut process, &by_call, EACCES, &denied("inode_file_setattr"))?;
         process.expect(&step!("file-setattr", free), others[1], "bound, and allowed")?;

@@ -129,17 +129,26 @@ fn a_message_queue_is_made_and_removed_only_by_a_rule(scene: &mut Scene<'_>) -> 
     queue(scene, &path, named)
 }
 
-/// The file system here has none, which it says only to who may ask.
+/// The file system here has none, and opens nothing by handles so, which it says only to who may ask.
 fn subvolumes_need_their_privilege(scene: &mut Scene<'_>) -> Outcome {
+    // XFS_IOC_{OPEN,READLINK,ATTRLIST,ATTRMULTI}_BY_HANDLE.
+    const BY_HANDLE: [u32; 4] = [0xc038_586b, 0xc038_586c, 0x4058_587a, 0x4048_587b];
     let (place, read) = (scene.workspace.clone(), "files:\n  - {allow: [read], paths: [\"$W\"]}\n");
-    Cycle::new()
+    let by_handle = BY_HANDLE.map(|number| step!("control", place, number.to_string()));
+    let mut cycle = Cycle::new()
         .allowed(step!("hold", "place", place, "r,dir"))
         .denied(step!("subvolume", "place"), privilege("subvolumes"))
-        .otherwise(libc::ENOTTY)
-        .run(scene, read)?;
-    Cycle::new()
+        .otherwise(libc::ENOTTY);
+    for step in by_handle.clone() {
+        cycle = cycle.denied(step, privilege("subvolumes")).otherwise(libc::ENOTTY);
+    }
+    cycle.run(scene, read)?;
+    let mut cycle = Cycle::new()
         .allowed(step!("hold", "place", place, "r,dir"))
         .allowed(step!("subvolume", "place"))
-        .otherwise(libc::ENOTTY)
-        .run(scene, &format!("{read}privileges:\n  - {{allow: [subvolumes]}}\n"))
+        .otherwise(libc::ENOTTY);
+    for step in by_handle {
+        cycle = cycle.allowed(step).otherwise(libc::ENOTTY);
+    }
+    cycle.run(scene, &format!("{read}privileges:\n  - {{allow: [subvolumes]}}\n"))
 }

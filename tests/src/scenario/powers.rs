@@ -57,6 +57,7 @@ fn each_power_of_the_kernel_needs_its_privilege(scene: &mut Scene<'_>) -> Outcom
             (step!("perf-event"), "perf-events", EACCES),
             (step!("init-module-bytes"), "kernel-module", EACCES),
             (step!("finit-module", file), "kernel-module", EACCES),
+            (step!("set-tcp-key"), "kernel-module", EACCES),
             (step!("kexec-load"), "kexec", EACCES),
             (step!("kexec-file", file), "kexec", EACCES),
             (step!("reboot"), "reboot", EPERM),

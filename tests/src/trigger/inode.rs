@@ -81,6 +81,8 @@ pub const STEPS: &[super::Row] = &[
         const CEPH_IOC_SET_LAYOUT: u32 = 0x4028_9702;
         control(words, CEPH_IOC_SET_LAYOUT)
     }),
+    // The ioctl with a number.
+    ("control", |_, words| control(words, words.number(2) as u32)),
     // With the flag by which exec opens.
     ("queue-open-to-execute", |_, words| {
         const FMODE_EXEC: i32 = 0x20;

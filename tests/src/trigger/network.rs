@@ -63,6 +63,11 @@ pub const STEPS: &[super::Row] = &[
     ("set-ip-options", |_, words| {
         set_bytes(&of_protocol(&words.text(1), false)?, libc::SOL_IP, libc::IP_OPTIONS, &LOOSE_ROUTE)
     }),
+    // A key of TCP-AO; the kernel has no such algorithm, or not even the option.
+    ("set-tcp-key", |_, _| {
+        const TCP_AO_ADD_KEY: i32 = 38;
+        set_bytes(&of_protocol("tcp", false)?, libc::IPPROTO_TCP, TCP_AO_ADD_KEY, &[0; 16])
+    }),
     ("set-routing-header", |_, words| {
         set_bytes(&of_protocol(&words.text(1), true)?, libc::SOL_IPV6, IPV6_RTHDR, &segments())
     }),
