@@ -58,7 +58,9 @@ impl Images {
         Ok(image.map(|mut image| {
             let at = at::LENGTH as usize;
             let length = image.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_le_bytes);
+            // A copy without the room for the largest image of its map.
             image.truncate(length as usize);
+            image.shrink_to_fit();
             image
         }))
     }
