@@ -15,7 +15,7 @@ use super::directory::number_of;
 use super::loss::{DENIALS_NOT_WRITTEN, DENIALS_RING_FULL, Losses, TELEMETRY_NOT_WRITTEN, TELEMETRY_RING_FULL};
 use super::node::Node;
 use super::state;
-use crate::bind::Agent;
+use crate::bind::{Agent, Origin};
 use crate::record::{AgentChange, Body, Record, Tally};
 use crate::sink::{Position, audit};
 
@@ -32,6 +32,9 @@ struct Accounts {
     /// Agents whose last record is in the log, and whose counters were still there.
     #[serde(default)]
     ended: BTreeSet<u32>,
+    /// Agents of which it is told that there are such; none where an earlier build did not write it down.
+    #[serde(default)]
+    begun: Option<BTreeSet<u32>>,
     /// Losses in the kernel that are told of.
     denials_lost: u64,
     telemetry_lost: u64,
@@ -108,6 +111,7 @@ impl Node {
                     .filter(|(_, account)| *account != Account::default())
                     .collect(),
                 ended: ended.iter().copied().collect(),
+                begun: Some(tallies.iter().filter(|(_, tally)| tally.has_begun()).map(|(number, _)| *number).collect()),
                 denials_lost: losses.denials,
                 telemetry_lost: losses.telemetry,
             };
@@ -164,9 +168,22 @@ impl Node {
         let numbers = ends.numbers(ending.map(|agent| (agent.identity.cgroup_id, agent.number)).collect());
         let ended = accounts.ended.iter().copied().chain(numbers);
         let ended: Vec<u32> = ended.filter(|number| table.get(*number).is_none_or(may_have_ended)).collect();
+        // Killed between the moment when it was known and the one when it was told.
+        let is_told = |number| accounts.begun.as_ref().is_none_or(|begun| begun.contains(&number));
+        let mut untold = Vec::new();
+        for agent in table.iter().filter(|agent| agent.origin.is_agent() && !ended.contains(&agent.number)) {
+            if is_told(agent.number) {
+                agent.tally.begin();
+            } else if !self.directory.is_found(agent.number) {
+                untold.push(agent.clone());
+            }
+        }
         drop(table);
         self.losses = losses;
         ended.into_iter().for_each(|number| self.forget_told(number));
+        for agent in untold {
+            self.tell_agent(if agent.origin == Origin::Bound { "bound" } else { "started" }, &agent, None);
+        }
     }
 
     /// Forgets an agent whose last record an earlier daemon wrote.
@@ -257,6 +274,9 @@ impl Accounts {
             Body::Loss(loss) if loss.reason == DENIALS_NOT_WRITTEN => account.denied += loss.count,
             Body::Loss(loss) if loss.reason == TELEMETRY_NOT_WRITTEN => account.audited += loss.count,
             Body::Loss(loss) if loss.reason == TELEMETRY_RING_FULL => self.telemetry_lost += loss.count,
+            Body::Agent(change) if change.counts.is_none() => {
+                self.begun.iter_mut().for_each(|begun| begun.extend(number));
+            }
             _ => {}
         }
     }
@@ -295,6 +315,24 @@ mod tests {
         let agent = if agent.is_empty() { "null".to_owned() } else { format!("\"{agent}\"") };
         let head = "\"type\":\"loss\",\"stage\":\"kernel\",\"reason\":\"denials_ring_full\",\"after_seq\":1,\"before_seq\":null";
         line(seq, &format!("{head},\"count\":{count},\"agent\":{agent}"))
+    }
+
+    #[test]
+    fn whose_start_stands_behind_the_checkpoint_has_begun() {
+        let body = |action: &str, counts: &str| {
+            let agent = "{\"id\":\"a\",\"name\":\"a\",\"labels\":{},\"cgroup_id\":7,\"cgroup\":null}";
+            let policy = "{\"name\":\"p\",\"generation\":1,\"rule\":null,\"rule_reason\":null}";
+            format!(
+                "\"type\":\"agent\",\"action\":\"{action}\",\"agent\":{agent},\"mode\":\"enforce\",\"policy\":{policy},\"counts\":{counts}"
+            )
+        };
+        let record = Record::parse(&line(1, &body("started", "null"))).expect("is a record");
+        let numbers = Numbers(HashMap::from([("a".to_owned(), VecDeque::from([9]))]));
+        for (before, after) in [(None, None), (Some(BTreeSet::from([3])), Some(BTreeSet::from([3, 9])))] {
+            let mut accounts = Accounts { begun: before, ..Accounts::default() };
+            accounts.add(&record, &numbers);
+            assert_eq!(accounts.begun, after);
+        }
     }
 
     #[test]

@@ -165,6 +165,21 @@ impl Directory {
         self.found.lock().unwrap_or_else(PoisonError::into_inner).insert(number);
     }
 
+    /// Whether there are such agents.
+    pub fn has_found(&self) -> bool {
+        !self.found.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    /// Whether this is one of them.
+    pub fn is_found(&self, number: u32) -> bool {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).contains(&number)
+    }
+
+    /// Takes them all: their announcements do not come any more.
+    pub fn take_found(&self) -> HashSet<u32> {
+        std::mem::take(&mut self.found.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Adds the agent of a cgroup that the kernel announces, if it has none yet. `note` writes it down before anybody else
     /// knows it.
     pub fn announce(&self, event: &Observed, cgroup: u64, parent: u64, note: impl FnOnce(&Agent)) -> Announced {

@@ -85,7 +85,7 @@ mod tests {
         let fixture = fixture("slow").await;
         let mut lines = fixture.served.client.lines("/v1/events").await.expect("is answered");
         for _ in 0..RECORDS / 100 {
-            fixture.stream.write(std::iter::repeat_with(record).take(100).collect()).await;
+            fixture.stream.write(std::iter::repeat_with(|| record().into()).take(100).collect()).await;
         }
         // All is written, though the follower has read nothing yet.
         fixture.stream.flush().await;

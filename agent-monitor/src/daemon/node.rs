@@ -25,8 +25,7 @@ use super::restore::Roots;
 use super::state::{Numbers, State};
 use super::strays::Search;
 use crate::bpf::Programs;
-use crate::record::Record;
-use crate::sink::Stream;
+use crate::sink::{Entry, Stream};
 
 /// The node.
 pub struct Node {
@@ -45,7 +44,7 @@ pub struct Node {
     pub leaving: Vec<Leaving>,
     /// Whether all is counted that was counted for them: until another build is taken over from, a part is in its maps.
     pub settles: bool,
-    records: Vec<Record>,
+    records: Vec<Entry>,
     /// Records about policies by their action.
     pub policy_changes: [(&'static str, u64); 4],
     /// Losses that have become records.

@@ -223,7 +223,9 @@ impl Writer {
                     None => bad_operands += 1,
                 },
                 Subject::CgroupMade { cgroup, parent } => match self.announce(event, cgroup, parent) {
-                    Announced::New(agent) => records.push(self.started(event, &agent).into()),
+                    Announced::New(agent) => {
+                        records.push(Entry { record: self.started(event, &agent), tally: Some(agent.tally) });
+                    }
                     Announced::Known => {}
                     Announced::Superfluous => notices.push(Notice::Superfluous(event.header.agent)),
                 },

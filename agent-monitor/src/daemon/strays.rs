@@ -91,8 +91,10 @@ impl Node {
         let bindings = self.programs.bindings().context("cannot read which cgroups are bound")?;
         let found = self.find(&bindings)?;
         let Search::Passed(strays) = before else {
-            return Ok(if found.is_empty() { Search::Done } else { Search::Waiting(found) });
+            let is_done = found.is_empty() && !self.directory.has_found();
+            return Ok(if is_done { Search::Done } else { Search::Waiting(found) });
         };
+        self.tell_found();
         let strays = strays.and(&found);
         if strays.is_empty() {
             return Ok(Search::Due);
@@ -108,6 +110,16 @@ impl Node {
             self.meet(&strays.unknown, &bindings, roots)?;
         }
         Ok(Search::Due)
+    }
+
+    /// Tells of the agents that were found in the kernel, and whose announcement an earlier daemon took out of the ring.
+    fn tell_found(&mut self) {
+        for number in self.directory.take_found() {
+            let agent = self.directory.table().get(number).cloned();
+            if let Some(agent) = agent.filter(|agent| !agent.tally.has_begun()) {
+                self.tell_agent("started", &agent, None);
+            }
+        }
     }
 
     fn find(&self, bindings: &[(u64, Binding)]) -> Result<Strays> {

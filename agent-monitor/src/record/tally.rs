@@ -1,6 +1,6 @@
 //! How far the operations of one agent have come. What the kernel counts less what is written here is lost.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use agent_monitor_common::class::{CLASSES, Class};
 
@@ -10,6 +10,7 @@ pub struct Tally {
     denied: AtomicU64,
     audited: AtomicU64,
     told: [Told; CLASSES],
+    begun: AtomicBool,
 }
 
 /// Denials of one class that are in records.
@@ -28,6 +29,16 @@ impl Tally {
             ours.written.store(written, Ordering::Release);
             ours.folded.store(folded, Ordering::Release);
         }
+    }
+
+    /// Takes note that it is told that there is such an agent.
+    pub fn begin(&self) {
+        self.begun.store(true, Ordering::Release);
+    }
+
+    /// Whether it is told that there is such an agent.
+    pub fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::Acquire)
     }
 
     /// Takes note of denials and of operations that enforcing would have denied of which nothing will ever come.

@@ -189,15 +189,14 @@ impl Stream {
         Ok((Self { messages, published, totals, progress }, thread))
     }
 
-    /// Hands over records, in order. Waits while the queue is full: the kernel's ring, which counts its losses, is the
+    /// Hands over records, in order; each is counted once it is written or lost. Waits while the queue is full: the kernel's ring, which counts its losses, is the
     /// only place where they may be lost for want of time.
-    pub async fn write(&self, records: Vec<Record>) {
+    pub async fn write(&self, entries: Vec<Entry>) {
         // Sending fails only when the thread is gone, at the end of the process.
-        let entries = records.into_iter().map(Entry::from).collect();
         let _ = self.messages.send(Message::Entries(entries)).await;
     }
 
-    /// As [`Self::write`], blocking the thread; each record is counted once it is written or lost.
+    /// As [`Self::write`], blocking the thread.
     pub fn write_blocking(&self, entries: Vec<Entry>) {
         let _ = self.messages.blocking_send(Message::Entries(entries));
     }

@@ -19,6 +19,7 @@ pub const ALL: &[Scenario] = scenarios![Node:
     a_killed_daemon_leaves_its_agents_guarded_and_the_next_takes_over,
     agents_that_come_and_go_without_a_daemon_are_told_of_by_the_next,
     a_daemon_starts_after_a_crowd_has_come_and_gone_without_one,
+    an_agent_of_which_a_killed_daemon_had_not_told_is_told_of_by_the_next,
     a_cgroup_that_was_unbound_and_bound_again_just_before_the_daemon_was_killed_stays_bound,
     a_stopped_daemon_leaves_its_agents_guarded_and_says_so,
     a_second_daemon_with_a_socket_of_its_own_refuses_as_well,
@@ -179,6 +180,34 @@ fn a_daemon_starts_after_a_crowd_has_come_and_gone_without_one(scene: &mut Scene
         let count = scene.records.count(scene.start, WORD, &told)?;
         ensure!(count == CROWD, "{count} of {CROWD} are told of as {action}");
     }
+    Ok(())
+}
+
+/// The moment between knowing an agent and telling of it can't be hit from outside. What a daemon that was killed in it
+/// leaves is a checkpoint that does not name the agent.
+fn an_agent_of_which_a_killed_daemon_had_not_told_is_told_of_by_the_next(scene: &mut Scene<'_>) -> Outcome {
+    let path = "/agents.slice/scenario-untold-";
+    let started = json!({"type": "agent", "action": "started", "policy": {"name": "empty"}});
+    let below = Cgroup::make(path)?;
+    let first = scene.records.wait(scene.start, path, &started)?;
+    scene.daemon.kill();
+    scene.daemon.start_again(&[])?;
+    scene.daemon.kill();
+    let file = Path::new("/var/lib/agent-monitor/accounts.json");
+    let mut accounts: Value = serde_json::from_str(&fs::read_to_string(file)?)?;
+    let begun = accounts["begun"].as_array().context("it says who has begun")?.len();
+    ensure!(
+        begun > 0 && accounts["position"]["seq"].as_u64() >= first["seq"].as_u64(),
+        "{accounts} has not come so far"
+    );
+    ensure!(scene.records.count(scene.start, path, &started)? == 1, "its start is told twice");
+    accounts["begun"] = json!([]);
+    fs::write(file, accounts.to_string())?;
+    scene.daemon.start_again(&[])?;
+    drop(below);
+    scene.records.wait(scene.start, path, &json!({"type": "agent", "action": "exited", "agent": first["agent"]}))?;
+    let starts = scene.records.count(scene.start, path, &started)?;
+    ensure!(starts == 2, "{starts} starts are told");
     Ok(())
 }
 

@@ -4,6 +4,7 @@ use super::Node;
 use crate::bind::{Agent, Limit, Origin};
 use crate::daemon::VERSION;
 use crate::record::{AgentChange, Body, Counts, MonitorChange, PolicyChange, PolicyRef, Record, clock};
+use crate::sink::Entry;
 use crate::support::Level;
 
 impl Node {
@@ -20,7 +21,8 @@ impl Node {
             expires: agent.limit.as_ref().map(Limit::shown),
             counts,
         };
-        self.tell(Body::Agent(Box::new(change)));
+        let record = self.record(Body::Agent(Box::new(change)));
+        self.records.push(Entry { record, tally: Some(agent.tally.clone()) });
     }
 
     /// Makes a record about a policy.
@@ -46,7 +48,12 @@ impl Node {
 
     /// Makes a record.
     pub fn tell(&mut self, body: Body) {
-        self.records.push(Record { time: clock::now(), seq: None, node_name: self.node_name.clone(), body });
+        let record = self.record(body);
+        self.records.push(record.into());
+    }
+
+    fn record(&self, body: Body) -> Record {
+        Record { time: clock::now(), seq: None, node_name: self.node_name.clone(), body }
     }
 
     /// Hands the records made so far to the stream.

@@ -182,12 +182,14 @@ impl Writer {
 
 /// Counts a record for its agent.
 fn count(tally: &Tally, record: &Record, written: bool) {
-    if let Body::Operation(operation) = &record.body {
-        match (operation.verdict.as_str(), Class::from_name(&operation.class)) {
+    match &record.body {
+        Body::Operation(operation) => match (operation.verdict.as_str(), Class::from_name(&operation.class)) {
             ("deny", Some(class)) => tally.add_denied(class, operation.count, written),
             ("audit", _) => tally.add_audited(),
             _ => {}
-        }
+        },
+        Body::Agent(change) if change.counts.is_none() => tally.begin(),
+        _ => {}
     }
 }
 

@@ -44,8 +44,8 @@ async fn records_are_numbered_without_gaps_in_the_order_of_writing() {
     let (tap, seen) = seen();
     let (stream, thread) = Stream::start(Options { tap: Some(tap), ..Options::default() }).expect("stream starts");
     let mut follower = stream.subscribe();
-    stream.write(vec![record("a"), record("b")]).await;
-    stream.write(vec![record("c")]).await;
+    stream.write(vec![record("a").into(), record("b").into()]).await;
+    stream.write(vec![record("c").into()]).await;
     stream.flush().await;
     let numbers: Vec<_> = seen.lock().expect("test lock").iter().map(|record| record.seq).collect();
     assert_eq!(numbers, [Some(1), Some(2), Some(3)]);
@@ -91,7 +91,7 @@ async fn followers_get_the_bytes_of_the_log_and_no_hash_without_one() {
         let sealed = log.is_some();
         let (stream, thread) = Stream::start(Options { log, ..Options::default() }).expect("stream starts");
         let mut follower = stream.subscribe();
-        stream.write(vec![record("a"), record("b")]).await;
+        stream.write(vec![record("a").into(), record("b").into()]).await;
         stream.flush().await;
         let mut followed = String::new();
         for _ in 0..2 {
