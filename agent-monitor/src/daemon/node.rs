@@ -112,9 +112,7 @@ impl Node {
 
     /// Writes down the numbers that were given.
     fn note_numbers(&mut self) {
-        let (generations, last_slot) = self.policies.numbers();
-        self.numbers.generations.clone_from(generations);
-        self.numbers.last_slot = last_slot;
+        self.policies.note(&mut self.numbers);
         if let Some(state) = &mut self.state {
             state.put_numbers(&self.numbers);
         }

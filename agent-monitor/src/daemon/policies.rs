@@ -1,7 +1,7 @@
 //! The policies that are loaded, each in a slot of the kernel: those of the policy directory, those that one agent brought
 //! along, and the same policy once more for each different set of variables. Pure bookkeeping; the node writes the slots.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
@@ -186,8 +186,12 @@ impl Instance {
 pub struct Policies {
     instances: BTreeMap<u32, Instance>,
     generations: HashMap<String, u64>,
+    forgotten_generation: u64,
     last_slot: u32,
 }
+
+/// Names whose last generations are known, of policies that are gone too: all are written down at each change.
+const MOST_NAMES: usize = 4096;
 
 impl Policies {
     /// The policy in a slot.
@@ -246,20 +250,37 @@ impl Policies {
 
     /// The generation that the next image of this policy has.
     pub fn next_generation(&mut self, name: &str) -> u64 {
-        let last = self.generations.entry(name.to_owned()).or_default();
+        if self.generations.len() >= MOST_NAMES && !self.generations.contains_key(name) {
+            self.forget_names();
+        }
+        let last = self.generations.entry(name.to_owned()).or_insert(self.forgotten_generation);
         *last += 1;
         *last
+    }
+
+    /// Forgets the names of policies that are gone; whoever comes back by one of them goes on above all of theirs.
+    fn forget_names(&mut self) {
+        let loaded: HashSet<&str> = self.instances.values().map(Instance::name).collect();
+        let last = &mut self.forgotten_generation;
+        self.generations.retain(|name, generation| {
+            let stays = loaded.contains(name.as_str());
+            *last = if stays { *last } else { (*last).max(*generation) };
+            stays
+        });
     }
 
     /// Goes on where another daemon has stopped.
     pub fn restore(&mut self, numbers: &Numbers) {
         self.generations.clone_from(&numbers.generations);
+        self.forgotten_generation = numbers.forgotten_generation;
         self.last_slot = numbers.last_slot;
     }
 
-    /// The last generation of each policy, and the slot that was taken last.
-    pub fn numbers(&self) -> (&HashMap<String, u64>, u32) {
-        (&self.generations, self.last_slot)
+    /// Puts down the last generation of each policy, and the slot that was taken last.
+    pub fn note(&self, numbers: &mut Numbers) {
+        numbers.generations.clone_from(&self.generations);
+        numbers.forgotten_generation = self.forgotten_generation;
+        numbers.last_slot = self.last_slot;
     }
 
     /// Says that a policy is in a slot now.
@@ -336,6 +357,26 @@ mod tests {
             (policies.next_generation("a"), policies.next_generation("a"), policies.next_generation("b")),
             (1, 2, 1)
         );
+    }
+
+    #[test]
+    fn names_of_policies_that_are_gone_are_forgotten_and_their_generations_are_not_given_again() {
+        let mut policies = Policies::default();
+        policies.put(3, 2, Source::Directory, Arc::new(empty()));
+        assert_eq!((policies.next_generation("gone"), policies.next_generation("gone")), (1, 2));
+        for number in 0..2 * MOST_NAMES {
+            policies.next_generation(&format!("session-{number}"));
+        }
+        assert!(policies.generations.len() <= MOST_NAMES, "{} names are known", policies.generations.len());
+        let again = policies.next_generation("gone");
+        assert!(again > 2, "generation {again} is given again");
+        assert_eq!(policies.next_generation("empty"), 3);
+        let mut numbers = Numbers::default();
+        policies.note(&mut numbers);
+        let mut next = Policies::default();
+        next.restore(&numbers);
+        assert_eq!(next.next_generation("gone"), again + 1);
+        assert!(next.next_generation("session-0") > 1, "generation 1 is given again");
     }
 
     #[test]

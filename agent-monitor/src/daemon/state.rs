@@ -101,6 +101,9 @@ pub struct Numbers {
     pub last_slot: u32,
     /// The last generation of each policy.
     pub generations: HashMap<String, u64>,
+    /// That of policies whose names are forgotten; no one of theirs is higher.
+    #[serde(default)]
+    pub forgotten_generation: u64,
 }
 
 impl State {
