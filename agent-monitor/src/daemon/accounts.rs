@@ -10,6 +10,7 @@ use std::sync::{Arc, PoisonError};
 
 use agent_monitor_common::class::{CLASSES, Class, Verdict};
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 
 use super::directory::number_of;
 use super::loss::{DENIALS_NOT_WRITTEN, DENIALS_RING_FULL, Losses, TELEMETRY_NOT_WRITTEN, TELEMETRY_RING_FULL};
@@ -81,9 +82,15 @@ struct Account {
 }
 
 impl Node {
-    /// Writes down how far the log has come and what was counted until there, once all is in it that was told so far.
-    pub async fn checkpoint(&mut self) {
-        let Some(path) = self.state.as_ref().map(|state| state.path("accounts")) else { return };
+    /// Writes down how far the log has come and what was counted until there, once all is in it that was told so far; `false`
+    /// where that is not done yet for the time before.
+    pub async fn checkpoint(&mut self) -> bool {
+        let Some(path) = self.state.as_ref().map(|state| state.path("accounts")) else { return true };
+        if self.is_at_checkpoint() {
+            return false;
+        }
+        let (written, at_checkpoint) = oneshot::channel();
+        self.at_checkpoint = Some(at_checkpoint);
         self.write().await;
         let directory = self.directory.clone();
         let losses = self.losses.clone();
@@ -125,10 +132,22 @@ impl Node {
                     }
                 }
             }
+            // Nobody waits for it where the daemon has ended.
+            let _ = written.send(());
         };
         self.stream.between(Box::new(note)).await;
-        // What is told from here on stands behind it, and who leaves now is still in the table for it.
-        self.stream.flush().await;
+        true
+    }
+
+    /// Whether a checkpoint is not written yet. Until then nobody leaves the table, and nothing is given up: it is counted when it
+    /// is written, and the record of it stands behind.
+    pub fn is_at_checkpoint(&mut self) -> bool {
+        let Some(written) = &mut self.at_checkpoint else { return false };
+        let waits = matches!(written.try_recv(), Err(oneshot::error::TryRecvError::Empty));
+        if !waits {
+            self.at_checkpoint = None;
+        }
+        waits
     }
 
     /// Goes on counting where an earlier daemon has stopped.

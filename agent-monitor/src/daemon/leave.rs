@@ -1,17 +1,19 @@
 //! Agents that go: the last record of each is written after all its events, with what became of its denials.
 
+use std::collections::HashSet;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use agent_monitor_common::class::CLASSES;
 use agent_monitor_common::counter::AgentCounters;
+use tokio::sync::oneshot;
 
 use super::node::Node;
 use crate::bind::{Agent, Origin};
 use crate::record::{ClassCounts, Classes, Counts};
 
-/// Longest wait for the next event of an agent that is gone to become a record. As long as some do, the wait goes on: what
-/// is told as lost must not be written afterwards.
+/// Longest wait for the next event of an agent that is gone to become a record. Then all is waited for that is in the rings:
+/// what is told as lost must not be written afterwards, however slow the disk is.
 const SETTLE_LIMIT: Duration = Duration::from_secs(5);
 
 /// An agent that is gone, and whose last events may still be on their way.
@@ -21,6 +23,14 @@ pub struct Leaving {
     /// How many of its events have become records, and since when so many.
     seen: u64,
     since: Instant,
+    /// All is written that was in the rings when it had waited too long.
+    passed: bool,
+}
+
+/// Those that have waited too long, and the mark that was set in what is read for them.
+pub struct Late {
+    numbers: HashSet<u32>,
+    mark: oneshot::Receiver<()>,
 }
 
 impl Leaving {
@@ -41,7 +51,7 @@ impl Node {
         if let Some(agent) = agent.filter(|_| action == "unbound") {
             self.unbind(&agent);
         }
-        self.leaving.push(Leaving { number, action, seen: 0, since: Instant::now() });
+        self.leaving.push(Leaving { number, action, seen: 0, since: Instant::now(), passed: false });
         self.take_repeats.notify_one();
     }
 
@@ -53,6 +63,8 @@ impl Node {
     /// Takes leave of the agents whose events have all become records, or that have waited too long for it.
     pub fn settle(&mut self) -> Vec<(Agent, Counts)> {
         let mut left = Vec::new();
+        self.look_at_mark();
+        let waits = self.is_at_checkpoint();
         for mut leaving in std::mem::take(&mut self.leaving) {
             let Some(agent) = self.directory.table().get(leaving.number).cloned() else { continue };
             if !self.settles && agent.origin != Origin::Test {
@@ -68,7 +80,7 @@ impl Node {
             if seen != leaving.seen {
                 (leaving.seen, leaving.since) = (seen, Instant::now());
             }
-            if !settled && leaving.since.elapsed() < SETTLE_LIMIT {
+            if waits || !settled && !leaving.passed {
                 self.leaving.push(leaving);
                 continue;
             }
@@ -78,7 +90,29 @@ impl Node {
             }
             left.push((agent.clone(), self.remove(&agent, leaving.action, &counters)));
         }
+        self.set_mark();
         left
+    }
+
+    /// Sets a mark in what is read for those that have waited too long, if there is none yet.
+    fn set_mark(&mut self) {
+        let late = |leaving: &&Leaving| leaving.since.elapsed() >= SETTLE_LIMIT;
+        let numbers: HashSet<u32> = self.leaving.iter().filter(late).map(Leaving::number).collect();
+        if let Some(marks) = self.marks.as_ref().filter(|_| self.late.is_none() && !numbers.is_empty()) {
+            self.late = Some(Late { numbers, mark: marks.set() });
+        }
+    }
+
+    /// Takes note of those for whom all is written that was in the rings.
+    fn look_at_mark(&mut self) {
+        let Some(mut late) = self.late.take() else { return };
+        if matches!(late.mark.try_recv(), Err(oneshot::error::TryRecvError::Empty)) {
+            self.late = Some(late);
+            return;
+        }
+        for leaving in self.leaving.iter_mut().filter(|leaving| late.numbers.contains(&leaving.number)) {
+            leaving.passed = true;
+        }
     }
 
     fn remove(&mut self, agent: &Agent, action: &str, counters: &AgentCounters) -> Counts {

@@ -24,6 +24,13 @@ pub struct Awaited {
     audited: u64,
 }
 
+impl Awaited {
+    /// The agent's number.
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+}
+
 /// Losses that have become records.
 #[derive(Clone, Debug, Default)]
 pub struct Losses {

@@ -11,16 +11,17 @@ use std::sync::{Arc, Mutex};
 use agent_monitor_common::binding::EMPTY_SLOT;
 use agent_monitor_policy::Policy;
 use anyhow::{Context, Result};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 pub use binding::{Renewal, Wanted};
 
 use super::compiler::Compiler;
 use super::directory::Directory;
-use super::leave::Leaving;
+use super::leave::{Late, Leaving};
 use super::loss::Losses;
 use super::misses::Misses;
 use super::policies::{Candidate, Policies, Source};
+use super::pump::Marks;
 use super::restore::Roots;
 use super::state::{Numbers, State};
 use super::strays::Search;
@@ -42,6 +43,10 @@ pub struct Node {
     pub compiler: Compiler,
     /// Agents on their way out.
     pub leaving: Vec<Leaving>,
+    /// Those of them that have waited too long.
+    pub late: Option<Late>,
+    /// Sets marks in what is read; none before anything is read.
+    pub marks: Option<Marks>,
     /// Whether all is counted that was counted for them: until another build is taken over from, a part is in its maps.
     pub settles: bool,
     records: Vec<Entry>,
@@ -61,6 +66,8 @@ pub struct Node {
     pub strays: Search,
     /// Agents whose last record was told, and whose counters are still there.
     pub ended: HashSet<u32>,
+    /// Says when the checkpoint is written that is being written.
+    pub at_checkpoint: Option<oneshot::Receiver<()>>,
     /// Those of them of which that is written down.
     pub noted: Arc<Mutex<Vec<u32>>>,
 }
@@ -87,6 +94,8 @@ impl Node {
             node_name,
             compiler,
             leaving: Vec::new(),
+            late: None,
+            marks: None,
             settles: state.is_none(),
             records: Vec::new(),
             policy_changes: ["loaded", "refused", "replaced", "removed"].map(|action| (action, 0)),
@@ -97,6 +106,7 @@ impl Node {
             take_repeats: Arc::default(),
             strays: Search::Done,
             ended: HashSet::new(),
+            at_checkpoint: None,
             noted: Arc::default(),
         };
         if let Some(roots) = roots {

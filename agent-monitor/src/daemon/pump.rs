@@ -99,10 +99,17 @@ pub struct Marks(mpsc::UnboundedSender<Mark>);
 impl Marks {
     /// Waits until everything that is in the rings now is written. Waits for ever once events are not read any more.
     pub async fn pass(&self) {
-        let (mark, passed) = oneshot::channel();
-        if self.0.send(mark).is_err() || passed.await.is_err() {
+        if self.set().await.is_err() {
             std::future::pending().await
         }
+    }
+
+    /// Answers once everything that is in the rings now is written, or with an error once events are not read any more.
+    pub fn set(&self) -> oneshot::Receiver<()> {
+        let (mark, passed) = oneshot::channel();
+        // One that can't be sent is dropped, which is the error.
+        let _ = self.0.send(mark);
+        passed
     }
 }
 

@@ -248,6 +248,8 @@ impl Daemon {
             }
             self.tell("stopped", messages);
             self.node.write().await;
+            // One that is being written is of before.
+            stream.flush().await;
             self.node.checkpoint().await;
             stream.flush().await;
         });

@@ -162,6 +162,7 @@ impl Attempt<'_> {
             state: node.state.clone(),
         };
         let pump = pump.start(rings, runtime).context("cannot start the threads that read events")?;
+        node.marks = Some(pump.marks());
         let tests: &[&'static str] = if partial { &["network"] } else { &["file", "exec", "network", "events"] };
         let outcomes = selftest::run(&mut node, &self.config.run_root, tests).await;
         let failed = match &outcomes {
@@ -172,6 +173,7 @@ impl Attempt<'_> {
         if failed.is_empty() {
             // From here on a later daemon counts what is written.
             started.node.checkpoint().await;
+            started.node.stream.flush().await;
             started.node.programs.keep()?;
             started.node.finish_taking_over()?;
             // Agents may have another number now.

@@ -9,6 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::loss::Awaited;
 use super::pump::Notice;
 use super::readiness::UNBOUND;
 use super::restore::Roots;
@@ -90,6 +91,9 @@ impl Daemon {
         match done {
             Background::Emptied(number, killed) => self.emptied(number, killed),
             Background::Read(read) => self.take_read(read),
+            Background::Passed(awaited) if self.node.is_at_checkpoint() => {
+                self.unsettled.extend(awaited.iter().map(Awaited::number));
+            }
             Background::Passed(awaited) => self.unsettled.extend(self.node.tell_missing(&awaited)),
             Background::StraysPassed => self.node.strays_passed(),
             Background::Configured(index, policy) => self.finish_configured(index, policy),
@@ -193,9 +197,8 @@ impl Daemon {
         self.check_configured();
         self.lose_paths();
         let last = self.node.stream.totals().last_seq.load(Ordering::Relaxed);
-        if last != self.checkpoint {
+        if last != self.checkpoint && self.node.checkpoint().await {
             self.checkpoint = last;
-            self.node.checkpoint().await;
         }
         self.node.stream.tick().await;
         self.refresh();

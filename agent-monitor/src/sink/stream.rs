@@ -242,7 +242,7 @@ impl Stream {
         self.published.subscribe()
     }
 
-    /// Changes each time that records have been written or lost.
+    /// Changes each time that records have been written or lost, or something was done between.
     pub fn progress(&self) -> watch::Receiver<u64> {
         self.progress.clone()
     }

@@ -4,13 +4,14 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
+use crate::harness::cgroup::{self, Cgroup};
 use crate::harness::control::{metric, metrics};
-
 use crate::harness::policy::NOTHING;
 use crate::harness::records::LOG;
 use crate::harness::wait::limit;
@@ -20,6 +21,7 @@ use crate::{scenarios, step};
 pub const ALL: &[Scenario] = scenarios![Node:
     the_audit_log_is_whole_and_a_changed_byte_and_a_cut_tail_are_found,
     with_a_full_disk_enforcement_goes_on_and_what_is_lost_is_counted,
+    what_a_slow_disk_holds_up_is_not_told_as_lost,
 ];
 
 /// Exit status of `verify` with these options, and what it says.
@@ -53,6 +55,72 @@ fn the_audit_log_is_whole_and_a_changed_byte_and_a_cut_tail_are_found(scene: &mu
     fs::write(Path::new(&copy), before.collect::<String>())?;
     let (status, report) = verify(&options)?;
     ensure!(status == Some(1) && report["problems"][0]["problem"] == "tail_missing", "{status:?}: {report}");
+    Ok(())
+}
+
+/// A process one of whose threads is stopped, by a cgroup of its own, until this is dropped.
+struct Held {
+    pid: u32,
+    thread: Cgroup,
+    _process: Cgroup,
+}
+
+impl Held {
+    /// Stops the thread with this name.
+    fn stop(pid: u32, name: &str) -> Result<Self> {
+        let process = Cgroup::make("/scenario-held")?;
+        let thread = Cgroup::make("/scenario-held/thread")?;
+        let mut held = None;
+        for entry in fs::read_dir(format!("/proc/{pid}/task"))? {
+            let task = entry?.path();
+            if fs::read_to_string(task.join("comm"))?.trim_end() == name {
+                held = task.file_name().map(|id| id.to_string_lossy().into_owned());
+            }
+        }
+        let held = held.with_context(|| format!("process {pid} has no thread {name}"))?;
+        cgroup::enter(&process.directory(), pid)?;
+        let this = Self { pid, thread, _process: process };
+        fs::write(this.thread.directory().join("cgroup.type"), "threaded").context("make it one for threads")?;
+        fs::write(this.thread.directory().join("cgroup.threads"), held).context("move the thread")?;
+        fs::write(this.thread.directory().join("cgroup.freeze"), "1").context("stop the thread")?;
+        cgroup::until(&this.thread.directory(), "frozen 1", limit())?;
+        Ok(this)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // What is left shows in the next scenario, where the daemon does not answer.
+        let _ = fs::write(self.thread.directory().join("cgroup.freeze"), "0");
+        let _ = cgroup::enter(Path::new(cgroup::MOUNT), self.pid);
+    }
+}
+
+/// The thread that writes stops for longer than the daemon waits for the next event of an agent that is gone.
+fn what_a_slow_disk_holds_up_is_not_told_as_lost(scene: &mut Scene<'_>) -> Outcome {
+    const DENIALS: u64 = 20;
+    /// Longer than `SETTLE_LIMIT` in the daemon. Nothing tells that this has passed.
+    const STOPPED: Duration = Duration::from_secs(8);
+    let mut process = scene.process()?;
+    let files: Vec<PathBuf> = (0..DENIALS).map(|number| scene.file(&format!("file{number}"), "f")).collect();
+    let id = scene.bind(NOTHING)?;
+    scene.record(&json!({"type": "agent", "action": "bound"}))?;
+    let held = Held::stop(scene.daemon.pid(), "records")?;
+    for file in &files {
+        process.expect(&step!("open", file, "r"), EACCES, "while the log stands still")?;
+    }
+    let goes_on = thread::spawn(move || {
+        thread::sleep(STOPPED);
+        drop(held);
+    });
+    let start = Instant::now();
+    let counts = scene.unbind()?;
+    ensure!(start.elapsed() >= STOPPED, "the agent's end was told before its denials were written");
+    goes_on.join().map_err(|_| anyhow::anyhow!("the thread panicked"))?;
+    let word = format!("\"{id}\"");
+    scene.records.wait(scene.start, &word, &json!({"type": "agent", "action": "unbound"}))?;
+    scene.records.account(scene.start, &word, &counts, DENIALS)?;
+    ensure!(counts["lost"] == 0 && counts["written"] == DENIALS, "something was lost: {counts}");
     Ok(())
 }
 

@@ -40,6 +40,7 @@ impl Writer {
                 Message::Between(done) => {
                     let (inode, bytes) = self.log.as_ref().and_then(|log| log.position().ok()).unwrap_or_default();
                     done(Position { seq: self.seq, inode, bytes });
+                    self.progressed.send_modify(|count| *count += 1);
                 }
                 Message::Flush(reply) => {
                     let _ = reply.send(());
