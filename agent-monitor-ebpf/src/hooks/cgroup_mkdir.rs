@@ -36,11 +36,16 @@ fn cgroup_mkdir(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     let announce = binding.flags & flags::ANNOUNCE_CHILDREN != 0;
+    let mut counted = !announce;
     if announce {
-        binding.agent = FIRST_KERNEL_AGENT | next(1) as u32;
         binding.flags &= !flags::ANNOUNCE_CHILDREN;
+        let mut tries = 0;
+        while !counted && tries < TRIES {
+            binding.agent = FIRST_KERNEL_AGENT | next(1) as u32;
+            counted = AGENTS.insert(binding.agent, NO_COUNTS, BPF_NOEXIST).is_ok();
+            tries += 1;
+        }
     }
-    let counted = !announce || AGENTS.insert(binding.agent, NO_COUNTS, 0).is_ok();
     let made = counted && BINDINGS.insert(id, binding, 0).is_ok();
     if made && !announce {
         return 0;
@@ -56,7 +61,7 @@ fn cgroup_mkdir(ctx: BtfTracePointContext) -> i32 {
         length = read_name(cgroup, &mut named.name);
         event.object_length = length as u16;
     } else {
-        if announce {
+        if announce && counted {
             let _ = AGENTS.remove(binding.agent);
         }
         count(counter::faults(Fault::BindingNotCopied as u8));
@@ -69,9 +74,16 @@ fn cgroup_mkdir(ctx: BtfTracePointContext) -> i32 {
         }
     }
     let bytes = HEADER_BYTES as u64 + (length & NAME_BYTES as u64);
-    send((&raw mut named).cast(), bytes, binding.agent, !made);
+    // What could not be bound is no denial of the agent in whose cgroup it was made.
+    send((&raw mut named).cast(), bytes, if made { binding.agent } else { 0 }, !made);
     0
 }
+
+/// How many numbers are tried, each the next one: where an agent has the number still it was given before all of them were
+/// given once.
+const TRIES: u32 = 4;
+/// `include/uapi/linux/bpf.h`
+const BPF_NOEXIST: u64 = 1;
 
 /// An event with the name of a cgroup.
 #[repr(C)]

@@ -64,5 +64,9 @@ fn a_cgroup_that_no_binding_has_room_for_is_denied_everything() -> Outcome {
     unbound.works(&step, "after unbinding")?;
     let ended = daemon.stop()?;
     ensure!(ended.success(), "the daemon ended with {ended}");
+    // What could not be bound is no operation of the agent in whose cgroup it was made.
+    records.read()?;
+    let lost = records.count(0, "denials_not_written", &json!({"type": "loss"}))?;
+    ensure!(lost == 0, "{lost} losses are told of denials that were none");
     uninstall().map(drop)
 }
