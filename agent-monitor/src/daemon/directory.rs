@@ -27,8 +27,8 @@ pub struct Loaded {
     pub name: String,
     /// Generation of the policy.
     pub generation: u64,
-    /// The image.
-    pub bytes: Vec<u8>,
+    /// The image, without its generation: the policy in force has the same bytes.
+    pub bytes: Arc<[u8]>,
     rules: Mutex<HashMap<RuleKey, Option<Rule>>>,
 }
 
@@ -39,7 +39,7 @@ type Rule = (String, Option<String>);
 
 impl Loaded {
     /// An image of this policy.
-    pub fn new(name: &str, generation: u64, bytes: Vec<u8>) -> Self {
+    pub fn new(name: &str, generation: u64, bytes: Arc<[u8]>) -> Self {
         Self { name: name.to_owned(), generation, bytes, rules: Mutex::default() }
     }
 

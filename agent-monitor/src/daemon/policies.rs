@@ -57,7 +57,7 @@ pub struct Candidate {
     /// How system calls are enforced.
     pub syscall_enforcement: SyscallEnforcement,
     /// Its image, of generation 0.
-    image: Vec<u8>,
+    image: Arc<[u8]>,
     /// Tells images apart.
     fingerprint: u64,
     /// Warnings.
@@ -86,7 +86,7 @@ impl Candidate {
     /// # Errors
     /// It has no image: it is too large, or a protected path is no path.
     pub fn new(policy: &Policy, protected: &[Protected]) -> Result<Self, ImageError> {
-        let image = policy.image(0, protected)?.as_bytes().to_vec();
+        let image: Arc<[u8]> = policy.image(0, protected)?.as_bytes().into();
         let fingerprint = fingerprint(&image);
         Ok(Self {
             name: policy.name().to_owned(),
@@ -108,7 +108,7 @@ impl Candidate {
 
     /// A policy that is in force already: its image as the kernel has it, and where it comes from as far as that is known.
     pub fn restored(view: &ImageView<'_>, state: Option<PolicyState>) -> Self {
-        let image = with_generation(view.as_bytes().to_vec(), 0);
+        let image: Arc<[u8]> = with_generation(view.as_bytes().to_vec(), 0).into();
         let state = state.unwrap_or_else(PolicyState::unknown);
         let included = state.included.into_iter().map(|one| Included {
             name: one.name,
@@ -135,7 +135,12 @@ impl Candidate {
 
     /// The image with its generation.
     pub fn image(&self, generation: u64) -> Vec<u8> {
-        with_generation(self.image.clone(), generation)
+        with_generation(self.image.to_vec(), generation)
+    }
+
+    /// The image without a generation.
+    pub fn shared_image(&self) -> Arc<[u8]> {
+        self.image.clone()
     }
 
     fn is_same(&self, other: &Self) -> bool {

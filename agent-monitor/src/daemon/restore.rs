@@ -171,7 +171,7 @@ impl Node {
                 None => Source::Removed,
             };
             let candidate = self.compiler.restored(&view, state);
-            self.directory.set_image(slot, Loaded::new(&name, generation, image));
+            self.directory.set_image(slot, Loaded::new(&name, generation, candidate.shared_image()));
             self.policies.put(slot, generation, source, Arc::new(candidate));
         }
         for slot in known.into_keys() {

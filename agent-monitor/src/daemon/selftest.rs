@@ -112,7 +112,7 @@ async fn seen(node: &mut Node, agent: &Agent) -> Option<String> {
 
 fn set(node: &mut Node, slot: u32, generation: u64, policy: &Policy) -> Result<()> {
     let bytes = policy.image(generation, &[]).context("the policy of the self-test has no image")?.as_bytes().to_vec();
-    node.directory.set_image(slot, Loaded::new(policy.name(), generation, bytes.clone()));
+    node.directory.set_image(slot, Loaded::new(policy.name(), generation, bytes.clone().into()));
     node.programs.set_image(slot, &bytes).context("cannot load the policy of the self-test")
 }
 

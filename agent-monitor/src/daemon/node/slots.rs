@@ -42,7 +42,7 @@ impl Node {
         }
         self.note_numbers();
         // First where events are looked up, then in the kernel: no event comes from an image that nobody knows.
-        self.directory.set_image(slot, Loaded::new(&name, generation, bytes.clone()));
+        self.directory.set_image(slot, Loaded::new(&name, generation, candidate.shared_image()));
         if let Err(error) = self.programs.set_image(slot, &bytes) {
             self.take_back(slot);
             return Err(error).with_context(|| format!("cannot load the policy {name}"));
