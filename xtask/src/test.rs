@@ -18,8 +18,9 @@ pub struct Options {
     /// Kernel for the steps that boot one; may be given again [default: 6.1, 6.12, 6.18 and newest]
     #[arg(long = "kernel", value_name = "6.1|6.12|6.18|newest|PATH")]
     kernels: Vec<Spec>,
-    /// Instead of the checks, stage the scenarios on all kernels that Debian has, and write docs/kernel-support.md
-    #[arg(long, conflicts_with = "kernels")]
+    /// Instead of the checks, stage the scenarios on all kernels that Debian has, or on those of `--kernel`, and write
+    /// docs/kernel-support.md
+    #[arg(long)]
     all_kernels: bool,
     /// Instead of the checks, the scenarios on kernels that check their memory, and stress-ng as an agent [default
     /// kernels: 6.1 and newest]
@@ -31,7 +32,7 @@ pub struct Options {
 pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     setup::run(workspace, &setup::Options::default(), &options.kernels)?;
     if options.all_kernels {
-        return kernels::run(workspace);
+        return kernels::run(workspace, &options.kernels);
     }
     if options.hard {
         let oldest_and_newest = [Spec::Series("6.1".to_owned()), Spec::Newest];

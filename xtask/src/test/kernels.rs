@@ -1,12 +1,15 @@
 //! `cargo xtask test --all-kernels`: doctor and the scenarios on the highest release of every series that Debian's suites
-//! hold, and the table of what came of it.
+//! hold, and the table of what came of it. It takes hours where QEMU interprets the machines: with `--kernel` only some are
+//! run, and the lines of the others stay.
 
-use std::process::ExitCode;
+use std::collections::BTreeMap;
+use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, ensure};
 
 use crate::ci::scenarios;
-use crate::kernel::{self, Spec};
+use crate::kernel::{self, Kernel, Spec};
+use crate::process;
 use crate::support::Support;
 use crate::vm;
 use crate::workspace::Workspace;
@@ -22,10 +25,10 @@ const HEAD: &str = "\
 # Kernels
 
 Written by `cargo xtask test --all-kernels`: the highest release of every series of stock kernels that Debian's suites hold,
-each booted with `bpf` among its LSMs, asked by `agent-monitor doctor`, and taken through all scenarios.
+each booted with `bpf` among its LSMs, asked by `agent-monitor doctor`, and taken through all scenarios, at this commit.
 
-| kernel | Debian | enforcement | scenarios | hooks that it lacks, or why it is refused |
-| --- | --- | --- | --- | --- |
+| kernel | Debian | commit | enforcement | scenarios | hooks that it lacks, or why it is refused |
+| --- | --- | --- | --- | --- | --- |
 ";
 
 /// What came of a kernel.
@@ -38,26 +41,67 @@ struct Row {
     is_well: bool,
 }
 
-/// Boots them all and writes the table; a kernel that does not what it must is a failure, after all have run.
-pub fn run(workspace: &Workspace) -> Result<ExitCode> {
+/// The lines of the table, by the kernels' series.
+type Lines = BTreeMap<(u32, u32), String>;
+
+/// Boots them all, or those that are wanted, and writes the table; a kernel that does not what it must is a failure, after all
+/// have run.
+pub fn run(workspace: &Workspace, wanted: &[Spec]) -> Result<ExitCode> {
     let kernel::Stock { kernels, unread } = kernel::all(workspace)?;
-    let specs: Vec<Spec> = kernels.iter().map(|(kernel, _)| Spec::Cached(kernel.release.clone())).collect();
-    let mut options = scenarios::machine(workspace, &specs, COMMAND)?;
-    options.output = vm::Output::Kept;
-    let runs = vm::run_on_all(workspace, &options)?;
-    ensure!(runs.iter().all(|run| run.status != vm::INTERRUPTED), "interrupted: {FILE} stays as it is");
-    let rows: Vec<Row> = runs
-        .iter()
-        .zip(&kernels)
-        .map(|(run, (kernel, suite))| {
-            row(run, suite, kernel::series(&kernel.release).is_some_and(|series| series >= OLDEST))
-        })
-        .collect();
     let path = workspace.root.join(FILE);
-    std::fs::write(&path, text(&rows, &unread)).with_context(|| format!("write {}", path.display()))?;
-    let failed = rows.iter().filter(|row| !row.is_well).count();
-    println!("{FILE} is written: {} kernels are as they must be, {failed} are not", rows.len() - failed);
+    let commit = commit(workspace)?;
+    let mut lines = lines(&std::fs::read_to_string(&path).unwrap_or_default());
+    lines.retain(|series, _| kernels.iter().any(|(kernel, _)| kernel::series(&kernel.release) == Some(*series)));
+    let newest = kernels.last().map(|(kernel, _)| kernel.release.clone());
+    let is_wanted = |kernel: &Kernel| {
+        wanted.is_empty()
+            || wanted.iter().any(|spec| match spec {
+                Spec::Newest => newest.as_ref() == Some(&kernel.release),
+                Spec::Series(series) => kernel::series(series) == kernel::series(&kernel.release),
+                Spec::Path(_) | Spec::Cached(_) => false,
+            })
+    };
+    let chosen: Vec<_> = kernels.iter().filter(|(kernel, _)| is_wanted(kernel)).collect();
+    ensure!(!chosen.is_empty(), "Debian's suites hold none of these kernels");
+    let (mut well, mut failed) = (0, 0);
+    for some in chosen.chunks(scenarios::AT_ONCE) {
+        let specs: Vec<Spec> = some.iter().map(|(kernel, _)| Spec::Cached(kernel.release.clone())).collect();
+        let mut options = scenarios::machine(workspace, &specs, COMMAND)?;
+        options.output = vm::Output::Kept;
+        let runs = vm::run_on_all(workspace, &options)?;
+        ensure!(runs.iter().all(|run| run.status != vm::INTERRUPTED), "interrupted: the other lines of {FILE} stay");
+        for (run, (kernel, suite)) in runs.iter().zip(some) {
+            let Some(series) = kernel::series(&kernel.release) else { continue };
+            let row = row(run, suite, series >= OLDEST);
+            *if row.is_well { &mut well } else { &mut failed } += 1;
+            lines.insert(series, row.line(&commit));
+        }
+        // What is done is not done again if the next ones are interrupted.
+        std::fs::write(&path, text(&lines, &unread)).with_context(|| format!("write {}", path.display()))?;
+    }
+    println!("{FILE} is written: {well} kernels are as they must be, {failed} are not");
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What was tested.
+fn commit(workspace: &Workspace) -> Result<String> {
+    let mut git = Command::new("git");
+    git.current_dir(&workspace.root).args(["describe", "--always", "--dirty", "--exclude", "*"]);
+    Ok(process::output(&mut git, "ask git for the commit")?.trim().to_owned())
+}
+
+/// The lines of a table that was written before.
+fn lines(text: &str) -> Lines {
+    let release = |line: &str| kernel::series(line.strip_prefix("| ")?.split(' ').next()?);
+    text.lines().filter_map(|line| Some((release(line)?, line.to_owned()))).collect()
+}
+
+impl Row {
+    fn line(&self, commit: &str) -> String {
+        let Self { release, suite, enforcement, scenarios, remarks, .. } = self;
+        let remarks = remarks.replace('|', "\\|");
+        format!("| {release} | {suite} | {commit} | {enforcement} | {scenarios} | {remarks} |")
+    }
 }
 
 fn row(run: &vm::Run, suite: &'static str, is_supported: bool) -> Row {
@@ -95,12 +139,9 @@ fn row(run: &vm::Run, suite: &'static str, is_supported: bool) -> Row {
 }
 
 /// The whole file. No date and no time in it: the same results give the same bytes.
-fn text(rows: &[Row], unread: &[&str]) -> String {
+fn text(lines: &Lines, unread: &[&str]) -> String {
     let mut text = HEAD.to_owned();
-    for Row { release, suite, enforcement, scenarios, remarks, .. } in rows {
-        let remarks = remarks.replace('|', "\\|");
-        text.push_str(&format!("| {release} | {suite} | {enforcement} | {scenarios} | {remarks} |\n"));
-    }
+    lines.values().for_each(|line| text.extend([line, "\n"]));
     if !unread.is_empty() {
         text.push_str(&format!("\nSuites that the mirror did not have: {}.\n", unread.join(", ")));
     }
@@ -109,7 +150,7 @@ fn text(rows: &[Row], unread: &[&str]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{row, text};
+    use super::{HEAD, Lines, lines, row, text};
     use crate::vm::Run;
 
     fn run(enforcement: &str, state: &str, rest: &str, status: u8) -> Run {
@@ -133,14 +174,21 @@ mod tests {
 
     #[test]
     fn the_table_has_a_line_for_each_kernel() {
-        let rows = [
-            row(&run("full", "available", "\n9 passed, 0 failed, 2 skipped\n", 0), "sid", true),
-            row(&run("none", "missing", "", 2), "bullseye", false),
-        ];
-        let text = text(&rows, &["forky"]);
-        let tail = "| 6.1.0-9-cloud-amd64 | sid | full | 9 passed, 0 failed, 2 skipped | `a` |\n\
-                    | 6.1.0-9-cloud-amd64 | bullseye | none | not run | all hooks: missing: no \\| such |\n\n\
-                    Suites that the mirror did not have: forky.\n";
-        assert!(text.ends_with(tail), "{text}");
+        let newer = row(&run("full", "available", "\n9 passed, 0 failed, 2 skipped\n", 0), "sid", true);
+        let older = row(&run("none", "missing", "", 2), "bullseye", false);
+        let both = Lines::from([((6, 1), newer.line("abc")), ((5, 10), older.line("def"))]);
+        let written = text(&both, &["forky"]);
+        let table = "| 6.1.0-9-cloud-amd64 | bullseye | def | none | not run | all hooks: missing: no \\| such |\n\
+                     | 6.1.0-9-cloud-amd64 | sid | abc | full | 9 passed, 0 failed, 2 skipped | `a` |\n\n\
+                     Suites that the mirror did not have: forky.\n";
+        assert_eq!(written, HEAD.to_owned() + table);
+    }
+
+    #[test]
+    fn lines_of_kernels_that_are_not_run_stay() {
+        let head = HEAD.to_owned();
+        let line = "| 6.12.3-cloud-amd64 | trixie | abc | full | 9 passed, 0 failed | |";
+        assert_eq!(lines(&(head + line + "\n")), Lines::from([((6, 12), line.to_owned())]));
+        assert!(lines("").is_empty());
     }
 }
