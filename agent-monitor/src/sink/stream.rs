@@ -189,8 +189,8 @@ impl Stream {
         Ok((Self { messages, published, totals, progress }, thread))
     }
 
-    /// Hands over records, in order; each is counted once it is written or lost. Waits while the queue is full: the kernel's ring, which counts its losses, is the
-    /// only place where they may be lost for want of time.
+    /// Hands over records, in order; each is counted once it is written or lost. Waits while the queue is full: the kernel's
+    /// ring, which counts its losses, is the only place where they may be lost for want of time.
     pub async fn write(&self, entries: Vec<Entry>) {
         // Sending fails only when the thread is gone, at the end of the process.
         let _ = self.messages.send(Message::Entries(entries)).await;

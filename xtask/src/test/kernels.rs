@@ -53,16 +53,17 @@ pub fn run(workspace: &Workspace, wanted: &[Spec]) -> Result<ExitCode> {
     let mut lines = lines(&std::fs::read_to_string(&path).unwrap_or_default());
     lines.retain(|series, _| kernels.iter().any(|(kernel, _)| kernel::series(&kernel.release) == Some(*series)));
     let newest = kernels.last().map(|(kernel, _)| kernel.release.clone());
-    let is_wanted = |kernel: &Kernel| {
-        wanted.is_empty()
-            || wanted.iter().any(|spec| match spec {
-                Spec::Newest => newest.as_ref() == Some(&kernel.release),
-                Spec::Series(series) => kernel::series(series) == kernel::series(&kernel.release),
-                Spec::Path(_) | Spec::Cached(_) => false,
-            })
+    let is_meant = |spec: &Spec, kernel: &Kernel| match spec {
+        Spec::Newest => newest.as_ref() == Some(&kernel.release),
+        Spec::Series(series) => kernel::series(series) == kernel::series(&kernel.release),
+        Spec::Path(_) | Spec::Cached(_) => false,
     };
+    for spec in wanted {
+        let is_there = kernels.iter().any(|(kernel, _)| is_meant(spec, kernel));
+        ensure!(is_there, "`{spec}` is no stock kernel that Debian's suites hold, so it has no line in {FILE}");
+    }
+    let is_wanted = |kernel: &Kernel| wanted.is_empty() || wanted.iter().any(|spec| is_meant(spec, kernel));
     let chosen: Vec<_> = kernels.iter().filter(|(kernel, _)| is_wanted(kernel)).collect();
-    ensure!(!chosen.is_empty(), "Debian's suites hold none of these kernels");
     let (mut well, mut failed) = (0, 0);
     for some in chosen.chunks(scenarios::AT_ONCE) {
         let specs: Vec<Spec> = some.iter().map(|(kernel, _)| Spec::Cached(kernel.release.clone())).collect();
@@ -86,8 +87,13 @@ pub fn run(workspace: &Workspace, wanted: &[Spec]) -> Result<ExitCode> {
 /// What was tested.
 fn commit(workspace: &Workspace) -> Result<String> {
     let mut git = Command::new("git");
-    git.current_dir(&workspace.root).args(["describe", "--always", "--dirty", "--exclude", "*"]);
-    Ok(process::output(&mut git, "ask git for the commit")?.trim().to_owned())
+    git.current_dir(&workspace.root).args(["describe", "--always", "--exclude", "*"]);
+    let commit = process::output(&mut git, "ask git for the commit")?;
+    // The table itself changes nothing of what is tested.
+    let mut git = Command::new("git");
+    git.current_dir(&workspace.root).args(["status", "--porcelain", "--", ".", &format!(":!{FILE}")]);
+    let changed = process::output(&mut git, "ask git for changes")?;
+    Ok(commit.trim().to_owned() + if changed.is_empty() { "" } else { "-dirty" })
 }
 
 /// The lines of a table that was written before.
