@@ -37,9 +37,10 @@ pub const INTERRUPTED: u8 = 130;
 
 const DEFAULT_LSM: &str = "landlock,lockdown,yama,bpf";
 
-/// How often a kernel is booted that fails before it runs the command. QEMU 7.2's interpreter with a thread for each
-/// processor is not exact where one patches code that another runs (`Oops: int3` in about one of fifty boots).
-const BOOT_TRIES: usize = 3;
+/// How often a machine is run that fails before it runs the command, or by a fault of the interpreter's. QEMU's, with a thread
+/// for each processor, is not exact where one patches code that another runs: about one of fifty boots ends with `Oops: int3`,
+/// and so may any attaching of a program later.
+const TRIES: usize = 3;
 
 /// What the machine's root directory is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -234,11 +235,16 @@ fn boot(workspace: &Workspace, options: &Options, payload: &Payload, kernel: Ker
     eprintln!("xtask: linux {}", kernel.release);
     let limit = Duration::from_secs(options.timeout);
     let mut report = session::run(&kernel, &hardware, payload, limit, output)?;
-    for _ in 1..BOOT_TRIES {
-        let Some(trouble) = report.trouble_of_boot().filter(|_| accel == Accel::Tcg) else {
+    for _ in 1..TRIES {
+        let Some(trouble) = report.trouble_of_interpreter().filter(|_| accel == Accel::Tcg) else {
             break;
         };
-        eprintln!("xtask: linux {}: {trouble}; nothing of ours ran yet, so it boots again", kernel.release);
+        let why = if report.boot.is_none() {
+            "nothing of ours ran yet"
+        } else {
+            "the kernel's code has no breakpoint there, so QEMU ran code that had been replaced"
+        };
+        eprintln!("xtask: linux {}: {trouble}; {why}: all of it is run again", kernel.release);
         report = session::run(&kernel, &hardware, payload, limit, output)?;
     }
     let status = tell(workspace, options, &kernel, &report)?;

@@ -42,6 +42,7 @@ pub fn run(workspace: &Workspace, kernels: &[Spec]) -> Result<ExitCode> {
     CHECKED_MEMORY.clone_into(&mut stress.append);
     stress.root = vm::Root::Host;
     stress.memory = Some(3072);
+    stress.jobs = scenarios::AT_ONCE;
     stress.timeout = STRESS_LIMIT_SECONDS;
 
     let mut failed = 0;

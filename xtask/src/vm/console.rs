@@ -57,6 +57,19 @@ impl Console {
         self.trouble.map(|at| without_time(&self.lines[at]))
     }
 
+    /// Whether the trouble is a breakpoint that was met where none is: the kernel had put one there while it changed the code
+    /// around it, and had taken it away again, with all processors waiting for that (`smp_text_poke_batch_finish`, in
+    /// older kernels `text_poke_bp_batch`). Only a processor that is not exact meets it then.
+    pub fn is_stale_breakpoint(&self) -> bool {
+        let from = self.lines.iter().position(|line| line.contains("int3: 0000 [#1]"));
+        let from = from.filter(|from| self.trouble.is_some_and(|at| at.abs_diff(*from) < SHOWN));
+        let after = from.and_then(|from| self.lines.get(from..)).unwrap_or_default();
+        let code = after.iter().find_map(|line| line.split_once("Code: ")).map(|(_, code)| code);
+        // The byte at which the processor was goes in brackets; the breakpoint would be the one before it.
+        let before = code.and_then(|code| code.split_once(" <")).map(|(before, _)| before);
+        before.is_some_and(|before| !before.ends_with("cc"))
+    }
+
     /// What a person should read: the lines around the trouble, or the last ones where there was none.
     pub fn excerpt(&self) -> &[String] {
         let start = match self.trouble {
@@ -90,6 +103,23 @@ mod tests {
         assert!(!console.line("machine: booting\r\n"));
         assert_eq!(console.trouble(), None);
         assert_eq!(console.excerpt().len(), 2);
+    }
+
+    #[test]
+    fn a_breakpoint_is_stale_where_the_code_holds_none() {
+        for (oops, code, is_stale) in [
+            ("Oops: int3: 0000 [#1] SMP NOPTI", "90 f3 0f 1e fa 0f <1f> 44 00 00", true),
+            ("int3: 0000 [#1] PREEMPT SMP NOPTI", "90 f3 0f 1e fa 66 <90> 44 00 00", true),
+            ("Oops: int3: 0000 [#1] SMP NOPTI", "90 f3 0f 1e fa cc <1f> 44 00 00", false),
+            ("Oops: 0000 [#1] SMP NOPTI", "90 f3 0f 1e fa 0f <1f> 44 00 00", false),
+            ("Oops: int3: 0000 [#1] SMP NOPTI", "Unable to access opcode bytes", false),
+        ] {
+            let mut console = Console::default();
+            for line in [oops, "CPU: 1 UID: 0", &format!("Code: {code}"), "Call Trace:", "Code: 0f <1f> 44"] {
+                console.line(&format!("[    3.1] {line}"));
+            }
+            assert_eq!(console.is_stale_breakpoint(), is_stale, "{oops}: {code}");
+        }
     }
 
     #[test]

@@ -47,9 +47,10 @@ pub struct Report {
 }
 
 impl Report {
-    /// What the kernel stumbled over before it ran the command.
-    pub fn trouble_of_boot(&self) -> Option<&str> {
-        self.console.trouble().filter(|_| self.boot.is_none())
+    /// What an interpreted machine stumbled over that is none of ours: anything before it ran the command, or a breakpoint that
+    /// was not there.
+    pub fn trouble_of_interpreter(&self) -> Option<&str> {
+        self.console.trouble().filter(|_| self.boot.is_none() || self.console.is_stale_breakpoint())
     }
 }
 

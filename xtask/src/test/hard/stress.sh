@@ -7,6 +7,13 @@ each=${SECONDS_EACH:-5}
 workspace=/workspace
 before=/run/stress
 trap 'echo "stress: line $LINENO failed"' ERR
+without=()
+if grep -q 'QEMU TCG' /proc/cpuinfo; then
+    # QEMU 7.2's interpreter reads the stack of a user's IRET as the kernel's: a program of the one byte 0xcf panics the
+    # kernel of a machine in which nothing of ours runs, and this stressor executes all bytes that there are.
+    without=(--exclude opcode)
+    echo "the stressor opcode is left out: in an interpreted machine the instruction IRET alone makes the kernel panic"
+fi
 mkdir -p "$workspace" "$before"
 mount -t tmpfs -o size=256m workspace "$workspace"
 failures=0
@@ -56,14 +63,14 @@ EOF
     sent=$(packets)
     for class in $classes; do
         status=0
-        (cd "$workspace" && timeout 300 agent-monitor run --policy "$before/$base.yaml" --name "stress-$class" "${variables[@]}" -- \
-            /usr/bin/stress-ng --class "$class" --all 1 --timeout "$each" --oomable --temp-path "$workspace") \
+        (cd "$workspace" && timeout 600 agent-monitor run --policy "$before/$base.yaml" --name "stress-$class" "${variables[@]}" -- \
+            /usr/bin/stress-ng --class "$class" --all 1 "${without[@]}" --timeout "$each" --oomable --temp-path "$workspace") \
             >"$before/out" 2>&1 || status=$?
         # Most stressors fail, which is what the policy is for: their own verdict is told and not judged.
         echo "$base $class: status $status; $(grep -cE 'Permission denied|errno=13' "$before/out" || true) complaints of denials;" \
             "$(grep -E 'unsuccessful|successful run' "$before/out" | tail -1 | sed 's/.*\] *//')"
         # The time that a class may take, and no answer of ours that a person would wait for.
-        [ $status -ne 124 ] || fail "$base $class did not end within 300 s"
+        [ $status -ne 124 ] || fail "$base $class did not end within 600 s"
     done
     now=$(packets)
     [ "$now" = "$sent" ] || fail "$base: $((now - sent)) packets were sent"
