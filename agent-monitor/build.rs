@@ -1,17 +1,22 @@
-//! Builds the kernel programs for the BPF target and puts the object into `OUT_DIR`.
+//! Builds the kernel programs for the BPF target and puts the object, compressed, into `OUT_DIR`.
 //!
 //! This is what aya-build does, except that aya-build can't ask for a CPU version: the programs need v3 (atomic
 //! operations with a result, 32-bit arithmetic), which every kernel from 5.12 on has.
 
 use anyhow::{Context as _, Result, ensure};
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use object::build::elf::{Builder, SectionData};
 use object::elf::SHT_STRTAB;
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::Command;
 
 const PACKAGE: &str = "agent-monitor-ebpf";
 const TARGET: &str = "bpfel-unknown-none";
+/// A profile of the workspace.
+const PROFILE: &str = "kernel-programs";
 
 fn main() -> Result<()> {
     let workspace =
@@ -36,7 +41,8 @@ fn main() -> Result<()> {
     let mut cargo = Command::new(std::env::var_os("CARGO").context("CARGO is not set")?);
     cargo
         .current_dir(&workspace)
-        .args(["build", "--package", PACKAGE, "--release", "--target", TARGET, "-Z", "build-std=core", "--target-dir"])
+        .args(["build", "--package", PACKAGE, "--profile", PROFILE, "--target", TARGET])
+        .args(["-Z", "build-std=core", "--target-dir"])
         .arg(&target_dir)
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
         // `-Z build-std` on a stable compiler. For this build only: see rust-toolchain.toml.
@@ -58,11 +64,18 @@ fn main() -> Result<()> {
         "the kernel programs were not built (`cargo xtask setup` installs rust-src and bpf-linker where they are missing):\n{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    let object = target_dir.join(TARGET).join("release").join(PACKAGE);
-    let to = out.join(PACKAGE);
+    let object = target_dir.join(TARGET).join(PROFILE).join(PACKAGE);
+    let to = out.join(PACKAGE).with_extension("gz");
     let made = std::fs::read(&object).with_context(|| format!("read {}", object.display()))?;
     let stripped = without_debug_information(&made).with_context(|| format!("strip {}", object.display()))?;
-    std::fs::write(&to, stripped).with_context(|| format!("write {}", to.display()))
+    std::fs::write(&to, compressed(&stripped)?).with_context(|| format!("write {}", to.display()))
+}
+
+/// The daemon needs the object only where no programs are pinned yet, and carries a fifth of its size until then.
+fn compressed(object: &[u8]) -> Result<Vec<u8>> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(object)?;
+    Ok(encoder.finish()?)
 }
 
 /// The object without the debug information that its BTF was made from: the daemon carries and reads nine tenths less.

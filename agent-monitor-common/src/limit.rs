@@ -43,11 +43,12 @@ pub const SCRATCH_PER_CPU: u32 = 8;
 pub const SCRATCH_CPUS: u32 = 256;
 const _: () = assert!(SCRATCH_CPUS.is_power_of_two(), "the kernel programs mask the number of the processor");
 
-/// Bytes of the ring that only denials and losses use. A denial of a short path takes about 250 bytes.
-pub const DENIAL_RING_BYTES: usize = 4 << 20;
+/// Bytes of the ring that only denials and losses use. A denial of a short path takes about 250 bytes, so some 8,000 wait
+/// here for a daemon that is busy. The kernel maps a ring twice into who reads it (`ringbuf_map_mmap_user`).
+pub const DENIAL_RING_BYTES: usize = 2 << 20;
 
 /// Bytes of the ring for everything else: audit verdicts, agents that come and go.
-pub const TELEMETRY_RING_BYTES: usize = 2 << 20;
+pub const TELEMETRY_RING_BYTES: usize = 1 << 19;
 
 /// Denials that are folded at once, of all agents: slots of 376 bytes. What finds no slot is told each time.
 pub const FOLDS: u32 = 8192;

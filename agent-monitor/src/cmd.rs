@@ -6,6 +6,7 @@ mod daemon;
 mod doctor;
 mod enter;
 mod events;
+mod memory;
 mod policy;
 mod print;
 mod run;

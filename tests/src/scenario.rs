@@ -61,6 +61,7 @@ pub const ALL: &[&[Scenario]] = &[
     file_open::ALL,
     exec::ALL,
     endurance::ALL,
+    endurance::QUICK,
     soak::ALONE,
     memory::ALL,
     names::ALL,

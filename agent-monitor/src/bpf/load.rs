@@ -1,6 +1,7 @@
 //! Loading: one walk over the hook table, in which each program that this kernel has a hook for goes through its verifier.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
@@ -9,6 +10,7 @@ use agent_monitor_common::limit::{SCRATCH_CPUS, SCRATCH_PER_CPU};
 use aya::programs::links::FdLink;
 use aya::programs::{BtfTracePoint, CgroupSkb, CgroupSockAddr, Lsm, Program, ProgramError, ProgramInfo};
 use aya::{Ebpf, EbpfLoader};
+use flate2::read::GzDecoder;
 
 use super::btf::Btf;
 use super::error::{LoadError, chain, explain};
@@ -16,8 +18,16 @@ use super::field;
 use super::hook::{HookState, HookStatus, ProgramSize};
 use super::pin::Pins;
 
-/// The object, built by the build script.
-pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/agent-monitor-ebpf"));
+/// The object, built and compressed by the build script: it is needed only where no programs are pinned yet.
+pub(super) static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/agent-monitor-ebpf.gz"));
+
+/// The object as aya reads it.
+pub(super) fn object() -> Result<Vec<u8>, LoadError> {
+    let mut object = Vec::new();
+    let unpacked = GzDecoder::new(OBJECT).read_to_end(&mut object);
+    unpacked.map_err(|error| LoadError::Object(format!("unpack it: {error}")))?;
+    Ok(object)
+}
 
 /// Where the kernel's file systems are mounted.
 #[derive(Clone, Debug)]
@@ -85,7 +95,7 @@ pub fn open(options: &LoadOptions, shared: &[(&'static str, PathBuf)]) -> Result
     let filled = rustix::rand::getrandom(&mut key, rustix::rand::GetRandomFlags::empty());
     filled.map_err(|error| LoadError::Object(format!("get random numbers: {error}")))?;
     loader.override_global("FOLD_KEY", &key, true);
-    let mut object = loader.load(OBJECT).map_err(|error| LoadError::Object(chain(&error)))?;
+    let mut object = loader.load(&self::object()?).map_err(|error| LoadError::Object(chain(&error)))?;
     let mut statuses: Vec<_> = HOOKS.iter().map(|hook| (hook, present(hook, &kernel, options))).collect();
     load_all(&mut object, &mut statuses, &btf);
     let state = |(hook, status): (&'static Hook, Result<(), HookStatus>)| {
@@ -212,7 +222,7 @@ mod tests {
 
     /// Names of the programs in the object.
     fn aya_obj_programs() -> Vec<String> {
-        let object = aya_obj::Object::parse(OBJECT).expect("the object can be parsed");
+        let object = aya_obj::Object::parse(&object().expect("it can be unpacked")).expect("the object can be parsed");
         let mut names: Vec<String> = object.programs.keys().cloned().collect();
         names.sort_unstable();
         names

@@ -11,7 +11,7 @@ use aya::maps::{MapData, MapInfo};
 
 use super::error::{LoadError, chain};
 use super::image::Images;
-use super::load::{LoadOptions, OBJECT};
+use super::load::{LoadOptions, object};
 use super::map::MapError;
 use super::pin::{MAPS, Pins};
 use super::raw;
@@ -34,7 +34,7 @@ pub fn shared(earlier: &Pins, options: &LoadOptions) -> Result<Vec<(&'static str
     if earlier.layout() != Some(LAYOUT) {
         return Err(LoadError::OtherPins(earlier.name()));
     }
-    let object = aya_obj::Object::parse(OBJECT).map_err(|error| LoadError::Object(chain(&error)))?;
+    let object = aya_obj::Object::parse(&object()?).map_err(|error| LoadError::Object(chain(&error)))?;
     let shape = |name: &str| {
         let map = object.maps.get(name)?;
         let entries = if name == "BINDINGS" { options.bindings } else { map.max_entries() };

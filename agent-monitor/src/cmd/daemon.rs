@@ -1,13 +1,19 @@
 //! `daemon`: guards this node until it is told to stop; enforcement goes on after that. `daemon --uninstall` ends it.
 
+use std::num::NonZero;
+
 use anyhow::{Context, Result, bail};
 use tokio::runtime::Builder;
 
+use super::memory;
 use super::print;
 use super::spare::spare;
 use crate::cli::Daemon;
 use crate::config::Config;
 use crate::daemon;
+
+/// Most threads that work, beside those that wait for disks.
+const WORKERS: usize = 4;
 
 /// Runs the daemon.
 pub fn daemon(config: &Config, options: &Daemon) -> Result<u8> {
@@ -17,9 +23,13 @@ pub fn daemon(config: &Config, options: &Daemon) -> Result<u8> {
     if options.uninstall {
         return uninstall(config);
     }
+    memory::limit();
     // What it starts (the self-test) ends before any agent runs.
     spare();
-    let runtime = Builder::new_multi_thread().enable_all().build().context("cannot start a runtime")?;
+    // One thread reads what the kernel tells and one writes it; more for followers and requests are waste on a large node.
+    let workers = std::thread::available_parallelism().map_or(1, NonZero::get).min(WORKERS);
+    let runtime = Builder::new_multi_thread().worker_threads(workers).enable_all().build();
+    let runtime = runtime.context("cannot start a runtime")?;
     runtime.block_on(daemon::run(config.clone(), options.allow_partial))?;
     // Followers may still wait for their connections; nobody waits for them.
     runtime.shutdown_background();

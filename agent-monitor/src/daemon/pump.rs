@@ -35,10 +35,10 @@ use crate::record::clock::Clock;
 use crate::record::{AgentChange, Body, Loss, Object, Operation, Process, Record};
 use crate::sink::{Entry, Stream};
 
-/// Events between the two threads.
-const QUEUE: usize = 4096;
 /// Events that are put in order of their sequence, and turned into records, at once.
 const BATCH: usize = 1024;
+/// Events between the two threads, beside those that wait in the rings. Room for all of them is made at the start.
+const QUEUE: usize = BATCH;
 
 /// What the pump works with.
 pub struct Pump {

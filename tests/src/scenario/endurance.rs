@@ -24,6 +24,14 @@ pub const ALL: &[Scenario] = scenarios![Endurance:
     ten_thousand_agents_take_little_memory,
 ];
 
+/// What is quick, and shown with all others.
+pub const QUICK: &[Scenario] = scenarios![Node:
+    an_idle_daemon_takes_little_memory,
+];
+
+/// Megabytes that a daemon may take with nothing to do, and with ten thousand agents that do nothing.
+const MOST: [f64; 2] = [20.0, 64.0];
+
 /// Has a daemon that knows no policies but those that are applied, so that it reads no others at each change.
 fn with_no_other_policies(scene: &mut Scene<'_>) -> Outcome {
     let place = Path::new(PLACE).join("endurance");
@@ -119,16 +127,25 @@ fn a_policy_of_a_thousand_agents_is_replaced_in_one_step(scene: &mut Scene<'_>) 
     Ok(())
 }
 
+/// One that has done nothing yet but to take over.
+fn an_idle_daemon_takes_little_memory(scene: &mut Scene<'_>) -> Outcome {
+    let idle = idle(scene)?;
+    ensure!(idle < MOST[0], "it takes {idle:.1} MB");
+    Ok(())
+}
+
+fn idle(scene: &mut Scene<'_>) -> Result<f64> {
+    ensure!(scene.daemon.end()?.success(), "the daemon did not end well");
+    scene.daemon.start_again(&[])?;
+    resident(scene.daemon.pid())
+}
+
 /// The daemon's own memory, with nothing to do and with many agents that do nothing.
 fn ten_thousand_agents_take_little_memory(scene: &mut Scene<'_>) -> Outcome {
     const AGENTS: usize = 10_000;
-    const MOST: [f64; 2] = [20.0, 64.0];
     let agents = || metric("agent_monitor_agents", &[]);
-    // One that has done nothing yet but to take over.
-    scene.daemon.end()?;
-    scene.daemon.start_again(&[])?;
+    let idle = idle(scene)?;
     let before = agents()?;
-    let idle = resident(scene.daemon.pid())?;
     let start = Instant::now();
     let mut made = Vec::new();
     for number in 0..AGENTS {
