@@ -82,6 +82,8 @@ pub struct AuditLog {
     place: Place,
     keeping: Audit,
     file: File,
+    /// The file is open for reading alone, because its file system was read-only.
+    read_only: bool,
     /// Bytes of whole lines.
     whole: u64,
     /// Bytes of the file, with a torn line behind these.
@@ -103,13 +105,14 @@ pub struct AuditLog {
 
 impl AuditLog {
     /// Opens the log for adding, and makes it (mode 0600) and its directory (mode 0700) where they are missing. What is
-    /// wrong with its end is found, see [`Self::take_findings`].
+    /// wrong with its end is found, see [`Self::take_findings`]. On a read-only file system the log that is there is gone on
+    /// with once it can be written: nobody should have to do without a daemon for that.
     ///
     /// # Errors
     /// The file or its head can't be opened, or the file is not a plain file that root alone can write.
     pub fn open(options: &LogOptions) -> io::Result<Self> {
         let place = Place::find(&options.path)?;
-        let file = place.open()?;
+        let (file, read_only) = place.open_or_read()?;
         let head = options.head.as_ref().map(|path| {
             let file = HeadFile::new(path, &place.path);
             file.map_err(|error| io::Error::new(error.kind(), format!("its head {}: {error}", path.display())))
@@ -121,9 +124,11 @@ impl AuditLog {
             Some(Ok(None)) => Noted::Lost("nothing is noted about it in the state directory".to_owned()),
             Some(Err(error)) => Noted::Lost(format!("its head in the state directory can't be read: {error}")),
         };
-        let mut log = Self::new(place, options.keeping.clone(), file, head);
+        let mut log = Self { read_only, ..Self::new(place, options.keeping.clone(), file, head) };
         log.go_on(&noted)?;
-        log.expire();
+        if !read_only {
+            log.expire();
+        }
         Ok(log)
     }
 
@@ -133,6 +138,7 @@ impl AuditLog {
             place,
             keeping,
             file,
+            read_only: false,
             whole: 0,
             length: 0,
             torn: None,
@@ -169,6 +175,9 @@ impl AuditLog {
         let place = Place::find(&self.place.path)?;
         let file = place.open()?;
         if file.metadata()?.ino() == self.file.metadata()?.ino() {
+            if std::mem::take(&mut self.read_only) {
+                self.file = file;
+            }
             self.troubles.truncated = false;
             return Ok(());
         }
@@ -192,7 +201,7 @@ impl AuditLog {
             (self.place, self.file) = old;
             return Err(error);
         }
-        self.troubles.truncated = false;
+        (self.troubles.truncated, self.read_only) = (false, false);
         Ok(())
     }
 
@@ -232,6 +241,10 @@ impl AuditLog {
     /// Looks whether the file is as it was left, mends its end, and rotates it when it is time. To be called before each
     /// [`Self::add`], and from time to time.
     pub fn prepare(&mut self) {
+        // While it is read-only nobody else changes it either.
+        if self.read_only && self.reopen().is_err() {
+            return;
+        }
         self.look();
         self.mend();
         if self.torn.is_none() && self.is_due() {
@@ -256,7 +269,9 @@ impl AuditLog {
         let bytes: String = sealed.iter().map(|(line, _)| line.as_str()).collect();
         let bytes = bytes.as_bytes();
         let (before, was) = (self.whole, (self.seq, self.hash));
-        let (written, mut result) = if self.torn.is_some() {
+        let (written, mut result) = if self.read_only {
+            (0, Err(io::ErrorKind::ReadOnlyFilesystem.into()))
+        } else if self.torn.is_some() {
             (0, Err(io::Error::other("a line that was cut off can't be ended")))
         } else {
             write(&mut self.file, bytes)

@@ -15,12 +15,13 @@ use crate::harness::control::{metric, metrics};
 use crate::harness::policy::NOTHING;
 use crate::harness::records::LOG;
 use crate::harness::wait::limit;
-use crate::harness::{EACCES, Outcome, Scenario, Scene, record};
+use crate::harness::{EACCES, Outcome, Process, Scenario, Scene, record};
 use crate::{scenarios, step};
 
 pub const ALL: &[Scenario] = scenarios![Node:
     the_audit_log_is_whole_and_a_changed_byte_and_a_cut_tail_are_found,
     with_a_full_disk_enforcement_goes_on_and_what_is_lost_is_counted,
+    a_daemon_that_starts_on_a_read_only_file_system_counts_what_is_lost_until_it_can_write,
     what_a_slow_disk_holds_up_is_not_told_as_lost,
 ];
 
@@ -167,14 +168,65 @@ fn readyz(wanted: u16) -> Result<String> {
 }
 
 fn with_a_full_disk_enforcement_goes_on_and_what_is_lost_is_counted(scene: &mut Scene<'_>) -> Outcome {
-    // A page that is begun may have room for a few records.
-    const DENIALS: u64 = 40;
-    let mut process = scene.process()?;
+    let process = scene.process()?;
     let id = scene.bind(NOTHING)?;
-    let files: Vec<PathBuf> = (0..DENIALS).map(|number| scene.file(&format!("file{number}"), "f")).collect();
+    let files = files(scene);
     let filler = Filler::fill()?;
-    for file in &files {
-        process.expect(&step!("open", file, "r"), EACCES, "with a full disk")?;
+    loses_these_and_goes_on(scene, process, &id, &files, filler)
+}
+
+/// The file system of the log can't be written until this is dropped.
+struct ReadOnly;
+
+impl ReadOnly {
+    fn remount(how: &str) -> Result<()> {
+        let directory = Path::new(LOG).parent().context("the log is in a directory")?;
+        let status = Command::new("mount").args(["-o", &format!("remount,{how}")]).arg(directory).status()?;
+        ensure!(status.success(), "{} can't be made {how}", directory.display());
+        Ok(())
+    }
+}
+
+impl Drop for ReadOnly {
+    fn drop(&mut self) {
+        // What is left shows in the next scenario, which finds no records.
+        let _ = Self::remount("rw");
+    }
+}
+
+fn a_daemon_that_starts_on_a_read_only_file_system_counts_what_is_lost_until_it_can_write(
+    scene: &mut Scene<'_>,
+) -> Outcome {
+    let process = scene.process()?;
+    let id = scene.bind(NOTHING)?;
+    let files = files(scene);
+    scene.record(&json!({"type": "agent", "action": "bound"}))?;
+    // While a file is open for writing the kernel makes no file system read-only.
+    ensure!(scene.daemon.end()?.success(), "the daemon did not end well");
+    ReadOnly::remount("ro")?;
+    let read_only = ReadOnly;
+    scene.daemon.start_again(&[])?;
+    loses_these_and_goes_on(scene, process, &id, &files, read_only)
+}
+
+/// More than there is room for in a page that is begun.
+const LOST: u64 = 40;
+
+fn files(scene: &Scene<'_>) -> Vec<PathBuf> {
+    (0..LOST).map(|number| scene.file(&format!("file{number}"), "f")).collect()
+}
+
+/// While `hindrance` is there the log can't be written: these files stay denied, and what is lost of that is counted. After it
+/// all is told again, and the log is whole.
+fn loses_these_and_goes_on<T>(
+    scene: &mut Scene<'_>,
+    mut process: Process,
+    id: &str,
+    files: &[PathBuf],
+    hindrance: T,
+) -> Outcome {
+    for file in files {
+        process.expect(&step!("open", file, "r"), EACCES, "while the log can't be written")?;
     }
     let body = readyz(503)?;
     ensure!(body.contains(LOG), "/readyz does not name the log: {body}");
@@ -182,11 +234,11 @@ fn with_a_full_disk_enforcement_goes_on_and_what_is_lost_is_counted(scene: &mut 
         metric("agent_monitor_audit_log_failing", &["writing"])? == 1,
         "the metric does not say that writing fails"
     );
-    drop(filler);
+    drop(hindrance);
     scene.records.wait(scene.start, "write_failed", &json!({"type": "loss", "stage": "audit"}))?;
     let mut after = scene.process()?;
     let file = scene.file("after", "f");
-    after.expect(&step!("open", file, "r"), EACCES, "with room again")?;
+    after.expect(&step!("open", file, "r"), EACCES, "once the log can be written")?;
     scene.record(&record("file_open", &["read"], json!({"path": file}), "no_rule", None))?;
     let counts = scene.unbind()?;
     let count = |name: &str| counts[name].as_u64().unwrap_or(0);
@@ -194,8 +246,8 @@ fn with_a_full_disk_enforcement_goes_on_and_what_is_lost_is_counted(scene: &mut 
     for record in scene.records.about(scene.start, &format!("\"{id}\"")) {
         written += u64::from(record?["verdict"] == "deny");
     }
-    ensure!(count("denied") == DENIALS + 1 && count("written") == written, "{written} are in the log: {counts}");
-    ensure!(count("lost") > 0 && count("lost") + written + count("folded") == DENIALS + 1, "counted are {counts}");
+    ensure!(count("denied") == LOST + 1 && count("written") == written, "{written} are in the log: {counts}");
+    ensure!(count("lost") > 0 && count("lost") + written + count("folded") == LOST + 1, "counted are {counts}");
     // Others may have lost records too, this agent none that is not counted.
     let mut told = 0;
     for record in scene.records.about(scene.start, "write_failed") {

@@ -42,9 +42,26 @@ impl Place {
     /// # Errors
     /// It is a link, no plain file, has another name, or can be written by somebody else.
     pub fn open(&self) -> io::Result<File> {
+        self.open_for(OFlags::RDWR | OFlags::APPEND | OFlags::CREATE)
+    }
+
+    /// As [`Self::open`], or for reading alone where the file is there and its file system is read-only (`true`).
+    ///
+    /// # Errors
+    /// As for [`Self::open`], or there is no such file and none can be made.
+    pub fn open_or_read(&self) -> io::Result<(File, bool)> {
+        match self.open() {
+            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => match self.open_for(OFlags::RDONLY) {
+                Err(missing) if missing.kind() == io::ErrorKind::NotFound => Err(error),
+                opened => Ok((opened?, true)),
+            },
+            opened => Ok((opened?, false)),
+        }
+    }
+
+    fn open_for(&self, access: OFlags) -> io::Result<File> {
         // Not blocking, so that opening a pipe fails instead of waiting for a reader.
-        let flags = OFlags::RDWR | OFlags::APPEND | OFlags::CREATE | OFlags::NONBLOCK;
-        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = access | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = File::from(rustix::fs::openat(&self.directory, &self.name, flags, Mode::RUSR | Mode::WUSR)?);
         let metadata = file.metadata()?;
         if !metadata.is_file() || metadata.nlink() > 1 {
