@@ -25,6 +25,9 @@ pub struct Feature {
     pub translated_instructions: Option<u32>,
 }
 
+/// Features beyond three that are named where they have the same trouble; of more only the number is told.
+const SHOWN: usize = 5;
+
 impl Feature {
     /// The feature's name; for a hook, the hook's.
     pub fn name(&self) -> &str {
@@ -89,7 +92,13 @@ impl Support {
             }
         }
         let all = self.hooks().len();
-        let told = |names: &[&str]| if names.len() == all { "all hooks".to_owned() } else { names.join(", ") };
+        let told = |names: &[&str]| match names {
+            all_of_them if all_of_them.len() == all => "all hooks".to_owned(),
+            [first, second, third, rest @ ..] if rest.len() > SHOWN => {
+                format!("{first}, {second}, {third} and {} more", rest.len())
+            }
+            few => few.join(", "),
+        };
         reasons.iter().map(|(why, names)| format!("{}: {why}", told(names))).collect()
     }
 
@@ -122,6 +131,22 @@ mod tests {
         assert_eq!(support.lacks(), ["d"]);
         assert_eq!(support.reasons(), ["a, b: missing: refused: by the verifier"]);
         assert_eq!(support.troubles()[0], "hook a: missing: refused:\nby the verifier\nat last");
+    }
+
+    #[test]
+    fn of_many_hooks_with_the_same_trouble_the_number_is_told() {
+        let reasons = |bad: usize| {
+            let feature = |number: usize| {
+                let state = if number < bad { "missing" } else { "available" };
+                format!(r#"{{"feature": "hook h{number}", "state": "{state}", "detail": "x"}}"#)
+            };
+            let features: Vec<String> = (0..12).map(feature).collect();
+            let answer = format!(r#"{{"enforcement": "none", "features": [{}]}}"#, features.join(","));
+            Support::read(&answer).expect("it is an answer").reasons()
+        };
+        assert_eq!(reasons(8), ["h0, h1, h2, h3, h4, h5, h6, h7: missing: x"]);
+        assert_eq!(reasons(9), ["h0, h1, h2 and 6 more: missing: x"]);
+        assert_eq!(reasons(12), ["all hooks: missing: x"]);
     }
 
     #[test]
