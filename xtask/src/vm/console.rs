@@ -61,10 +61,17 @@ impl Console {
     /// around it, and had taken it away again, with all processors waiting for that (`smp_text_poke_batch_finish`, in
     /// older kernels `text_poke_bp_batch`). Only a processor that is not exact meets it then.
     pub fn is_stale_breakpoint(&self) -> bool {
-        let from = self.lines.iter().position(|line| line.contains("int3: 0000 [#1]"));
-        let from = from.filter(|from| self.trouble.is_some_and(|at| at.abs_diff(*from) < SHOWN));
-        let after = from.and_then(|from| self.lines.get(from..)).unwrap_or_default();
-        let code = after.iter().find_map(|line| line.split_once("Code: ")).map(|(_, code)| code);
+        let trouble = self.trouble.and_then(|at| self.lines.get(at.saturating_sub(BEFORE)..)).unwrap_or_default();
+        let codes_after = |word: &str| {
+            let from = trouble.iter().take(SHOWN).position(|line| line.contains(word))?;
+            Some(trouble.get(from..)?.iter().filter_map(|line| line.split_once("Code: ")).map(|(_, code)| code))
+        };
+        // Either the kernel gives up; or it sees that the breakpoint has gone and goes on, meets it again, and stands still:
+        // then the code of the exception's handler is shown first.
+        let code = match codes_after("int3: 0000 [#1]") {
+            Some(mut codes) => codes.next(),
+            None => codes_after("RIP: 0010:asm_exc_int3+").and_then(|mut codes| codes.nth(1)),
+        };
         // The byte at which the processor was goes in brackets; the breakpoint would be the one before it.
         let before = code.and_then(|code| code.split_once(" <")).map(|(before, _)| before);
         before.is_some_and(|before| !before.ends_with("cc"))
@@ -119,6 +126,24 @@ mod tests {
                 console.line(&format!("[    3.1] {line}"));
             }
             assert_eq!(console.is_stale_breakpoint(), is_stale, "{oops}: {code}");
+        }
+    }
+
+    #[test]
+    fn a_processor_that_meets_a_stale_breakpoint_again_and_again_is_known() {
+        for (inner, is_stale) in [("ff eb <63> e9 50", true), ("ff cc <63> e9 50", false)] {
+            let mut console = Console::default();
+            for line in [
+                "rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:",
+                "RIP: 0010:asm_exc_int3+0x0/0x40",
+                "Code: 00 66 0f <0f> 01 ca",
+                "Call Trace:",
+                "RIP: 0010:syscall_trace_enter.constprop.0+0xd9/0x190",
+                &format!("Code: {inner}"),
+            ] {
+                console.line(&format!("[    3.1] {line}"));
+            }
+            assert_eq!(console.is_stale_breakpoint(), is_stale, "{inner}");
         }
     }
 
