@@ -56,7 +56,8 @@ pub struct EventHeader {
     pub slot: u32,
     /// Generation of the policy's image that decided.
     pub generation: u64,
-    /// Counts events of all CPUs and both rings; a gap is a loss.
+    /// Counts events of all CPUs and both rings, in their order. There are gaps: of repeats that are only counted, and of what
+    /// found no room, which is counted too.
     pub sequence: u64,
     /// Boot clock in nanoseconds (`bpf_ktime_get_boot_ns`).
     pub boot_ns: u64,

@@ -14,6 +14,9 @@ macro_rules! kernel_fields {
             FILE_F_FLAGS, "file", "f_flags", "flags of open";
             FILE_F_MODE, "file", "f_mode", "whether a file is open for reading and writing";
             FILE_F_INODE, "file", "f_inode", "the inode of an open file";
+            FILE_OWNER, "file", "f_owner", "who gets the signals about a file";
+            FILE_OWNER_PID, "file", "f_owner.pid", "the same, before 6.12, where it is a part of the file";
+            FOWN_PID, "fown_struct", "pid", "the id of who gets the signals about a file";
             BACKING_FILE_PATH, "backing_file", "user_path", "the path of an overlay's file that is mapped, from 6.8 on";
             PATH_MNT, "path", "mnt", "the mount of a path";
             PATH_DENTRY, "path", "dentry", "the name of a path";
@@ -133,8 +136,9 @@ macro_rules! kernel_fields {
 /// programs know both ways.
 pub const EITHER: &[[&str; 2]] = &[["MOUNT_INSTANCE", "MOUNT_NEXT"]];
 
-/// Fields that a kernel may lack, by their symbols: one without io_uring; one whose overlays map files under their path.
-pub const OPTIONAL: &[&str] = &["TASK_IO_URING", "BACKING_FILE_PATH"];
+/// Fields that a kernel may lack, by their symbols: one without io_uring; one whose overlays map files under their path; one
+/// whose files point to who gets their signals.
+pub const OPTIONAL: &[&str] = &["TASK_IO_URING", "BACKING_FILE_PATH", "FILE_OWNER_PID"];
 
 /// Bit fields of which the programs need the bit in its byte, by their symbols, with the symbols of the masks.
 pub const MASKS: &[(&str, &str)] = &[("SOCK_IS_KERNEL", "SOCK_IS_KERNEL_MASK")];

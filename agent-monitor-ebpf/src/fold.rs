@@ -15,15 +15,19 @@ pub static FOLD_KEY: [u64; 2] = [0; 2];
 
 /// Words of an event's header.
 const HEADER_WORDS: u32 = HEADER_BYTES as u32 / 8;
-/// Words of the header that make no difference: its number and time, the thread, who the parent is, names. A process is
-/// known by its start.
+/// Words of the header that make no difference: its number and time, process and thread, when the parent started, names. A
+/// process is known by its start.
 const LEFT_OUT: u64 = bit(offset_of!(EventHeader, sequence))
     | bit(offset_of!(EventHeader, boot_ns))
     | bit(offset_of!(EventHeader, parent_start_boot_ns))
     | bit(offset_of!(EventHeader, pid))
-    | bit(offset_of!(EventHeader, parent_pid))
     | bit(offset_of!(EventHeader, comm))
     | bit(offset_of!(EventHeader, comm) + 8);
+
+/// The word that ends with the user id, and begins with the parent's number, which makes no difference.
+const USER_WORD: u32 = offset_of!(EventHeader, uid) as u32 / 8;
+const _: () = assert!(offset_of!(EventHeader, parent_pid) + 4 == offset_of!(EventHeader, uid));
+const _: () = assert!(offset_of!(EventHeader, uid) % 8 == 4, "the user id is the upper half of its word");
 
 const fn bit(offset: usize) -> u64 {
     1 << (offset / 8)
@@ -148,7 +152,7 @@ extern "C" fn step(index: u32, of: *mut *mut Scratch) -> i64 {
     let header = (&raw const scratch.header).cast::<u64>();
     // SAFETY: the body, which is longer than 64 words, stands behind the header.
     let word = unsafe { core::ptr::read_volatile(header.add((index & 63) as usize)) };
-    mix(scratch, word);
+    mix(scratch, if index == USER_WORD { word >> 32 } else { word });
     0
 }
 

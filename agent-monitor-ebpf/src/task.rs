@@ -29,8 +29,8 @@ pub fn is_worker() -> bool {
 }
 
 /// Whether the kernel acts with other credentials on the task's behalf, as overlayfs does with those of whoever mounted
-/// it. A task can bring that about by itself only with io_uring (access(2) merely gives up rights): a worker, and the task
-/// itself where it goes on with a request that had to wait (`io_issue_sqe()` in `io_uring/io_uring.c`), take on the
+/// it. A task can bring that about by itself only by access(2), which takes what it may have and only tells what a call would
+/// give, and with io_uring: a worker, and the task itself where it goes on with a request that had to wait (`io_issue_sqe()` in `io_uring/io_uring.c`), take on the
 /// credentials that the task had when it submitted. So what a worker or a task with a ring does is always judged.
 #[inline(always)]
 pub fn acts_for_others() -> bool {
@@ -170,6 +170,13 @@ pub fn leader(task: Kernel) -> Kernel {
 pub fn id_in_own_namespace(task: Kernel) -> u32 {
     let pid = ids(task);
     id_at(pid, level(pid))
+}
+
+/// Whether a `struct pid` is that of the running process or thread.
+#[inline(always)]
+pub fn is_own_id(pid: u64) -> bool {
+    let task = current();
+    pid == ids(leader(task)) || pid == ids(task)
 }
 
 /// The id of a task in the innermost pid namespace of `other`, which must be the task's or above it.

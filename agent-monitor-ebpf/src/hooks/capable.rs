@@ -4,7 +4,7 @@ use super::power;
 use crate::kernel::{self, load};
 use crate::operation::{Operation, guard};
 use crate::path::operand;
-use crate::task::{acts_for_others, current, system_call};
+use crate::task::{acts_for_others, calls, current, system_call};
 use agent_monitor_common::class::{Class, USE};
 use agent_monitor_common::decide::OwnEntry;
 use agent_monitor_common::hook::HookId;
@@ -28,7 +28,7 @@ fn capable(ctx: LsmContext) -> i32 {
             let capability: u32 = ctx.arg(2);
             let object = operand(operation.scratch.object(), [capability as u8]);
             let object = operation.set_object(object);
-            operation.scratch.silent = (options & CAP_OPT_NOAUDIT).into();
+            operation.scratch.silent = (options & CAP_OPT_NOAUDIT != 0 && !confines_itself()).into();
             if operation.judge(Class::Capability, object, OwnEntry::default(), USE) {
                 match capability {
                     CAP_SYS_RAWIO => drop(power::judge(operation, Privilege::RawIo)),
@@ -78,5 +78,15 @@ const CAP_SYS_ADMIN: u32 = 21;
 const CAP_SYS_BOOT: u32 = 22;
 const CAP_SYS_TIME: u32 = 25;
 
-/// `include/linux/security.h`: the kernel only looks whether it could; nothing is refused to the caller.
+/// `include/linux/security.h`: the kernel only looks whether it could; nothing is refused to the caller, but for who
+/// [confines itself](confines_itself).
 const CAP_OPT_NOAUDIT: u32 = 1 << 1;
+
+/// Whether a task takes on a filter for system calls or a domain of Landlock, which the kernel refuses without
+/// CAP_SYS_ADMIN or `no_new_privs` though it asks as if it only looked (`seccomp_prepare_filter()` in `kernel/seccomp.c`,
+/// `landlock_restrict_self()` in `security/landlock/syscalls.c`).
+#[inline(always)]
+fn confines_itself() -> bool {
+    // seccomp, by the 32-bit ABI too; landlock_restrict_self; prctl(PR_SET_SECCOMP).
+    matches!(system_call(), 317 | 354 | 446) || calls(157, 172, 22)
+}

@@ -2,9 +2,11 @@
 //! the event meets. And leases and delegations, which make others wait for the file: they need `write`.
 //!
 //! A terminal sends them to the processes in its foreground, whoever they are (`__tty_fasync()` in
-//! `drivers/tty/tty_io.c`), and which signal it is, is the caller's choice.
+//! `drivers/tty/tty_io.c`). Of any file it may be somebody outside who was named before the file was handed on, and is asked
+//! nothing any more (`sigio_perm()` in `fs/fcntl.c` takes the credentials of then). That there are signals, and which, is the
+//! caller's choice: judged as well.
 
-use super::file_ioctl::{is_device, judge_owner};
+use super::file_ioctl::{judge_owner, signals_another};
 use super::file_open::judge_open;
 use crate::operation::{earlier, guard};
 use crate::task::{current, id_in_own_namespace, leader};
@@ -33,8 +35,8 @@ fn file_fcntl(ctx: LsmContext) -> i32 {
         F_SETOWN => judge_owner(HookId::FileFcntl, ctx.arg(3), owner & 0xffff_ffff),
         // The number of the process is in the caller's memory, where it may change after it was looked at.
         F_SETOWN_EX => judge_owner(HookId::FileFcntl, ctx.arg(3), 0),
-        F_SETFL if owner & O_ASYNC != 0 => judge_device(&ctx),
-        F_SETSIG if owner as u32 != 0 => judge_device(&ctx),
+        F_SETFL if owner & O_ASYNC != 0 => judge_signals(&ctx),
+        F_SETSIG if owner as u32 != 0 => judge_signals(&ctx),
         F_SETLEASE if owner as u32 == F_UNLCK => earlier(ctx.arg(3)),
         F_SETLEASE | F_SETDELEG => guard(
             HookId::FileFcntl,
@@ -50,8 +52,8 @@ fn file_fcntl(ctx: LsmContext) -> i32 {
     }
 }
 
-/// Judges signals about a device, which chooses who gets them.
+/// Judges signals that may go to somebody else.
 #[inline(always)]
-fn judge_device(ctx: &LsmContext) -> i32 {
-    if is_device(ctx.arg(0)) { judge_owner(HookId::FileFcntl, ctx.arg(3), 0) } else { earlier(ctx.arg(3)) }
+fn judge_signals(ctx: &LsmContext) -> i32 {
+    if signals_another(ctx.arg(0)) { judge_owner(HookId::FileFcntl, ctx.arg(3), 0) } else { earlier(ctx.arg(3)) }
 }

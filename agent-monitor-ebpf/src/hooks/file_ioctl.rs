@@ -5,10 +5,11 @@
 use super::file_open::judge_open;
 use super::power::{self, power};
 use super::{S_IFCHR, is_type};
-use crate::kernel::{self, Kernel, load};
+use crate::kernel::{self, Kernel, load, offset};
 use crate::operation::{earlier, guard, guard_builtin};
-use crate::task::session_is_of_agent;
+use crate::task::{is_own_id, session_is_of_agent};
 use agent_monitor_common::class::{Builtin, Class, USE, file};
+use agent_monitor_common::field::MISSING;
 use agent_monitor_common::hook::HookId;
 use agent_monitor_common::name::Privilege;
 use aya_ebpf::macros::lsm;
@@ -68,6 +69,9 @@ const XFS_IOC_OPEN_BY_HANDLE: u32 = 0x586b;
 const XFS_IOC_READLINK_BY_HANDLE: u32 = 0x586c;
 const XFS_IOC_ATTRLIST_BY_HANDLE: u32 = 0x587a;
 const XFS_IOC_ATTRMULTI_BY_HANDLE: u32 = 0x587b;
+// Which names change below a directory of an SMB share, whatever lies in between (`fs/smb/client/cifs_ioctl.h`).
+const CIFS_IOC_NOTIFY: u32 = 0x4005_cf09;
+const CIFS_IOC_NOTIFY_INFO: u32 = 0xc009_cf0b;
 /// Gives what lies in a directory, by its name, the directory's options (`fs/bcachefs/fs-ioctl.h`, 6.7 to 6.17).
 const BCHFS_IOC_REINHERIT_ATTRS: u32 = 0x8008_bc40;
 // Subvolumes of bcachefs (`fs/bcachefs/bcachefs_ioctl.h`).
@@ -137,6 +141,8 @@ fn judge(ctx: &LsmContext, hook: HookId, previous: i32) -> i32 {
         | BTRFS_IOC_SEND
         | BTRFS_IOC_SEND_32
         | OCFS2_IOC_REFLINK
+        | CIFS_IOC_NOTIFY
+        | CIFS_IOC_NOTIFY_INFO
         | BCH_IOCTL_SUBVOLUME_CREATE
         | BCH_IOCTL_SUBVOLUME_DESTROY => power(hook, previous, Privilege::Subvolumes),
         FIFREEZE
@@ -145,7 +151,7 @@ fn judge(ctx: &LsmContext, hook: HookId, previous: i32) -> i32 {
         | FS_IOC_ADD_ENCRYPTION_KEY
         | FS_IOC_REMOVE_ENCRYPTION_KEY
         | FS_IOC_REMOVE_ENCRYPTION_KEY_ALL_USERS => power(hook, previous, Privilege::Mount),
-        FIOASYNC if is_device(ctx.arg(0)) => judge_owner(hook, previous, 0),
+        FIOASYNC if signals_another(ctx.arg(0)) => judge_owner(hook, previous, 0),
         TIOCSPGRP => guard(
             hook,
             Class::Privilege,
@@ -177,10 +183,24 @@ fn is_by_handle(command: u32) -> bool {
     )
 }
 
-/// Whether an open file is a character device.
+/// Whether signals about an open file may go to a process that is not the caller's own: a device chooses who gets them, and
+/// of any file it is who was named before, perhaps by somebody from whom it was inherited.
 #[inline(always)]
-pub fn is_device(open: Kernel) -> bool {
-    is_type(load(open, &kernel::FILE_F_INODE), S_IFCHR)
+pub fn signals_another(open: Kernel) -> bool {
+    is_type(load(open, &kernel::FILE_F_INODE), S_IFCHR) || {
+        let owner = owner(open);
+        owner != 0 && !is_own_id(owner)
+    }
+}
+
+/// The address of the `struct pid` of who gets the signals about an open file; 0 where nobody does.
+#[inline(always)]
+fn owner(open: Kernel) -> u64 {
+    if offset(&kernel::FILE_OWNER_PID) != MISSING as usize {
+        return load(open, &kernel::FILE_OWNER_PID);
+    }
+    let owner: Kernel = load(open, &kernel::FILE_OWNER);
+    if owner.is_null() { 0 } else { load(owner, &kernel::FOWN_PID) }
 }
 
 /// Judges that signals about a file are sent to a process that is not the caller's own.

@@ -28,7 +28,11 @@ fn socket_listen(ctx: LsmContext) -> i32 {
                     operation.judge_listen(Endpoint::local(sk, family));
                     true
                 }
-                _ => false,
+                // Its address can't be judged; a connection of TCP that was made one of SMC has another family, too.
+                _ => {
+                    operation.judge_kind(sk, family);
+                    true
+                }
             }
         },
     )

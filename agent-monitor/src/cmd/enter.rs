@@ -168,6 +168,13 @@ pub fn close_others(kept: &[u32]) -> Result<()> {
     if let Some(missing) = kept.iter().find(|number| !open.contains(number)) {
         bail!("--keep-fd {missing}: no such descriptor is open");
     }
+    if let Some(ring) =
+        open.iter().filter(|number| **number < STANDARD || kept.contains(number)).find(|number| is_ring(**number))
+    {
+        bail!(
+            "descriptor {ring} is an io_uring of somebody outside: what the command puts into it would be done in that one's name"
+        );
+    }
     for number in open.into_iter().filter(|number| *number >= STANDARD && !kept.contains(number)) {
         match nix::unistd::close(number.cast_signed()) {
             Ok(()) | Err(nix::Error::EBADF) => {}
@@ -175,6 +182,11 @@ pub fn close_others(kept: &[u32]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether a descriptor is an io_uring. A thread of its maker's may take from it what anybody puts into its memory.
+fn is_ring(number: u32) -> bool {
+    fs::read_link(format!("/proc/self/fd/{number}")).is_ok_and(|name| name == Path::new("anon_inode:[io_uring]"))
 }
 
 fn exec_failure(error: &Error) -> (u8, String) {

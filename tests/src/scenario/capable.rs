@@ -1,12 +1,13 @@
 //! `capable`: the powers of root. Where a capability is denied the kernel itself says EPERM.
 
-use crate::harness::{Cycle, EPERM, Outcome, Process, Scenario, Scene, capability};
+use crate::harness::{Cycle, EACCES, EPERM, Outcome, Process, Scenario, Scene, capability};
 use crate::{scenarios, step};
 
 pub const ALL: &[Scenario] = scenarios![Node:
     a_denied_capability_gives_eperm_and_is_recorded,
     powers_of_root_need_their_capability,
     mounting_by_old_and_new_calls_needs_its_capability,
+    a_filter_that_is_refused_for_want_of_a_capability_is_recorded,
 ];
 
 const FILES: &str = "files:\n  - {allow: [all], paths: [\"/**\"]}\n";
@@ -21,6 +22,13 @@ fn a_denied_capability_gives_eperm_and_is_recorded(scene: &mut Scene<'_>) -> Out
         .prepared(|| (), step!("chroot", "/tmp"), EPERM, vec![capability("CAP_SYS_CHROOT")])
         .allowed(step!("sethostname"))
         .run(scene, &format!("{FILES}capabilities:\n  - {{allow: [CAP_SYS_ADMIN]}}\n"))
+}
+
+/// The kernel asks as if it only looked, and refuses.
+fn a_filter_that_is_refused_for_want_of_a_capability_is_recorded(scene: &mut Scene<'_>) -> Outcome {
+    let refused = |by: &str| (step!("filter", by), vec![capability("CAP_SYS_ADMIN")]);
+    let [call, prctl] = ["seccomp", "prctl"].map(refused);
+    Cycle::new().prepared(|| (), call.0, EACCES, call.1).prepared(|| (), prctl.0, EACCES, prctl.1).run(scene, FILES)
 }
 
 /// Proves steps of which an outsider gets whatever it gets, and the agent EPERM for want of a capability.

@@ -12,6 +12,7 @@ pub const ALL: &[Scenario] = scenarios![Node:
     an_open_of_what_is_not_there_needs_create,
     a_path_descriptor_gives_no_right_to_open_again,
     no_call_makes_an_open_for_writing_one_of_an_exec,
+    a_denial_that_another_user_repeats_is_told_with_that_user,
 ];
 
 fn denied_open_returns_eacces_and_is_recorded(scene: &mut Scene<'_>) -> Outcome {
@@ -121,6 +122,20 @@ fn no_call_makes_an_open_for_writing_one_of_an_exec(scene: &mut Scene<'_>) -> Ou
     for flags in ["0", EXEC] {
         scene.start = scene.records.lines.len();
         scene.denied(&mut process, &step!("peer-of", "terminal", flags), EACCES, &expected)?;
+    }
+    scene.unbind_after(2)
+}
+
+/// A repeat by the same process is only counted; who is somebody else by then repeats nothing.
+fn a_denial_that_another_user_repeats_is_told_with_that_user(scene: &mut Scene<'_>) -> Outcome {
+    let secret = scene.file("secret", "s");
+    let mut process = scene.process()?;
+    scene.bind("capabilities:\n  - {allow: [CAP_SETUID]}\n")?;
+    process.expect(&step!("open-and-as-user", secret), EACCES, "bound")?;
+    for user in [0, 1] {
+        let mut expected = record("file_open", &["read"], json!({"path": secret}), "no_rule", None);
+        expected["process"] = json!({"uid": user});
+        scene.record(&expected)?;
     }
     scene.unbind_after(2)
 }

@@ -131,15 +131,15 @@ fn a_message_queue_is_made_and_removed_only_by_a_rule(scene: &mut Scene<'_>) -> 
 
 /// The file system here has none, and opens nothing by handles so, which it says only to who may ask.
 fn subvolumes_need_their_privilege(scene: &mut Scene<'_>) -> Outcome {
-    // XFS_IOC_{OPEN,READLINK,ATTRLIST,ATTRMULTI}_BY_HANDLE.
-    const BY_HANDLE: [u32; 4] = [0xc038_586b, 0xc038_586c, 0x4058_587a, 0x4048_587b];
+    // XFS_IOC_{OPEN,READLINK,ATTRLIST,ATTRMULTI}_BY_HANDLE; CIFS_IOC_NOTIFY{,_INFO}.
+    const OTHERS: [u32; 6] = [0xc038_586b, 0xc038_586c, 0x4058_587a, 0x4048_587b, 0x4005_cf09, 0xc009_cf0b];
     let (place, read) = (scene.workspace.clone(), "files:\n  - {allow: [read], paths: [\"$W\"]}\n");
-    let by_handle = BY_HANDLE.map(|number| step!("control", place, number.to_string()));
+    let others = OTHERS.map(|number| step!("control", place, number.to_string()));
     let mut cycle = Cycle::new()
         .allowed(step!("hold", "place", place, "r,dir"))
         .denied(step!("subvolume", "place"), privilege("subvolumes"))
         .otherwise(libc::ENOTTY);
-    for step in by_handle.clone() {
+    for step in others.clone() {
         cycle = cycle.denied(step, privilege("subvolumes")).otherwise(libc::ENOTTY);
     }
     cycle.run(scene, read)?;
@@ -147,7 +147,7 @@ fn subvolumes_need_their_privilege(scene: &mut Scene<'_>) -> Outcome {
         .allowed(step!("hold", "place", place, "r,dir"))
         .allowed(step!("subvolume", "place"))
         .otherwise(libc::ENOTTY);
-    for step in by_handle {
+    for step in others {
         cycle = cycle.allowed(step).otherwise(libc::ENOTTY);
     }
     cycle.run(scene, &format!("{read}privileges:\n  - {{allow: [subvolumes]}}\n"))

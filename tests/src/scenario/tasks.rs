@@ -11,6 +11,7 @@ pub const ALL: &[Scenario] = scenarios![Node:
     entries_of_other_processes_are_denied_by_path,
     a_signal_to_an_outsider_needs_its_privilege,
     a_signal_within_the_agent_needs_its_privilege,
+    signals_about_a_file_that_is_an_outsiders_need_the_privilege,
     a_process_in_a_new_session_stays_the_agents,
 ];
 
@@ -128,6 +129,34 @@ fn a_signal_within_the_agent_needs_its_privilege(scene: &mut Scene<'_>) -> Outco
     let signal = process.works(&step!("reap", child.to_string()), "bound")?;
     anyhow::ensure!(signal == 15, "the child ended with signal {signal}");
     scene.unbind_after(0)
+}
+
+/// The outsider was named before the file came to the agent: the kernel asks for nobody's rights after that.
+fn signals_about_a_file_that_is_an_outsiders_need_the_privilege(scene: &mut Scene<'_>) -> Outcome {
+    let (mut target, mut process) = (Process::start()?, scene.process()?);
+    for (name, owner) in [("theirs", target.pid()), ("own", process.pid()), ("nobodys", 0)] {
+        process.works(&step!("hold-owned", name, owner.to_string()), "before binding")?;
+    }
+    let steps = |name: &str| {
+        let steps = [("async", "file_fcntl"), ("async-ioctl", "file_ioctl"), ("set-signal", "file_fcntl")];
+        steps.map(|(step, hook)| (step!(step, name), hook))
+    };
+    scene.bind(FILES)?;
+    for (step, hook) in steps("theirs") {
+        scene.start = scene.records.lines.len();
+        let expected = record(hook, &[], json!({"name": "signal-any"}), "no_rule", None);
+        scene.denied(&mut process, &step, EACCES, &expected)?;
+    }
+    for (step, _) in steps("own").into_iter().chain(steps("nobodys")) {
+        process.works(&step, "bound, about its own file")?;
+    }
+    scene.unbind_after(3)?;
+    scene.bind("privileges:\n  - {allow: [signal-any]}\n")?;
+    for (step, _) in steps("theirs") {
+        process.works(&step, "bound, with the privilege")?;
+    }
+    scene.unbind_after(0)?;
+    target.works(&step!("nothing"), "nobody sent it a signal").map(drop)
 }
 
 fn a_process_in_a_new_session_stays_the_agents(scene: &mut Scene<'_>) -> Outcome {

@@ -5,6 +5,21 @@ use super::sys::{Done, check, descriptor, errno};
 
 /// The steps, by name.
 pub const STEPS: &[super::Row] = &[
+    ("filter", |_, words| filter(words.text(1) == "prctl")),
+    // Opens a file as it is and then as user 1, in a child.
+    ("open-and-as-user", |_, words| {
+        let path = words.path(1);
+        in_child(|| {
+            // SAFETY: the path ends with NUL; takes a number.
+            unsafe {
+                libc::open(path.as_ptr(), libc::O_RDONLY);
+                if libc::setuid(1) < 0 {
+                    return -1;
+                }
+                libc::open(path.as_ptr(), libc::O_RDONLY).into()
+            }
+        })
+    }),
     ("sethostname", |_, _| {
         in_child(|| {
             let mut name = [0 as libc::c_char; 65];
@@ -201,6 +216,24 @@ pub const STEPS: &[super::Row] = &[
 
 /// `include/uapi/linux/sched.h`
 const CLONE_NEWTIME: i32 = 0x80;
+
+/// Takes on a filter that allows all calls, by one of the calls for that, in a child without `no_new_privs`.
+fn filter(by_prctl: bool) -> Done {
+    // BPF_RET | BPF_K, SECCOMP_RET_ALLOW
+    let mut allow = libc::sock_filter { code: 6, jt: 0, jf: 0, k: 0x7fff_0000 };
+    let program = libc::sock_fprog { len: 1, filter: &raw mut allow };
+    in_child(|| {
+        let filter = libc::SECCOMP_SET_MODE_FILTER;
+        // SAFETY: the program lives during the call.
+        unsafe {
+            if by_prctl {
+                libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program).into()
+            } else {
+                libc::syscall(libc::SYS_seccomp, filter, 0, &raw const program)
+            }
+        }
+    })
+}
 
 /// Does it in a child and gives its errno, so that this process stays as it is.
 pub fn in_child(call: impl FnOnce() -> i64) -> Done {

@@ -77,6 +77,17 @@ pub const STEPS: &[super::Row] = &[
             check(libc::write(to.as_raw_fd(), b"x".as_ptr().cast(), 1) as i64).map(|_| 0)
         }
     }),
+    // A socket that is kept, with an owner of its signals; 0 for none.
+    ("hold-owned", |held, words| {
+        // SAFETY: takes numbers.
+        let socket = descriptor(unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) })?;
+        if words.number(2) != 0 {
+            // SAFETY: takes numbers.
+            check(unsafe { libc::fcntl(socket.as_raw_fd(), libc::F_SETOWN, words.number(2) as i32) })?;
+        }
+        held.keep(words, 1, socket);
+        Ok(0)
+    }),
     ("set-own-owner", |_, _| {
         let (pipe, _) = pipe()?;
         // SAFETY: takes numbers.
