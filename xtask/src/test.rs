@@ -30,7 +30,9 @@ pub struct Options {
 
 /// Sets up and runs what was asked for.
 pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
-    setup::run(workspace, &setup::Options::default(), &options.kernels)?;
+    // All kernels of Debian are found by themselves: some are in suites that are not searched for a single one.
+    let needed = if options.all_kernels { &[] } else { options.kernels.as_slice() };
+    setup::run(workspace, &setup::Options::default(), needed)?;
     if options.all_kernels {
         return kernels::run(workspace, &options.kernels);
     }
