@@ -25,6 +25,8 @@ const F_SETLEASE: u32 = 1024;
 /// From 6.19 on; which lease is meant stands in the caller's memory.
 const F_SETDELEG: u32 = 1040;
 const F_UNLCK: u32 = 2;
+/// Signals about a directory.
+const F_NOTIFY: u32 = 1026;
 
 #[lsm(hook = "file_fcntl")]
 fn file_fcntl(ctx: LsmContext) -> i32 {
@@ -37,6 +39,7 @@ fn file_fcntl(ctx: LsmContext) -> i32 {
         F_SETOWN_EX => judge_owner(HookId::FileFcntl, ctx.arg(3), 0),
         F_SETFL if owner & O_ASYNC != 0 => judge_signals(&ctx),
         F_SETSIG if owner as u32 != 0 => judge_signals(&ctx),
+        F_NOTIFY => judge_signals(&ctx),
         F_SETLEASE if owner as u32 == F_UNLCK => earlier(ctx.arg(3)),
         F_SETLEASE | F_SETDELEG => guard(
             HookId::FileFcntl,

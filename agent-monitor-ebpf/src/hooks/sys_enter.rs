@@ -32,6 +32,7 @@ fn sys_enter(ctx: BtfTracePointContext) -> i32 {
     if image.word(at::SYSCALLS) & syscalls::KILL == 0 {
         return 0;
     }
+    let mut judged = false;
     let denied = guard(
         HookId::SysEnter,
         Class::Syscall,
@@ -52,11 +53,11 @@ fn sys_enter(ctx: BtfTracePointContext) -> i32 {
             let object = operand(operation.scratch.object(), bytes);
             let object = operation.set_object(object);
             operation.judge(Class::Syscall, object, OwnEntry::default(), USE);
+            judged = true;
             true
         },
     );
-    // Also where it could not be judged for want of a buffer, unless the policy says that faults pass.
-    if denied != 0 {
+    if denied != 0 && judged {
         // SAFETY: the helper takes a number.
         unsafe { bpf_send_signal(SIGKILL) };
     }

@@ -13,10 +13,13 @@ use std::process::Command;
 const LIMITS: [(&str, &str); 3] =
     [("MALLOC_MMAP_THRESHOLD_", "131072"), ("MALLOC_TRIM_THRESHOLD_", "131072"), ("MALLOC_ARENA_MAX", "2")];
 
+/// That they were set: a variable that the loader never takes away, as it does with the others where it does not trust them.
+const SET: (&str, &str) = ("AGENT_MONITOR_MEMORY", "limited");
+
 /// Executes this program once more, as the same process, with the allocator's limits in its environment. Does nothing where
 /// one of them is there: they were set by this, or by someone who wants others.
 pub fn limit() {
-    if LIMITS.iter().any(|(name, _)| env::var_os(name).is_some()) {
+    if LIMITS.iter().chain([&SET]).any(|(name, _)| env::var_os(name).is_some()) {
         return;
     }
     let error = execute_again();
@@ -32,7 +35,7 @@ fn execute_again() -> io::Error {
     let mut words = env::args_os();
     let name = words.next().unwrap_or_else(|| env!("CARGO_PKG_NAME").into());
     match env::current_exe() {
-        Ok(program) => Command::new(program).arg0(name).args(words).envs(LIMITS).exec(),
+        Ok(program) => Command::new(program).arg0(name).args(words).envs(LIMITS).env(SET.0, SET.1).exec(),
         Err(error) => error,
     }
 }

@@ -112,7 +112,8 @@ impl AuditLog {
     /// The file or its head can't be opened, or the file is not a plain file that root alone can write.
     pub fn open(options: &LogOptions) -> io::Result<Self> {
         let place = Place::find(&options.path)?;
-        let (file, read_only) = place.open_or_read()?;
+        // What nothing is noted of elsewhere is written by a `run` that has just been asked for it: it is told at once.
+        let (file, read_only) = if options.head.is_some() { place.open_or_read()? } else { (place.open()?, false) };
         let head = options.head.as_ref().map(|path| {
             let file = HeadFile::new(path, &place.path);
             file.map_err(|error| io::Error::new(error.kind(), format!("its head {}: {error}", path.display())))
@@ -174,9 +175,11 @@ impl AuditLog {
     pub fn reopen(&mut self) -> io::Result<()> {
         let place = Place::find(&self.place.path)?;
         let file = place.open()?;
-        if file.metadata()?.ino() == self.file.metadata()?.ino() {
+        let (new, old) = (file.metadata()?, self.file.metadata()?);
+        if (new.dev(), new.ino()) == (old.dev(), old.ino()) {
             if std::mem::take(&mut self.read_only) {
-                self.file = file;
+                (self.place, self.file) = (place, file);
+                self.expire();
             }
             self.troubles.truncated = false;
             return Ok(());

@@ -13,6 +13,8 @@ const ACL: &CStr = c"system.posix_acl_access";
 
 /// `include/uapi/linux/fs.h`.
 const FS_IOC_SETFLAGS: libc::Ioctl = 0x4008_6602;
+/// `include/uapi/linux/fcntl.h`: something is made in the directory.
+const DN_CREATE: libc::c_int = 4;
 /// From 6.17 on (`arch/x86/entry/syscalls/syscall_64.tbl`).
 const SYS_FILE_SETATTR: libc::c_long = 469;
 
@@ -138,6 +140,11 @@ pub const STEPS: &[super::Row] = &[
         check(unsafe { libc::fcntl(file, libc::F_SETLEASE, libc::F_RDLCK) })?;
         // SAFETY: takes numbers.
         check(unsafe { libc::fcntl(file, libc::F_SETLEASE, libc::F_UNLCK) })
+    }),
+    // Signals about a directory.
+    ("notify", |held, words| {
+        // SAFETY: takes numbers.
+        check(unsafe { libc::fcntl(held.get(words, 1)?, libc::F_NOTIFY, DN_CREATE) })
     }),
     ("setflags", |held, words| {
         let flags = 0_i32;

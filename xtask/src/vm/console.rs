@@ -1,9 +1,10 @@
 //! Watches the kernel's console for what no healthy kernel prints. Pure: lines in, trouble out.
 
 /// What a kernel says when it is in trouble. Each is looked for anywhere in a line.
-const TROUBLE: [&str; 24] = [
+const TROUBLE: [&str; 25] = [
     "Kernel panic",
     "Oops: ",
+    "int3: 0000 [#",
     "Oops:0",
     "BUG: ",
     "BUG kmalloc",
@@ -61,17 +62,19 @@ impl Console {
     /// around it, and had taken it away again, with all processors waiting for that (`smp_text_poke_batch_finish`, in
     /// older kernels `text_poke_bp_batch`). Only a processor that is not exact meets it then.
     pub fn is_stale_breakpoint(&self) -> bool {
-        let trouble = self.trouble.and_then(|at| self.lines.get(at.saturating_sub(BEFORE)..)).unwrap_or_default();
-        let codes_after = |word: &str| {
-            let from = trouble.iter().take(SHOWN).position(|line| line.contains(word))?;
-            Some(trouble.get(from..)?.iter().filter_map(|line| line.split_once("Code: ")).map(|(_, code)| code))
-        };
+        let Some(trouble) = self.trouble.and_then(|at| self.lines.get(at..)) else { return false };
+        let mut trouble = trouble.iter().take(SHOWN);
+        let first = trouble.next().map_or("", String::as_str);
         // Either the kernel gives up; or it sees that the breakpoint has gone and goes on, meets it again, and stands still:
-        // then the code of the exception's handler is shown first.
-        let code = match codes_after("int3: 0000 [#1]") {
-            Some(mut codes) => codes.next(),
-            None => codes_after("RIP: 0010:asm_exc_int3+").and_then(|mut codes| codes.nth(1)),
-        };
+        // then the handler of the exception is shown first.
+        let is_still = first.contains("detected stall") || first.contains("self-detected stall");
+        if is_still {
+            trouble.by_ref().find(|line| line.contains("RIP: 0010:asm_exc_int3+"));
+        } else if !first.contains("int3: 0000 [#1]") {
+            return false;
+        }
+        trouble.by_ref().find(|line| line.contains("RIP: 0010:"));
+        let code = trouble.next().and_then(|line| line.split_once("Code: ")).map(|(_, code)| code);
         // The byte at which the processor was goes in brackets; the breakpoint would be the one before it.
         let before = code.and_then(|code| code.split_once(" <")).map(|(before, _)| before);
         before.is_some_and(|before| !before.ends_with("cc"))
@@ -122,7 +125,9 @@ mod tests {
             ("Oops: int3: 0000 [#1] SMP NOPTI", "Unable to access opcode bytes", false),
         ] {
             let mut console = Console::default();
-            for line in [oops, "CPU: 1 UID: 0", &format!("Code: {code}"), "Call Trace:", "Code: 0f <1f> 44"] {
+            let lines =
+                [oops, "CPU: 1 UID: 0", "RIP: 0010:f+0x5", &format!("Code: {code}"), "Call Trace:", "Code: 0f <1f> 44"];
+            for line in lines {
                 console.line(&format!("[    3.1] {line}"));
             }
             assert_eq!(console.is_stale_breakpoint(), is_stale, "{oops}: {code}");

@@ -50,7 +50,8 @@ impl Report {
     /// What an interpreted machine stumbled over that is none of ours: anything before it ran the command, or a breakpoint that
     /// was not there.
     pub fn trouble_of_interpreter(&self) -> Option<&str> {
-        self.console.trouble().filter(|_| self.boot.is_none() || self.console.is_stale_breakpoint())
+        let failed = matches!(self.outcome, Outcome::Failed(_));
+        self.console.trouble().filter(|_| self.boot.is_none() || failed && self.console.is_stale_breakpoint())
     }
 }
 
