@@ -52,6 +52,8 @@ pub fn find(scratch: &mut Scratch, bytes: u64) -> Found {
     let bucket = reload(&scratch.hash[0]) as u32 & (FOLDS - 1) & !(WAYS - 1);
     let tag = reload(&scratch.hash[0]) & TAG | TAGGED;
     scratch.fold_tag = tag;
+    // Which of the free ways is taken changes with time: always the same one would let two that take turns evict each other.
+    let wanted = bucket + (scratch.header.boot_ns as u32 & (WAYS - 1));
     let mut way = 0;
     while way < WAYS {
         let slot = bucket + way;
@@ -59,7 +61,7 @@ pub fn find(scratch: &mut Scratch, bytes: u64) -> Found {
         let Some(word) = FOLD_WORDS.get_ptr_mut(slot) else { continue };
         // SAFETY: the pointer is to a map value.
         let found = unsafe { core::ptr::read_volatile(word) };
-        if found & COUNT == 0 {
+        if found & COUNT == 0 && (slot == wanted || scratch.fold_slot == u64::MAX) {
             scratch.fold_slot = slot.into();
         }
         if found & TAG != tag || found & COUNT == COUNT {
