@@ -30,8 +30,9 @@ pub fn is_worker() -> bool {
 
 /// Whether the kernel acts with other credentials on the task's behalf, as overlayfs does with those of whoever mounted
 /// it. A task can bring that about by itself only by access(2), which takes what it may have and only tells what a call would
-/// give, and with io_uring: a worker, and the task itself where it goes on with a request that had to wait (`io_issue_sqe()` in `io_uring/io_uring.c`), take on the
-/// credentials that the task had when it submitted. So what a worker or a task with a ring does is always judged.
+/// give, and with io_uring: a worker, and the task itself where it goes on with a request that had to wait
+/// (`io_issue_sqe()` in `io_uring/io_uring.c`), take on the credentials that the task had when it submitted. So what a
+/// worker or a task with a ring does is always judged.
 #[inline(always)]
 pub fn acts_for_others() -> bool {
     let task = current();

@@ -168,14 +168,13 @@ pub fn close_others(kept: &[u32]) -> Result<()> {
     if let Some(missing) = kept.iter().find(|number| !open.contains(number)) {
         bail!("--keep-fd {missing}: no such descriptor is open");
     }
-    if let Some(ring) =
-        open.iter().filter(|number| **number < STANDARD || kept.contains(number)).find(|number| is_ring(**number))
-    {
+    let is_handed_on = |number: &u32| *number < STANDARD || kept.contains(number);
+    if let Some(ring) = open.iter().find(|number| is_handed_on(number) && is_ring(**number)) {
         bail!(
             "descriptor {ring} is an io_uring of somebody outside: what the command puts into it would be done in that one's name"
         );
     }
-    for number in open.into_iter().filter(|number| *number >= STANDARD && !kept.contains(number)) {
+    for number in open.into_iter().filter(|number| !is_handed_on(number)) {
         match nix::unistd::close(number.cast_signed()) {
             Ok(()) | Err(nix::Error::EBADF) => {}
             Err(error) => bail!("close descriptor {number}: {error}"),

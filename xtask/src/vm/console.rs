@@ -67,8 +67,7 @@ impl Console {
         let first = trouble.next().map_or("", String::as_str);
         // Either the kernel gives up; or it sees that the breakpoint has gone and goes on, meets it again, and stands still:
         // then the handler of the exception is shown first.
-        let is_still = first.contains("detected stall") || first.contains("self-detected stall");
-        if is_still {
+        if first.contains("detected stall") {
             trouble.by_ref().find(|line| line.contains("RIP: 0010:asm_exc_int3+"));
         } else if !first.contains("int3: 0000 [#1]") {
             return false;
