@@ -4,6 +4,7 @@ mod api;
 mod arrows;
 mod bypasses;
 mod deny;
+pub mod pool;
 mod scan;
 pub mod scenarios;
 mod verifier;
@@ -15,13 +16,13 @@ use anyhow::{Result, bail};
 
 use crate::kernel::Spec;
 use crate::workspace::Workspace;
-use crate::{build, process, setup};
+use crate::{build, process, setup, vm};
 
 /// Options of `cargo xtask ci`.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Example:\n  cargo xtask ci --step fmt --step clippy")]
 pub struct Options {
-    /// Run only this step; may be given again. `races`, `endurance`, `soak` and `api-long` run only so
+    /// Run only this step; may be given again. `races`, `endurance` and `api-long` run only so
     #[arg(long = "step", value_name = "NAME", value_parser = STEPS.map(|step| step.0))]
     pub steps: Vec<String>,
     /// Kernel for the steps that boot one; may be given again [default: 6.1, 6.12, 6.18 and newest]
@@ -39,29 +40,45 @@ pub enum Verdict {
     PassedBut(String),
 }
 
-type Step = (&'static str, fn(&Workspace, &[Spec]) -> Result<Verdict>);
+/// What a step does.
+enum Work {
+    /// Checks, at once.
+    Check(fn(&Workspace, &[Spec]) -> Result<Verdict>),
+    /// Makes machines ready, which run side by side with those of other steps after all checks.
+    Stage(fn(&Workspace, &[Spec]) -> Result<Vec<vm::Options>>),
+}
 
-/// The steps, the quick ones first.
-const STEPS: [Step; 15] = [
-    ("fmt", fmt),
-    ("arrows", check_arrows),
-    ("bypasses", check_bypasses),
-    ("clippy", clippy),
-    ("unit", unit),
-    ("api", api::check),
-    ("deny", check_deny),
-    ("verifier", verifier::check),
-    ("scenarios", scenarios::all),
-    ("no-lsm", scenarios::no_lsm),
-    ("work", scenarios::work),
-    ("soak", scenarios::short_soak),
-    ("races", scenarios::races),
-    ("endurance", scenarios::endurance),
-    ("api-long", api::check_long),
+use Work::{Check, Stage};
+
+/// The steps, the quick ones first; of those with machines the long ones.
+const STEPS: [(&str, Work); 15] = [
+    ("fmt", Check(fmt)),
+    ("arrows", Check(check_arrows)),
+    ("bypasses", Check(check_bypasses)),
+    ("clippy", Check(clippy)),
+    ("unit", Check(unit)),
+    ("api", Check(api::check)),
+    ("deny", Check(check_deny)),
+    ("verifier", Check(verifier::check)),
+    ("scenarios", Stage(scenarios::all)),
+    ("soak", Stage(scenarios::short_soak)),
+    ("work", Stage(scenarios::work)),
+    ("no-lsm", Stage(scenarios::no_lsm)),
+    ("races", Stage(scenarios::races)),
+    ("endurance", Stage(scenarios::endurance)),
+    ("api-long", Check(api::check_long)),
 ];
 
 /// Steps that take minutes and run only where `--step` names them.
-const ON_REQUEST: [&str; 4] = ["races", "endurance", "soak", "api-long"];
+const ON_REQUEST: [&str; 3] = ["races", "endurance", "api-long"];
+
+/// What came of a step.
+pub struct Ended {
+    name: &'static str,
+    result: Result<Verdict>,
+    /// What it took; of its machines the sum.
+    seconds: f32,
+}
 
 /// Runs the steps, all of them even if one fails, and says at the end how many passed.
 pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
@@ -73,24 +90,33 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
         verifier::bless(workspace, &kernels, options.kernels.is_empty())?;
         return Ok(ExitCode::SUCCESS);
     }
-    let is_wanted = |step: &&Step| match options.steps.as_slice() {
+    let is_wanted = |step: &&(&str, Work)| match options.steps.as_slice() {
         [] => !ON_REQUEST.contains(&step.0),
         named => named.iter().any(|name| name == step.0),
     };
-    let mut results = Vec::new();
-    for (name, step) in STEPS.iter().filter(is_wanted) {
+    let start = Instant::now();
+    let (mut ended, mut jobs) = (Vec::new(), Vec::new());
+    for (name, work) in STEPS.iter().filter(is_wanted) {
         println!("== {name}");
         let start = Instant::now();
-        let verdict = step(workspace, &kernels);
-        if let Err(error) = &verdict {
+        let result = match work {
+            Check(check) => check(workspace, &kernels),
+            Stage(stage) => stage(workspace, &kernels).map(|machines| {
+                println!("comes with the other machines");
+                jobs.extend(machines.into_iter().map(|options| (*name, options)));
+                Verdict::Passed
+            }),
+        };
+        if let Err(error) = &result {
             println!("{error:#}");
         }
-        results.push((name, verdict, start.elapsed().as_secs_f32()));
+        ended.push(Ended { name, result, seconds: start.elapsed().as_secs_f32() });
     }
+    pool::run(workspace, jobs, &mut ended);
     println!("== steps");
     let (mut passed, mut failed) = (0, 0);
-    for (name, verdict, seconds) in &results {
-        let (count, word) = match verdict {
+    for Ended { name, result, seconds } in &ended {
+        let (count, word) = match result {
             Ok(Verdict::Passed) => (&mut passed, "passed".to_owned()),
             Ok(Verdict::PassedBut(what)) => (&mut passed, format!("passed, but {what}")),
             Err(_) => (&mut failed, "FAILED".to_owned()),
@@ -101,7 +127,8 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     for spec in &left_out {
         println!("no step ran on linux {spec}: Debian's mirror has it no more, see above");
     }
-    println!("{passed} passed, {failed} failed");
+    let (seconds, at_once) = (start.elapsed().as_secs_f32(), pool::AT_ONCE);
+    println!("{passed} passed, {failed} failed, in {seconds:.0} s ({at_once} machines at once)");
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -99,6 +99,9 @@ pub struct Options {
     /// Where the command's standard output goes
     #[arg(skip)]
     pub output: Output,
+    /// What stands before the kernel's release over what a machine printed
+    #[arg(skip)]
+    pub title: Option<String>,
     /// What to run
     #[arg(value_name = "COMMAND", required = true, last = true)]
     pub command: Vec<String>,
@@ -121,6 +124,7 @@ impl Options {
             no_build: false,
             kernel_log: false,
             output: Output::Shown,
+            title: None,
             command: vec![command.to_owned()],
         }
     }
@@ -201,7 +205,8 @@ fn run_side_by_side(
                     let is_interrupted = run.as_ref().is_ok_and(|run| run.status == INTERRUPTED);
                     let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
                     if let (Ok(run), true) = (&run, is_shown) {
-                        println!("== linux {}\n{}", run.release, run.output.trim_end());
+                        let title = options.title.as_ref().map_or_else(String::new, |title| format!("{title}: "));
+                        println!("== {title}linux {}\n{}", run.release, run.output.trim_end());
                     }
                     done.push((index, run));
                     if is_interrupted {

@@ -1,86 +1,64 @@
-//! The steps that boot kernels and stage the scenarios.
+//! The steps that stage the scenarios: the machines of each.
 
-use std::sync::{Mutex, PoisonError};
+use anyhow::{Context, Result, bail};
 
-use anyhow::{Context, Result, bail, ensure};
-
-use super::Verdict;
+use super::pool::AT_ONCE;
 use crate::kernel::Spec;
 use crate::workspace::Workspace;
 use crate::{build, process, setup, vm};
 
 /// How long all scenarios may take on one kernel, interpreted by QEMU on a busy machine.
 pub const LIMIT_SECONDS: u64 = 3600;
-/// Machines at once: each has two processors, and its scenarios wait more than they work.
-pub const AT_ONCE: usize = 2;
 /// How long all work may take on one kernel, likewise.
 const WORK_LIMIT_SECONDS: u64 = 600;
 /// Security modules of the machine that has no `bpf` among them.
 const WITHOUT_BPF: &str = "landlock,lockdown,yama";
 
-/// Stages on each of the kernels the scenarios that share a daemon. Each of the others loads and detaches all programs anew,
-/// which takes most of the time: half of them are staged on the first kernel and half on the last. All are where `--kernel`
-/// names just one.
-pub fn all(workspace: &Workspace, kernels: &[Spec]) -> Result<Verdict> {
+/// On each of the kernels the scenarios that share a daemon. Each of the others loads and detaches all programs anew, which
+/// takes most of the time: half of them are staged on the first kernel and half on the last. All are where `--kernel` names
+/// just one.
+pub fn all(workspace: &Workspace, kernels: &[Spec]) -> Result<Vec<vm::Options>> {
     let command = |index| match index {
         _ if kernels.len() == 1 => "/root/scenarios",
         0 => "/root/scenarios --part 1/2",
         _ if index + 1 == kernels.len() => "/root/scenarios --part 2/2",
         _ => "/root/scenarios --shared",
     };
-    let output = if kernels.len() == 1 { vm::Output::Shown } else { vm::Output::Whole };
-    let mut machines = Vec::new();
-    for (index, kernel) in kernels.iter().enumerate() {
-        let options = machine(workspace, std::slice::from_ref(kernel), command(index))?;
-        machines.push(vm::Options { output, ..options });
-    }
+    let options = |(index, kernel)| machine(workspace, std::slice::from_ref(kernel), command(index));
+    let mut machines = kernels.iter().enumerate().map(options).collect::<Result<Vec<_>>>()?;
     // The two that take longest come first.
     if let Some(last) = machines.pop() {
         machines.insert(0, last);
     }
-    let work = Mutex::new(machines.iter());
-    let next = || work.lock().unwrap_or_else(PoisonError::into_inner).next();
-    std::thread::scope(|scope| {
-        let staged = || -> Vec<Result<Verdict>> {
-            std::iter::from_fn(next).map(|options| all_passed(workspace, options)).collect()
-        };
-        let started: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(staged)).collect();
-        let ended = started.into_iter().flat_map(|one| one.join().unwrap_or_else(|it| std::panic::resume_unwind(it)));
-        let failed: Vec<String> = ended.filter_map(Result::err).map(|error| format!("{error:#}")).collect();
-        ensure!(failed.is_empty(), "{}", failed.join("\n"));
-        Ok(Verdict::Passed)
-    })
+    Ok(machines)
 }
 
-/// Stages those that want a kernel that runs no LSM programs, on the first of the kernels: what they prove does not
-/// depend on it.
-pub fn no_lsm(workspace: &Workspace, kernels: &[Spec]) -> Result<Verdict> {
-    let first = kernels.get(..1).unwrap_or_default();
-    stage(workspace, first, "/root/scenarios --group no-lsm", Some(WITHOUT_BPF))
+/// Those that want a kernel that runs no LSM programs, on the first of the kernels: what they prove does not depend on it.
+pub fn no_lsm(workspace: &Workspace, kernels: &[Spec]) -> Result<Vec<vm::Options>> {
+    let mut options = machine(workspace, first(kernels), "/root/scenarios --group no-lsm")?;
+    WITHOUT_BPF.clone_into(&mut options.lsm);
+    Ok(vec![options])
 }
 
-/// Stages the races on the first of the kernels: ten seconds and more each.
-pub fn races(workspace: &Workspace, kernels: &[Spec]) -> Result<Verdict> {
-    let first = kernels.get(..1).unwrap_or_default();
+/// The races, on the first of the kernels: ten seconds and more each.
+pub fn races(workspace: &Workspace, kernels: &[Spec]) -> Result<Vec<vm::Options>> {
     let other = build::other_layout(workspace)?;
-    let mut options = machine(workspace, first, "/root/scenarios --group races --times --no-skip")?;
+    let mut options = machine(workspace, first(kernels), "/root/scenarios --group races --times --no-skip")?;
     options.with.push(other);
-    all_passed(workspace, &options)
+    Ok(vec![options])
 }
 
-/// Stages on the last of the kernels what takes minutes each and prints the figures of docs/reliability.md.
-pub fn endurance(workspace: &Workspace, kernels: &[Spec]) -> Result<Verdict> {
-    let last = kernels.last().map(std::slice::from_ref).unwrap_or_default();
-    let mut options = machine(workspace, last, "/root/scenarios --group endurance --times --no-skip")?;
+/// What takes minutes each and prints the figures of docs/reliability.md, on the last of the kernels.
+pub fn endurance(workspace: &Workspace, kernels: &[Spec]) -> Result<Vec<vm::Options>> {
+    let mut options = machine(workspace, last(kernels), "/root/scenarios --group endurance --times --no-skip")?;
     options.memory = Some(4096);
-    all_passed(workspace, &options)
+    Ok(vec![options])
 }
 
-/// Lets everything come and go on the last of the kernels for three minutes; `cargo xtask soak` does so for longer.
-pub fn short_soak(workspace: &Workspace, kernels: &[Spec]) -> Result<Verdict> {
+/// Everything comes and goes on the last of the kernels for three minutes; `cargo xtask soak` does so for longer.
+pub fn short_soak(workspace: &Workspace, kernels: &[Spec]) -> Result<Vec<vm::Options>> {
     const SECONDS: u64 = 180;
-    let last = kernels.last().map(std::slice::from_ref).unwrap_or_default();
-    all_passed(workspace, &soak(workspace, last, SECONDS)?)
+    Ok(vec![soak(workspace, last(kernels), SECONDS)?])
 }
 
 /// The options of a machine in which everything comes and goes for so long.
@@ -106,7 +84,7 @@ pub fn machine(workspace: &Workspace, kernels: &[Spec], command: &str) -> Result
 
 /// On the newest of the kernels (`--kernel` for another) what agents do on a machine with the distribution's programs,
 /// which must not be blocked. Nothing of it is skipped.
-pub fn work(workspace: &Workspace, kernels: &[Spec]) -> Result<Verdict> {
+pub fn work(workspace: &Workspace, kernels: &[Spec]) -> Result<Vec<vm::Options>> {
     setup::ensure_work().context("install what agents work with")?;
     // The machine shows this root directory, and so the Rust that builds us.
     let home = std::env::var("HOME").context("HOME is not set, so rustup's directories are not known")?;
@@ -119,28 +97,16 @@ pub fn work(workspace: &Workspace, kernels: &[Spec]) -> Result<Verdict> {
         .map(|(name, value)| format!("{name}={} ", process::shell_quote(&value)))
         .collect();
     let command = format!("{environment}/root/scenarios --group work --times --no-skip");
-    let newest = kernels.last().map(std::slice::from_ref).unwrap_or_default();
-    let mut options = machine(workspace, newest, &command)?;
+    let mut options = machine(workspace, last(kernels), &command)?;
     options.root = vm::Root::Host;
     options.timeout = WORK_LIMIT_SECONDS;
-    all_passed(workspace, &options)
+    Ok(vec![options])
 }
 
-fn stage(workspace: &Workspace, kernels: &[Spec], command: &str, lsm: Option<&str>) -> Result<Verdict> {
-    let mut options = machine(workspace, kernels, command)?;
-    if let Some(lsm) = lsm {
-        lsm.clone_into(&mut options.lsm);
-    }
-    all_passed(workspace, &options)
+fn first(kernels: &[Spec]) -> &[Spec] {
+    kernels.get(..1).unwrap_or_default()
 }
 
-fn all_passed(workspace: &Workspace, options: &vm::Options) -> Result<Verdict> {
-    let runs = vm::run_on_all(workspace, options)?;
-    let failed: Vec<String> = runs
-        .iter()
-        .filter(|run| run.status != 0)
-        .map(|run| format!("linux {} with status {}", run.release, run.status))
-        .collect();
-    ensure!(failed.is_empty(), "scenarios failed on {}", failed.join(", "));
-    Ok(Verdict::Passed)
+fn last(kernels: &[Spec]) -> &[Spec] {
+    kernels.last().map(std::slice::from_ref).unwrap_or_default()
 }

@@ -45,7 +45,7 @@ fn measure(workspace: &Workspace, kernels: &[Spec]) -> Result<Vec<Measured>> {
     // `time` says on standard error how long loading takes.
     let mut options = vm::Options::of(kernels, Vec::new(), "time agent-monitor doctor -o json");
     options.output = vm::Output::Kept;
-    options.jobs = super::scenarios::AT_ONCE;
+    options.jobs = super::pool::AT_ONCE;
     let mut found = Vec::new();
     for run in vm::run_on_all(workspace, &options)? {
         let support = Support::read(&run.output)

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::ci::scenarios;
+use crate::ci::{pool, scenarios};
 use crate::kernel::Spec;
 use crate::workspace::Workspace;
 use crate::{setup, vm};
@@ -42,7 +42,7 @@ pub fn run(workspace: &Workspace, kernels: &[Spec]) -> Result<ExitCode> {
     CHECKED_MEMORY.clone_into(&mut stress.append);
     stress.root = vm::Root::Host;
     stress.memory = Some(3072);
-    stress.jobs = scenarios::AT_ONCE;
+    stress.jobs = pool::AT_ONCE;
     stress.timeout = STRESS_LIMIT_SECONDS;
 
     let mut failed = 0;

@@ -7,7 +7,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::ci::scenarios;
+use crate::ci::{pool, scenarios};
 use crate::kernel::{self, Kernel, Spec};
 use crate::process;
 use crate::support::Support;
@@ -65,7 +65,7 @@ pub fn run(workspace: &Workspace, wanted: &[Spec]) -> Result<ExitCode> {
     let is_wanted = |kernel: &Kernel| wanted.is_empty() || wanted.iter().any(|spec| is_meant(spec, kernel));
     let chosen: Vec<_> = kernels.iter().filter(|(kernel, _)| is_wanted(kernel)).collect();
     let (mut well, mut failed) = (0, 0);
-    for some in chosen.chunks(scenarios::AT_ONCE) {
+    for some in chosen.chunks(pool::AT_ONCE) {
         let specs: Vec<Spec> = some.iter().map(|(kernel, _)| Spec::Cached(kernel.release.clone())).collect();
         let mut options = scenarios::machine(workspace, &specs, COMMAND)?;
         options.output = vm::Output::Kept;
