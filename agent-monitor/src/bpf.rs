@@ -10,12 +10,14 @@ mod fold;
 mod hook;
 mod image;
 mod load;
+mod loader;
 #[cfg(feature = "kernel-log")]
 mod log;
 mod map;
 mod migrate;
 mod misses;
 mod pin;
+mod prepare;
 mod probe;
 mod raw;
 mod removal;
@@ -26,6 +28,9 @@ pub use error::LoadError;
 pub use fold::Repeats;
 pub use hook::{HookState, HookStatus};
 pub use load::{LoadOptions, Roots};
+pub use loader::serve as serve_loading;
+#[cfg(test)]
+pub use loader::words as loading_words;
 pub use map::{Counters, MapError, MapState};
 pub use misses::ProgramMisses;
 pub use probe::{FeatureState, probe};
@@ -41,6 +46,7 @@ use aya::programs::{ProgramFd, ProgramInfo};
 use image::Images;
 use map::Maps;
 use pin::{Pins, Place};
+use prepare::Prepared;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
@@ -82,45 +88,19 @@ impl Programs {
             return Ok(programs);
         };
         let place = Place::hold(bpffs)?;
-        let mut earlier = place.standing()?;
-        if earlier.first().is_some_and(|newest| !newest.guards()) {
-            // A removal was cut off.
-            earlier.drain(..).try_for_each(|pins| pins.remove())?;
+        // The log of the programs can be read by the process that loaded them only.
+        let prepare = if cfg!(feature = "kernel-log") { prepare::prepare } else { loader::prepare };
+        let prepared = prepare(&place, options)?;
+        if let Some(why) = &prepared.replaces {
+            tracing::warn!("{why}: all was loaded anew");
         }
-        let mut key = pin::key(env!("CARGO_PKG_VERSION"), options);
-        if let Some(index) = earlier.iter().position(|pins| pins.is(&key)) {
-            match load::standing(&earlier[index], options)? {
-                Ok(hooks) => {
-                    let pins = earlier.remove(index);
-                    return Ok(Self { taken_over: true, earlier, ..Self::pinned(hooks, pins, place)? });
-                }
-                Err(missing) => tracing::warn!("{} has no {missing} any more: loading all anew", earlier[index].name()),
-            }
-        }
-        while earlier.iter().any(|pins| pins.is(&key)) {
-            key.push_str("-again");
-        }
-        let shared = earlier.first().map(|newest| migrate::shared(newest, options)).transpose()?.unwrap_or_default();
-        let mut loaded = load::open(options, &shared)?;
-        let pins = place.unfinished(&key);
-        pins.make_maps(&loaded)?;
-        if let Some(newest) = earlier.first() {
-            migrate::copy_before(newest, &pins)?;
-        }
-        attach::attach(&mut loaded, options)?;
-        pins.make_programs(&mut loaded)?;
-        if let Some(newest) = earlier.first() {
-            migrate::copy_after(newest, &pins)?;
-        }
-        #[cfg(feature = "kernel-log")]
-        log::read(&mut loaded.object)?;
-        let taken_over = !earlier.is_empty();
-        Ok(Self { taken_over, earlier, ..Self::pinned(loaded.hooks, pins, place)? })
+        Self::pinned(prepared, place)
     }
 
-    fn pinned(hooks: Vec<HookState>, pins: Pins, place: Place) -> Result<Self, LoadError> {
+    fn pinned(prepared: Prepared, place: Place) -> Result<Self, LoadError> {
+        let Prepared { pins, earlier, taken_over, hooks, .. } = prepared;
         let (maps, images) = (Maps::take(&mut &pins)?, Images::take(&mut &pins)?);
-        let mut programs = Self::of(hooks, maps, images);
+        let mut programs = Self { earlier, taken_over, ..Self::of(hooks, maps, images) };
         for state in programs.hooks.iter().filter(|state| state.loaded()) {
             // One that can't be opened is told where its numbers are read.
             let opened = ProgramInfo::from_pin(pins.program_path(state.hook)).and_then(|info| info.fd());

@@ -1,6 +1,7 @@
 //! The command line: what can be typed, and its help.
 
 mod agents;
+mod load;
 mod policy;
 mod run;
 
@@ -11,6 +12,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use agents::Agents;
+pub use load::Load;
 pub use policy::PolicyCommand;
 pub use run::{Enter, Guard, Lead, Run, Tend};
 
@@ -124,6 +126,9 @@ pub enum Command {
     /// Go into a cgroup and execute a command there
     #[command(hide = true)]
     Enter(Enter),
+    /// Load and pin the kernel programs for a daemon
+    #[command(hide = true)]
+    Load(Load),
     /// Try what the self-test asks for
     #[command(hide = true)]
     Canary(Canary),

@@ -6,6 +6,7 @@ mod daemon;
 mod doctor;
 mod enter;
 mod events;
+mod load;
 mod memory;
 mod policy;
 mod print;
@@ -37,13 +38,14 @@ pub fn execute(cli: Cli) -> ExitCode {
         Command::Run(_) => RUN_FAILED,
         _ => FAILED,
     };
-    // These run inside an agent's cgroup or beside it: no log, nothing but what they are for.
+    // These are started by others of this program: no log, nothing but what they are for.
     let result = match cli.command {
         Command::Guard(options) => return run::guard(&options),
         Command::Lead(options) => return run::lead(&options),
         Command::Tend(options) => return run::tend(&options),
         Command::Enter(options) => return enter::enter(options),
         Command::Canary(options) => return canary::canary(&options),
+        Command::Load(options) => return load::load(options),
         command => {
             log(&cli.global, color, matches!(command, Command::Daemon(_)));
             dispatch(command, &cli.global)
@@ -71,9 +73,12 @@ fn dispatch(command: Command, global: &Global) -> Result<u8> {
         Command::Policy(command) => policy::policy(command, config),
         Command::Events(options) => events::events(&config()?, &options),
         Command::Verify(options) => verify::verify(config, &options),
-        Command::Guard(_) | Command::Lead(_) | Command::Tend(_) | Command::Enter(_) | Command::Canary(_) => {
-            unreachable!("these were run before")
-        }
+        Command::Guard(_)
+        | Command::Lead(_)
+        | Command::Tend(_)
+        | Command::Enter(_)
+        | Command::Load(_)
+        | Command::Canary(_) => unreachable!("these were run before"),
     }
 }
 

@@ -51,9 +51,23 @@ pub enum LoadError {
         /// Why it could not be.
         error: io::Error,
     },
+    /// What another process says that was to load them.
+    #[error("{text}")]
+    Told {
+        /// In its words.
+        text: String,
+        /// See [`Self::is_about_pins`].
+        about_pins: bool,
+    },
 }
 
 impl LoadError {
+    /// Whether it is nothing that the kernel lacks, but what is pinned: going on with less would not help.
+    #[must_use]
+    pub fn is_about_pins(&self) -> bool {
+        matches!(self, Self::Pins { .. } | Self::OtherPins(_) | Self::Told { about_pins: true, .. })
+    }
+
     pub(super) fn pins(path: &Path, action: &'static str, error: io::Error) -> Self {
         Self::Pins { path: path.to_owned(), action, error }
     }

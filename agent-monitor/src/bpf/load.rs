@@ -30,7 +30,7 @@ pub(super) fn object() -> Result<Vec<u8>, LoadError> {
 }
 
 /// Where the kernel's file systems are mounted.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Roots {
     /// sysfs, usually `/sys`.
     pub sys: PathBuf,
@@ -45,7 +45,7 @@ impl Default for Roots {
 }
 
 /// How to load.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadOptions {
     /// Go on without LSM programs, with the cgroup programs alone.
     pub partial: bool,

@@ -5,6 +5,7 @@
 //! makes its programs what they are. It is made under another name and renamed once everything in it is there and has been
 //! tested: a directory that is not finished guards nobody, and is removed at the next start.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
@@ -52,8 +53,8 @@ pub(super) const MAPS: [&str; 15] = [
 #[derive(Debug)]
 pub struct Place {
     directory: PathBuf,
-    /// The lock; the kernel releases it when the process ends.
-    _lock: File,
+    /// The lock; the kernel releases it when the last process ends that has it.
+    lock: File,
 }
 
 /// The pins of one build.
@@ -68,6 +69,18 @@ impl Place {
     /// # Errors
     /// No BPF file system is there, or another daemon holds the place.
     pub fn hold(bpffs: &Path) -> Result<Self, LoadError> {
+        Self::with(bpffs, None)
+    }
+
+    /// The same, for a process that was given the lock of another: it holds the place as long as one of both does.
+    ///
+    /// # Errors
+    /// As [`Self::hold`], and where it is another file.
+    pub fn inherited(bpffs: &Path, lock: File) -> Result<Self, LoadError> {
+        Self::with(bpffs, Some(lock))
+    }
+
+    fn with(bpffs: &Path, given: Option<File>) -> Result<Self, LoadError> {
         let directory = bpffs.join("agent-monitor");
         let failed = |action, error: io::Error| LoadError::pins(&directory, action, error);
         let magic = rustix::fs::statfs(bpffs).map(|found| found.f_type.cast_unsigned());
@@ -84,9 +97,19 @@ impl Place {
                 "it is not root's alone; see whose it is, remove it, and mount the file system with mode=0700";
             return Err(failed("use", io::Error::new(io::ErrorKind::PermissionDenied, message)));
         }
-        let lock = File::open(&directory).map_err(|error| failed("open", error))?;
+        let is_given = given.is_some();
+        let lock = given.map_or_else(|| File::open(&directory), Ok).map_err(|error| failed("open", error))?;
+        if is_given {
+            let found = lock.metadata().map_err(|error| failed("look at", error))?;
+            if (found.dev(), found.ino()) != (made.dev(), made.ino()) {
+                return Err(failed(
+                    "lock",
+                    io::Error::new(io::ErrorKind::InvalidInput, "another file was given for it"),
+                ));
+            }
+        }
         match lock.try_lock() {
-            Ok(()) => Ok(Self { directory, _lock: lock }),
+            Ok(()) => Ok(Self { directory, lock }),
             Err(TryLockError::Error(error)) => Err(failed("lock", error)),
             Err(TryLockError::WouldBlock) => {
                 let holder = lock.metadata().ok().and_then(|metadata| holder(metadata.ino()));
@@ -114,6 +137,16 @@ impl Place {
         }
         found.sort_by_key(|(guards, made, _)| std::cmp::Reverse((*guards, *made)));
         Ok(found.into_iter().map(|(_, _, pins)| pins).collect())
+    }
+
+    /// One more descriptor of the lock.
+    pub fn lock(&self) -> io::Result<File> {
+        self.lock.try_clone()
+    }
+
+    /// The pins with this name.
+    pub fn named(&self, name: &OsStr) -> Pins {
+        Pins { directory: self.directory.join(name) }
     }
 
     /// The directory of the build with this key, not made yet.
@@ -156,6 +189,16 @@ impl Pins {
     /// Name of the directory.
     pub fn name(&self) -> String {
         self.directory.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// Name of the directory, as it is.
+    pub fn file_name(&self) -> OsString {
+        self.directory.file_name().unwrap_or_default().to_owned()
+    }
+
+    /// Leaves them as they are, also where they are not finished.
+    pub fn leave(self) {
+        std::mem::forget(self);
     }
 
     /// What this build means by the values of its maps.

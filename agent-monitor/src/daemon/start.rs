@@ -15,7 +15,7 @@ use super::restore;
 use super::selftest::{self, Outcome};
 use super::state::State;
 use crate::bind::Hierarchy;
-use crate::bpf::{LoadError, LoadOptions, Programs, Roots};
+use crate::bpf::{LoadOptions, Programs, Roots};
 use crate::config::Config;
 use crate::enrich::Enricher;
 use crate::sink::Stream;
@@ -106,8 +106,7 @@ impl Attempt<'_> {
         let loaded = tokio::task::spawn_blocking(move || Programs::load(&options)).await;
         let mut programs = match loaded.context("loading the programs panicked")? {
             Ok(programs) => programs,
-            // Nothing that the kernel lacks: going on with less would not help.
-            Err(error @ (LoadError::Pins { .. } | LoadError::OtherPins(_))) => return Err(error.into()),
+            Err(error) if error.is_about_pins() => return Err(error.into()),
             Err(error) => return Ok(Err(support::reason(&error))),
         };
         programs.protect(std::process::id()).context("cannot protect this process from agents")?;

@@ -81,6 +81,11 @@ impl Daemon {
         Ok(self.child.wait()?)
     }
 
+    /// Waits for its end.
+    pub fn wait(&mut self) -> Result<ExitStatus> {
+        Ok(self.child.wait()?)
+    }
+
     /// Starts another one in the place of one that has ended.
     pub fn start_again(&mut self, options: &[&str]) -> Result<()> {
         *self = Self::start(options)?;

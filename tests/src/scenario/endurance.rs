@@ -12,7 +12,7 @@ use super::races::{either, mixed_nothing};
 use super::soak::gauge::megabytes;
 use crate::harness::cgroup::{self, Cgroup};
 use crate::harness::control::{ask, metric};
-use crate::harness::daemon::PLACE;
+use crate::harness::daemon::{PLACE, uninstall};
 use crate::harness::wait::limit;
 use crate::harness::{EACCES, Outcome, Process, Scenario, Scene, policy};
 use crate::{scenarios, step};
@@ -27,6 +27,7 @@ pub const ALL: &[Scenario] = scenarios![Endurance:
 /// What is quick, and shown with all others.
 pub const QUICK: &[Scenario] = scenarios![Node:
     an_idle_daemon_takes_little_memory,
+    a_daemon_that_has_just_loaded_the_programs_takes_little_memory,
 ];
 
 /// Megabytes that a daemon may take with nothing to do, and with ten thousand agents that do nothing.
@@ -131,6 +132,15 @@ fn a_policy_of_a_thousand_agents_is_replaced_in_one_step(scene: &mut Scene<'_>) 
 fn an_idle_daemon_takes_little_memory(scene: &mut Scene<'_>) -> Outcome {
     let idle = idle(scene)?;
     ensure!(idle < MOST[0], "it takes {idle:.1} MB");
+    Ok(())
+}
+
+fn a_daemon_that_has_just_loaded_the_programs_takes_little_memory(scene: &mut Scene<'_>) -> Outcome {
+    ensure!(scene.daemon.end()?.success(), "the daemon did not end well");
+    ensure!(uninstall()?.contains("removed"), "nothing was pinned");
+    scene.daemon.start_again(&[])?;
+    let loaded = resident(scene.daemon.pid())?;
+    ensure!(loaded < MOST[0], "it takes {loaded:.1} MB");
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::harness::cgroup::{self, Cgroup};
 use crate::harness::control::{self, ask};
-use crate::harness::daemon::{PLACE, agent_states, uninstall};
+use crate::harness::daemon::{Daemon, PLACE, agent_states, log_text, uninstall};
 use crate::harness::policy::NOTHING;
 use crate::harness::process::Step;
 use crate::harness::{EACCES, Outcome, Process, Scenario, Scene, record};
@@ -314,10 +314,39 @@ fn uninstalling_ends_enforcement_and_says_for_whom(scene: &mut Scene<'_>) -> Out
     let stopped = json!({"type": "monitor", "action": "stopped", "enforcement": "none"});
     scene.records.wait(scene.start, &id, &stopped)?;
     ensure!(uninstall()?.contains("nothing is pinned"), "something was there to be removed twice");
+    cut_off_while_it_loads()?;
+    process.works(&step, "after a daemon was cut off")?;
     // The next daemon starts anew, and knows nobody.
     scene.daemon.start_again(&[])?;
     scene.agent = None;
     let (status, _) = control::request("GET", &format!("/v1/agents/{id}"), "")?;
     ensure!(status == 404, "the agent is known: {status}");
     process.works(&step, "unbound").map(drop)
+}
+
+/// A daemon whose programs are loaded by a process that is killed says so, and leaves nothing that is attached.
+fn cut_off_while_it_loads() -> Outcome {
+    let mut daemon = Daemon::begin("agent-monitor")?;
+    let deadline = std::time::Instant::now() + crate::harness::wait::limit();
+    let unfinished = || fs::read_dir(PINS).is_ok_and(|mut entries| entries.next().is_some());
+    while !unfinished() {
+        ensure!(std::time::Instant::now() < deadline && daemon.runs()?, "nothing was loaded: {}", log_text());
+    }
+    let children = format!("/proc/{0}/task", daemon.pid());
+    let mut killed = 0;
+    for task in fs::read_dir(children)? {
+        for child in fs::read_to_string(task?.path().join("children"))?.split_whitespace() {
+            // SAFETY: takes two numbers; the child's parent has not waited for it, because it waits for its answer still.
+            unsafe { libc::kill(child.parse()?, libc::SIGKILL) };
+            killed += 1;
+        }
+    }
+    ensure!(killed == 1, "{killed} processes loaded");
+    let status = daemon.wait()?;
+    ensure!(!status.success() && log_text().contains("did not say what it has loaded"), "{status}: {}", log_text());
+    for build in fs::read_dir(PINS)? {
+        let links = fs::read_dir(build?.path().join("links"))?.count();
+        ensure!(links == 0, "{links} links are left");
+    }
+    Ok(())
 }
