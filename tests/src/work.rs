@@ -8,9 +8,11 @@ mod git;
 mod job;
 mod packages;
 mod scripts;
+mod shipping;
 mod tls;
 
 use crate::harness::Scenario;
 
 /// All of them, by file.
-pub const ALL: &[&[Scenario]] = &[compilers::ALONE, compilers::ALL, git::ALL, packages::ALL, scripts::ALL, tls::ALL];
+pub const ALL: &[&[Scenario]] =
+    &[compilers::ALONE, shipping::ALONE, compilers::ALL, git::ALL, packages::ALL, scripts::ALL, tls::ALL];

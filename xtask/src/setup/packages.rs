@@ -21,7 +21,7 @@ const PROGRAMS: [(&str, &str); 8] = [
 
 /// What the step `work` of `cargo xtask ci` shows to agents: files of the distribution, where its packages put them, and
 /// the packages.
-const WORK: [(&str, &str); 12] = [
+const WORK: [(&str, &str); 13] = [
     ("/usr/bin/gcc", "gcc"),
     ("/usr/bin/make", "make"),
     ("/usr/bin/git", "git"),
@@ -34,6 +34,7 @@ const WORK: [(&str, &str); 12] = [
     ("/usr/bin/openssl", "openssl"),
     ("/usr/bin/awk", "mawk"),
     ("/usr/bin/bash", "bash"),
+    ("/usr/sbin/logrotate", "logrotate"),
 ];
 
 /// Installs the packages that are missing.
