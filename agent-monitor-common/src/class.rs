@@ -131,6 +131,8 @@ byte_enum! {
         TerminalInput = 14, "terminal-input";
         /// Taking a terminal, or joining a process group, of a session that is not the agent's.
         OtherSession = 15, "other-session";
+        /// Opening the end of a pipe that the process does not have.
+        OtherEnd = 16, "other-end";
     }
 }
 

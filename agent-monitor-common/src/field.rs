@@ -71,6 +71,10 @@ macro_rules! kernel_fields {
             TASK_SECCOMP_MODE, "task_struct", "seccomp.mode", "whether a task carries a filter for system calls";
             TASK_STATUS, "task_struct", "thread_info.status", "whether a system call is a 32-bit one";
             TASK_FS, "task_struct", "fs", "the root of a task";
+            TASK_FILES, "task_struct", "files", "what a task has open";
+            FILES_TABLE, "files_struct", "fdt", "the table of descriptors";
+            TABLE_SIZE, "fdtable", "max_fds", "how many descriptors a table has room for";
+            TABLE_FILES, "fdtable", "fd", "the files of a table of descriptors";
             TASK_FLAGS, "task_struct", "flags", "whether a task is a worker of io_uring, or is dying";
             TASK_NSPROXY, "task_struct", "nsproxy", "the namespaces of a task";
             NSPROXY_MOUNTS, "nsproxy", "mnt_ns", "the mount namespace of a task";

@@ -62,7 +62,7 @@ privileges! {
     Secretmem = 23, "secretmem", "make memory that the kernel itself does not see", [InodeInitSecurityAnon], "";
     ResourcesAny = 24, "resources-any", "change the limits, priority, scheduling or I/O priority of a process that is not the same agent's", [TaskSetrlimit, TaskSetnice, TaskSetioprio, TaskSetscheduler], "CAP_SYS_NICE, CAP_SYS_RESOURCE for a process of another user";
     IpcAny = 25, "ipc-any", "use System V memory, messages and semaphores that the same agent did not make", [IpcPermission, ShmShmctl, MsgQueueMsgctl, SemSemctl], "CAP_IPC_OWNER, CAP_SYS_ADMIN for those of another user";
-    Subvolumes = 26, "subvolumes", "make, copy and remove subvolumes of btrfs and bcachefs, search the trees of btrfs or send them, copy by name on ocfs2, use files of XFS by their handles, be told what changes below a directory of SMB; a copy has each file under another name", [FileIoctl, FileIoctlCompat], "";
+    Subvolumes = 26, "subvolumes", "make, copy and remove subvolumes of btrfs and bcachefs, search the trees of btrfs or send them, copy by name on ocfs2, use files of XFS by their handles, be told what changes below a directory of SMB, have files share what they hold (FIDEDUPERANGE tells whether they hold the same); a copy has each file under another name", [FileIoctl, FileIoctlCompat], "";
     SetIdBits = 27, "set-id-bits", "make a file that changes the user or group id of whoever executes it", [PathChmod, PathMknod, FileOpen], "CAP_FSETID for a group that is not the task's";
     CoreDump = 40, "core-dump", "leave a core dump when a signal ends a process: a file, or a program that the kernel starts for it", [CredPrepare], "";
 }

@@ -7,6 +7,7 @@
 #![feature(asm_experimental_arch, core_intrinsics, stmt_expr_attributes)]
 #![allow(internal_features, reason = "the BPF target has atomic instructions but no core::sync::atomic with results")]
 
+mod descriptors;
 mod emit;
 mod fold;
 mod gate;

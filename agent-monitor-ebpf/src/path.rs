@@ -256,7 +256,7 @@ const GFS2: u64 = 0x0116_1970;
 /// `include/linux/fs.h`: mounted by the kernel for itself.
 pub const SB_KERNMOUNT: u64 = 1 << 22;
 // `include/uapi/linux/magic.h`
-const PIPEFS: u64 = 0x5049_5045;
+pub const PIPEFS: u64 = 0x5049_5045;
 const SOCKFS: u64 = 0x534f_434b;
 const TMPFS: u64 = 0x0102_1994;
 const HUGETLBFS: u64 = 0x9584_58f6;

@@ -134,5 +134,5 @@ fn log(global: &Global, color: bool, daemon: bool) {
 
 fn print_error(error: &anyhow::Error, color: bool) {
     let (on, off) = if color { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
-    eprintln!("{on}error:{off} {error:#}");
+    print::error(&format!("{on}error:{off} {error:#}\n"));
 }

@@ -56,6 +56,18 @@ const BTRFS_IOC_SNAP_DESTROY: u32 = 0x5000_940f;
 const BTRFS_IOC_SNAP_CREATE_V2: u32 = 0x5000_9417;
 const BTRFS_IOC_SUBVOL_CREATE_V2: u32 = 0x5000_9418;
 const BTRFS_IOC_SNAP_DESTROY_V2: u32 = 0x5000_943f;
+// In `btrfs.h`, too: write a file anew that is open for reading, so that it shares nothing with its copies any more.
+const BTRFS_IOC_DEFRAG: u32 = 0x5000_9402;
+const BTRFS_IOC_DEFRAG_RANGE: u32 = 0x4030_9410;
+/// Tells whether a file that may only be written has the same contents (`include/uapi/linux/fs.h`).
+const FIDEDUPERANGE: u32 = 0xc018_9436;
+// The same as fallocate(2): give room, take it, fill with zeros (`include/linux/falloc.h`). Without the sizes of the structures,
+// which differ for 32-bit callers.
+const FS_IOC_RESVSP: u32 = 0x5828;
+const FS_IOC_UNRESVSP: u32 = 0x5829;
+const FS_IOC_RESVSP64: u32 = 0x582a;
+const FS_IOC_UNRESVSP64: u32 = 0x582b;
+const FS_IOC_ZERO_RANGE: u32 = 0x5839;
 // In `btrfs.h`, too: tell what is in files of any name.
 const BTRFS_IOC_TREE_SEARCH: u32 = 0xd000_9411;
 const BTRFS_IOC_TREE_SEARCH_V2: u32 = 0xc070_9411;
@@ -120,16 +132,8 @@ fn judge(ctx: &LsmContext, hook: HookId, previous: i32) -> i32 {
         | BTRFS_IOC_SET_RECEIVED_SUBVOL_32
         | CEPH_IOC_SET_LAYOUT
         | CEPH_IOC_SET_LAYOUT_POLICY
-        | BCHFS_IOC_REINHERIT_ATTRS => guard(
-            hook,
-            Class::File,
-            previous,
-            #[inline(always)]
-            |operation| {
-                judge_open(operation, ctx.arg(0), file::SET_ATTRIBUTES);
-                true
-            },
-        ),
+        | BCHFS_IOC_REINHERIT_ATTRS => judge_access(ctx, hook, previous, file::SET_ATTRIBUTES),
+        _ if writes(command) => judge_access(ctx, hook, previous, file::WRITE),
         BTRFS_IOC_SNAP_CREATE
         | BTRFS_IOC_SUBVOL_CREATE
         | BTRFS_IOC_SNAP_DESTROY
@@ -141,6 +145,7 @@ fn judge(ctx: &LsmContext, hook: HookId, previous: i32) -> i32 {
         | BTRFS_IOC_SEND
         | BTRFS_IOC_SEND_32
         | OCFS2_IOC_REFLINK
+        | FIDEDUPERANGE
         | CIFS_IOC_NOTIFY
         | CIFS_IOC_NOTIFY_INFO
         | BCH_IOCTL_SUBVOLUME_CREATE
@@ -171,6 +176,32 @@ fn judge(ctx: &LsmContext, hook: HookId, previous: i32) -> i32 {
         _ if is_by_handle(command) => power(hook, previous, Privilege::Subvolumes),
         _ => earlier(previous),
     }
+}
+
+/// Judges `access` to the open file.
+#[inline(always)]
+fn judge_access(ctx: &LsmContext, hook: HookId, previous: i32, access: u16) -> i32 {
+    guard(
+        hook,
+        Class::File,
+        previous,
+        #[inline(always)]
+        |operation| {
+            judge_open(operation, ctx.arg(0), access);
+            true
+        },
+    )
+}
+
+/// Whether an ioctl changes what is in the file, or where it is kept.
+#[inline(always)]
+fn writes(command: u32) -> bool {
+    matches!(command, BTRFS_IOC_DEFRAG | BTRFS_IOC_DEFRAG_RANGE)
+        // Its type and its number.
+        || matches!(
+            command & 0xffff,
+            FS_IOC_RESVSP | FS_IOC_UNRESVSP | FS_IOC_RESVSP64 | FS_IOC_UNRESVSP64 | FS_IOC_ZERO_RANGE
+        )
 }
 
 /// Whether an ioctl of XFS works on a file that a handle names.

@@ -2,10 +2,11 @@
 
 use super::power::judge_mode;
 use super::{BPFFS_MAGIC, on_file_system};
+use crate::descriptors::has_open;
 use crate::image::Text;
 use crate::kernel::{self, Kernel, address, load, offset};
 use crate::operation::{Operation, guard};
-use crate::path::{MQUEUE, PIDFS, SB_KERNMOUNT, internal, nameless, place_at};
+use crate::path::{MQUEUE, PIDFS, PIPEFS, SB_KERNMOUNT, internal, nameless, place_at};
 use crate::scratch::reload;
 use agent_monitor_common::class::{Builtin, Class, Fault, Reason, USE, file};
 use agent_monitor_common::hook::HookId;
@@ -82,6 +83,18 @@ fn judge(operation: &mut Operation<'_>, open: Kernel) -> bool {
         return true;
     }
     operation.judge_found_path(Class::File, found, access);
+    if load::<u64>(superblock, &kernel::SUPER_MAGIC) == PIPEFS {
+        // By a descriptor's entry in `/proc`. Whoever has one end (standard input) would read or write at the other, which
+        // is somebody else's.
+        let mode = match load::<u32>(open, &kernel::FILE_F_MODE) & (FMODE_READ | FMODE_WRITE) {
+            0 => FMODE_READ | FMODE_WRITE,
+            mode => mode,
+        };
+        if !has_open(operation.scratch, inode, mode) {
+            operation.becomes_builtin(Builtin::OtherEnd);
+        }
+        return true;
+    }
     if reload(&operation.scratch.header.access) & file::WRITE != 0 {
         on_file_system(operation, superblock);
     } else if load::<u64>(superblock, &kernel::SUPER_MAGIC) == BPFFS_MAGIC {

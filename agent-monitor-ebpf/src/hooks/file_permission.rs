@@ -1,9 +1,11 @@
 //! Reads and writes by descriptor, of what may have been opened by somebody else: files of cgroups, by which a task
-//! leaves its own, and sockets where no other hook sees it, which is splice, and before 6.5 sendfile, too.
+//! leaves its own, and sockets where no other hook sees it, which is splice, and before 6.5 sendfile, too. And fallocate(2),
+//! which can empty and shorten a file as truncation does.
 //!
 //! Every task's every read and write comes here, so what concerns nobody leaves at the type of the file, before the gate.
 
 use super::file_open::judge_open;
+use super::file_truncate::judge_write;
 use super::{CGROUP_MAGIC, CGROUP2_MAGIC, S_IFSOCK, is_type, on_magic};
 use crate::kernel::{self, Kernel, load};
 use crate::operation::{earlier, guard};
@@ -16,6 +18,10 @@ use aya_ebpf::programs::LsmContext;
 
 /// `include/linux/fs.h`
 const MAY_WRITE: u32 = 2;
+// `arch/x86/entry/syscalls/syscall_64.tbl` and `syscall_32.tbl`. Among the numbers of each other's table are membarrier, which
+// writes to no file, and none.
+const FALLOCATE: u32 = 285;
+const FALLOCATE_FOREIGN: u32 = 324;
 
 #[lsm(hook = "file_permission")]
 fn file_permission(ctx: LsmContext) -> i32 {
@@ -31,6 +37,15 @@ fn file_permission(ctx: LsmContext) -> i32 {
     let superblock: Kernel = load(inode, &kernel::INODE_SB);
     let magic: u64 = load(superblock, &kernel::SUPER_MAGIC);
     if magic != CGROUP2_MAGIC && magic != CGROUP_MAGIC {
+        if matches!(system_call(), FALLOCATE | FALLOCATE_FOREIGN) {
+            return guard(
+                HookId::FilePermission,
+                Class::File,
+                ctx.arg(2),
+                #[inline(always)]
+                |operation| judge_write(operation, ctx.arg(0)),
+            );
+        }
         return earlier(ctx.arg(2));
     }
     guard(

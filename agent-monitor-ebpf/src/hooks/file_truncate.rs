@@ -2,7 +2,7 @@
 
 use super::file_open::file_text;
 use crate::kernel::{self, Kernel, load};
-use crate::operation::guard;
+use crate::operation::{Operation, guard};
 use crate::path::{Named, internal_file_system};
 use agent_monitor_common::class::{Class, file};
 use agent_monitor_common::hook::HookId;
@@ -16,17 +16,20 @@ fn file_truncate(ctx: LsmContext) -> i32 {
         Class::File,
         ctx.arg(1),
         #[inline(always)]
-        |operation| {
-            let truncated: Kernel = ctx.arg(0);
-            let inode: Kernel = load(truncated, &kernel::FILE_F_INODE);
-            let superblock: u64 = load(inode, &kernel::INODE_SB);
-            if matches!(internal_file_system(superblock), Some(Named::Memfd)) {
-                // Memory is not judged where it is made and written.
-                return false;
-            }
-            let found = file_text(operation, truncated, inode);
-            operation.judge_found_path(Class::File, found, file::WRITE);
-            true
-        },
+        |operation| judge_write(operation, ctx.arg(0)),
     )
+}
+
+/// Judges that an open file is written to by what no open has granted.
+#[inline(always)]
+pub fn judge_write(operation: &mut Operation<'_>, open: Kernel) -> bool {
+    let inode: Kernel = load(open, &kernel::FILE_F_INODE);
+    let superblock: u64 = load(inode, &kernel::INODE_SB);
+    if matches!(internal_file_system(superblock), Some(Named::Memfd)) {
+        // Memory is not judged where it is made and written.
+        return false;
+    }
+    let found = file_text(operation, open, inode);
+    operation.judge_found_path(Class::File, found, file::WRITE);
+    true
 }

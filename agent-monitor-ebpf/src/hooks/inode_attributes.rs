@@ -56,13 +56,14 @@ fn ask(result: i32) -> i32 {
     if result == 0 && offset(&XATTR_NOT_ASKED) == 1 { 1 } else { result }
 }
 
-/// Attributes of users and of root hold data like the file itself, whatever a file system calls them. Those of the system
-/// (access lists, labels) say of a file what stat(2) says: `ls -l` asks for them.
+/// Attributes of users and of root hold data like the file itself, whatever a file system calls them. Access lists and labels
+/// say of a file what stat(2) says: `ls -l` asks for them. Others that are called the system's may be a FUSE server's own.
 #[lsm(hook = "inode_getxattr")]
 fn inode_getxattr(ctx: LsmContext) -> i32 {
     let name: u64 = ctx.arg(1);
     let (start, next): ([u8; 7], [u8; 2]) = (read(name), read(name + 7));
-    if &start == b"system." || (&start == b"securit" && &next == b"y.") {
+    let list = matches!(&next, b"po" | b"nf" | b"ci" | b"sm" | b"nt" | b"do");
+    if (&start == b"system." && list) || (&start == b"securit" && &next == b"y.") {
         return earlier(ctx.arg(2));
     }
     judge(HookId::InodeGetxattr, ctx.arg(2), ctx.arg(0), file::READ)

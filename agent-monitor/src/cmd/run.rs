@@ -18,7 +18,7 @@ mod terminal;
 use agent_monitor_common::class::Mode;
 use anyhow::{Result, bail};
 
-use super::{policy::indented, small_runtime};
+use super::{policy::indented, print, small_runtime};
 use crate::cli::Run;
 use crate::config::Config;
 use crate::record::Counts;
@@ -56,7 +56,7 @@ pub fn run(config: &Config, options: &Run) -> Result<u8> {
         if config.socket.exists() { remote::run(config, options).await } else { local::run(config, options).await }
     })?;
     let text = ended.report.text(&ended.counts, ended.pid, ended.killed);
-    eprint!("{}", indented(&text, "agent-monitor: "));
+    print::error(&indented(&text, "agent-monitor: "));
     Ok(ended.code)
 }
 

@@ -7,12 +7,14 @@ use serde_json::{Value, json};
 
 use super::socket_connect::internet;
 use crate::harness::control::is_attached;
-use crate::harness::{EACCES, Outcome, Process, Scenario, Scene, record};
+use crate::harness::{Cycle, EACCES, Outcome, Process, Scenario, Scene, builtin, record};
 use crate::{scenarios, step};
 
 pub const ALL: &[Scenario] = scenarios![Node:
     a_received_descriptor_needs_the_rights_that_it_has,
     a_descriptor_from_before_the_binding_truncates_nothing,
+    what_was_opened_to_append_is_written_elsewhere_only_by_a_rule,
+    the_other_end_of_a_pipe_is_not_opened,
     flags_of_a_file_are_set_only_by_a_rule,
     a_lease_needs_the_right_to_write,
     a_socket_connected_before_binding_sends_nothing_to_a_denied_address,
@@ -67,10 +69,61 @@ fn a_descriptor_from_before_the_binding_truncates_nothing(scene: &mut Scene<'_>)
     let hook = if is_attached("file_truncate")? { "file_truncate" } else { "path_truncate" };
     let denied = record(hook, &["write"], json!({"path": file}), "no_rule", None);
     scene.denied(&mut process, &step!("ftruncate", "file", "1"), EACCES, &denied)?;
+    let denied = |hook: &str| record(hook, &["write"], json!({"path": file}), "no_rule", None);
+    scene.denied(&mut process, &step!("punch-hole", "file", "4"), EACCES, &denied("file_permission"))?;
+    // FS_IOC_UNRESVSP64, and BTRFS_IOC_DEFRAG; an outsider names no bytes, and has no file of btrfs.
+    for (number, errno) in [(0x4030_582b_u32, libc::EINVAL), (0x5000_9402, libc::ENOTTY)] {
+        let step = step!("control", file, number.to_string());
+        outsider.expect(&step, errno, "as an outsider")?;
+        scene.denied(&mut process, &step, EACCES, &denied("file_ioctl"))?;
+        scene.start = scene.records.lines.len();
+    }
     anyhow::ensure!(fs::read(&file)? == b"text", "the file was cut");
     outsider.works(&step!("ftruncate", "file", "4"), "as an outsider")?;
+    outsider.works(&step!("punch-hole", "file", "1"), "as an outsider")?;
+    scene.unbind_after(4)?;
+    process.works(&step!("ftruncate", "file", "1"), "after unbinding")?;
+    process.works(&step!("punch-hole", "file", "1"), "after unbinding").map(drop)
+}
+
+/// Standard output, into a log that others write, too.
+fn what_was_opened_to_append_is_written_elsewhere_only_by_a_rule(scene: &mut Scene<'_>) -> Outcome {
+    let (log, free) = (scene.file("log", "earlier\n"), scene.file("free", "f"));
+    let (mut process, mut outsider) = (scene.process()?, Process::start()?);
+    for process in [&mut process, &mut outsider] {
+        process.works(&step!("hold", "log", log, "w,append"), "before binding")?;
+        process.works(&step!("hold", "free", free, "w,append"), "before binding")?;
+    }
+    scene.bind("files:\n  - {allow: [read], paths: [\"$W/*\"]}\n  - {allow: [write], paths: [\"$W/free\"]}\n")?;
+    let denied = record("file_fcntl", &["write"], json!({"path": log}), "no_rule", None);
+    scene.denied(&mut process, &step!("set-open-flags", "log"), EACCES, &denied)?;
+    process.works(&step!("set-open-flags", "log", "append"), "bound, where it is left as it is")?;
+    process.works(&step!("set-open-flags", "free"), "bound, and allowed")?;
+    process.works(&step!("write", "log", "later"), "bound, as it was opened")?;
+    anyhow::ensure!(fs::read(&log)? == b"earlier\nlater", "the log was overwritten");
+    outsider.works(&step!("set-open-flags", "log"), "as an outsider")?;
     scene.unbind_after(1)?;
-    process.works(&step!("ftruncate", "file", "1"), "after unbinding").map(drop)
+    process.works(&step!("set-open-flags", "log"), "after unbinding").map(drop)
+}
+
+/// Who was given one end would read what others write there, or write what others take for their own input.
+fn the_other_end_of_a_pipe_is_not_opened(scene: &mut Scene<'_>) -> Outcome {
+    let denied = |access: &[&str]| builtin("file_open", access, json!({"path": "anon:pipe"}), "other-end");
+    let spec = "files:\n  - {allow: [read, write], paths: [\"anon:pipe\"]}\n";
+    for (kept, closed, own, other) in [("out", "in", "r", "w"), ("in", "out", "w", "r")] {
+        let other_access = if other == "w" { "write" } else { "read" };
+        Cycle::new()
+            .allowed(step!("pipe-hold", "out", "in"))
+            .allowed(step!("reopen", kept, other))
+            .allowed(step!("reopen", kept, "rw"))
+            .allowed(step!("pipe-hold", "out", "in"))
+            .allowed(step!("reopen", kept, own))
+            .allowed(step!("close", closed))
+            .denied(step!("reopen", kept, other), denied(&[other_access]))
+            .denied(step!("reopen", kept, "rw"), denied(&["read", "write"]))
+            .run(scene, spec)?;
+    }
+    Ok(())
 }
 
 fn flags_of_a_file_are_set_only_by_a_rule(scene: &mut Scene<'_>) -> Outcome {
@@ -118,7 +171,7 @@ fn a_lease_needs_the_right_to_write(scene: &mut Scene<'_>) -> Outcome {
     let mut outsider = Process::start()?;
     outsider.works(&step!("hold", "free", free, "r"), "as an outsider")?;
     let delegation = outsider.run(&step!("delegation", "free"))?.0;
-    crate::harness::Cycle::new()
+    Cycle::new()
         .allowed(step!("hold", "file", file, "r"))
         .denied(step!("lease", "file"), denied.clone())
         .denied(step!("delegation", "file"), denied)

@@ -39,6 +39,9 @@ fn an_attribute_of_a_denied_file_is_not_read(scene: &mut Scene<'_>) -> Outcome {
         .denied(step!("getxattr", file), denied())
         .denied(step!("fgetxattr", "file"), denied())
         .allowed(step!("getxattr", free))
+        // As a FUSE server may call its own.
+        .denied(step!("getxattr-of-system", file), denied())
+        .otherwise(libc::EOPNOTSUPP)
         // Who may do what, as stat(2) tells it.
         .allowed(step!("getacl", file))
         .run(scene, spec)
@@ -142,6 +145,10 @@ fn subvolumes_need_their_privilege(scene: &mut Scene<'_>) -> Outcome {
     for step in others.clone() {
         cycle = cycle.denied(step, privilege("subvolumes")).otherwise(libc::ENOTTY);
     }
+    // FIDEDUPERANGE, which directories have not.
+    let same = || step!("control", scene.workspace, 0xc018_9436_u32.to_string());
+    cycle = cycle.denied(same(), privilege("subvolumes")).otherwise(libc::EISDIR);
+    let last = same();
     cycle.run(scene, read)?;
     let mut cycle = Cycle::new()
         .allowed(step!("hold", "place", place, "r,dir"))
@@ -150,5 +157,6 @@ fn subvolumes_need_their_privilege(scene: &mut Scene<'_>) -> Outcome {
     for step in others {
         cycle = cycle.allowed(step).otherwise(libc::ENOTTY);
     }
+    cycle = cycle.allowed(last).otherwise(libc::EISDIR);
     cycle.run(scene, &format!("{read}privileges:\n  - {{allow: [subvolumes]}}\n"))
 }

@@ -8,6 +8,7 @@ use crate::{scenarios, step};
 
 pub const ALL: &[Scenario] = scenarios![Node:
     a_process_is_not_made_in_another_cgroup,
+    a_process_is_not_made_the_child_of_somebody_outside,
     no_policy_lets_an_agent_write_to_cgroups,
 ];
 
@@ -22,6 +23,13 @@ fn a_process_is_not_made_in_another_cgroup(scene: &mut Scene<'_>) -> Outcome {
         .denied(step!("clone-into", OUTSIDE, "path"), expected())
         .allowed(step!("hold", "outside", OUTSIDE, "path,dir"))
         .denied(step!("clone-into-held", "outside"), expected())
+        .run(scene, EVERYTHING)
+}
+
+fn a_process_is_not_made_the_child_of_somebody_outside(scene: &mut Scene<'_>) -> Outcome {
+    Cycle::new()
+        .denied(step!("clone-sibling"), builtin("task_alloc", &[], json!({}), "other-agent"))
+        .allowed(step!("clone-sibling-in-child"))
         .run(scene, EVERYTHING)
 }
 

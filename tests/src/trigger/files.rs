@@ -134,6 +134,25 @@ pub const STEPS: &[super::Row] = &[
     }),
     // SAFETY: see above.
     ("removeacl", |_, words| check(unsafe { libc::removexattr(words.path(1).as_ptr(), ACL.as_ptr()) })),
+    // `pipe-hold READER WRITER`
+    ("pipe-hold", |held, words| {
+        let (reader, writer) = super::sys::pipe()?;
+        held.keep(words, 1, reader);
+        held.keep(words, 2, writer);
+        Ok(0)
+    }),
+    // Takes the first bytes of a file, and leaves a hole.
+    ("punch-hole", |held, words| {
+        let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+        // SAFETY: takes numbers.
+        check(unsafe { libc::fallocate(held.get(words, 1)?, mode, 0, words.number(2)) })
+    }),
+    // `set-open-flags NAME [append]`: it blocks no more, and is written at its end, or not.
+    ("set-open-flags", |held, words| {
+        let append = if words.text(2) == "append" { libc::O_APPEND } else { 0 };
+        // SAFETY: takes numbers.
+        check(unsafe { libc::fcntl(held.get(words, 1)?, libc::F_SETFL, libc::O_NONBLOCK | append) })
+    }),
     ("lease", |held, words| {
         let file = held.get(words, 1)?;
         // SAFETY: takes numbers.

@@ -23,6 +23,14 @@ pub const STEPS: &[super::Row] = &[
         check(unsafe { libc::getxattr(words.path(1).as_ptr(), ATTRIBUTE.as_ptr(), value.as_mut_ptr().cast(), 8) } as i64)
             .map(|_| 0)
     }),
+    // One that no kernel has of its own.
+    ("getxattr-of-system", |_, words| {
+        let mut value = [0_u8; 8];
+        // SAFETY: see above; the buffer is as long as is said.
+        let read =
+            unsafe { libc::getxattr(words.path(1).as_ptr(), c"system.data".as_ptr(), value.as_mut_ptr().cast(), 8) };
+        check(read as i64)
+    }),
     ("fgetxattr", |held, words| {
         let (file, mut value) = (held.get(words, 1)?, [0_u8; 8]);
         // SAFETY: see above; the buffer is as long as is said.

@@ -182,6 +182,9 @@ pub const STEPS: &[super::Row] = &[
         clone_into(cgroup.as_raw_fd())
     }),
     ("clone-into-held", |held, words| clone_into(held.get(words, 1)?)),
+    ("clone-sibling", |_, _| sibling()),
+    // A child makes one whose parent we are.
+    ("clone-sibling-in-child", |_, _| super::power::in_child(|| sibling().map_or(-1, |_| 0))),
     ("new-session", |_, _| {
         // Two forks and a session of its own: the grandchild is nobody's child. Its pid comes through a pipe.
         let (reader, writer) = pipe()?;
@@ -213,6 +216,16 @@ pub const STEPS: &[super::Row] = &[
 fn clone(args: &CloneArgs) -> Done {
     // SAFETY: the structure is as long as is said; none of the arguments that are given shares memory.
     check(unsafe { libc::syscall(libc::SYS_clone3, &raw const *args, size_of::<CloneArgs>()) })
+}
+
+/// A process with the parent of this one, which ends at once; its parent alone can wait for it.
+fn sibling() -> Done {
+    let pid = clone(&CloneArgs { flags: libc::CLONE_PARENT as u64, ..CloneArgs::default() })?;
+    if pid == 0 {
+        // SAFETY: runs nothing of the parent's.
+        unsafe { libc::_exit(0) };
+    }
+    Ok(0)
 }
 
 fn clone_into(cgroup: i32) -> Done {
