@@ -9,6 +9,7 @@ mod control;
 mod daemon;
 mod enrich;
 mod event;
+mod lock;
 mod record;
 mod seccomp;
 mod sink;

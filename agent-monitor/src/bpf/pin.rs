@@ -6,7 +6,7 @@
 //! tested: a directory that is not finished guards nobody, and is removed at the next start.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, DirBuilder, File, TryLockError};
+use std::fs::{self, DirBuilder, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -21,6 +21,7 @@ use aya::programs::links::{FdLink, PinnedLink};
 use super::error::{LoadError, chain};
 use super::load::{LoadOptions, Loaded, OBJECT};
 use super::map::{MapError, Open};
+use crate::lock;
 
 /// File system magic of the BPF file system (`include/uapi/linux/magic.h`).
 const BPFFS_MAGIC: u64 = 0xcafe_4a11;
@@ -108,16 +109,8 @@ impl Place {
                 ));
             }
         }
-        match lock.try_lock() {
-            Ok(()) => Ok(Self { directory, lock }),
-            Err(TryLockError::Error(error)) => Err(failed("lock", error)),
-            Err(TryLockError::WouldBlock) => {
-                let holder = lock.metadata().ok().and_then(|metadata| holder(metadata.ino()));
-                let holder = holder.map_or_else(String::new, |pid| format!(" (pid {pid})"));
-                let message = format!("another agent-monitor daemon{holder} holds it; stop that first");
-                Err(failed("lock", io::Error::new(io::ErrorKind::AddrInUse, message)))
-            }
-        }
+        lock::take(&lock, "stop that first").map_err(|error| failed("lock", error))?;
+        Ok(Self { directory, lock })
     }
 
     /// The pins of all builds: those that guard the node first, of these the newest. What was not finished is detached and put
@@ -153,16 +146,6 @@ impl Place {
     pub fn unfinished(&self, key: &str) -> Pins {
         Pins { directory: self.directory.join(format!("{key}{UNFINISHED}")) }
     }
-}
-
-/// The process that holds a lock of this file, as `/proc/locks` says: `1: FLOCK ADVISORY WRITE PID MAJOR:MINOR:INODE 0 EOF`.
-fn holder(inode: u64) -> Option<u32> {
-    let locks = fs::read_to_string("/proc/locks").ok()?;
-    locks.lines().find_map(|line| {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        let same = words.get(1) == Some(&"FLOCK") && words.get(5)?.rsplit(':').next()?.parse() == Ok(inode);
-        words.get(4).filter(|_| same)?.parse().ok()
-    })
 }
 
 /// The name of this build's pins: whoever finds it finds the same programs, with the same maps, attached to the same

@@ -23,6 +23,7 @@ pub use finding::{Finding, Found, Reason};
 pub use rotated::list as rotated;
 
 use crate::config::{Audit, Config, Fsync};
+use crate::lock;
 use crate::record::LineHash;
 use crate::record::chain::{read, seal};
 use head::HeadFile;
@@ -109,16 +110,18 @@ impl AuditLog {
     /// with once it can be written: nobody should have to do without a daemon for that.
     ///
     /// # Errors
-    /// The file or its head can't be opened, or the file is not a plain file that root alone can write.
+    /// Another process writes it; the file or its head can't be opened; or the file is not a plain file that root alone can
+    /// write.
     pub fn open(options: &LogOptions) -> io::Result<Self> {
         let place = Place::find(&options.path)?;
-        // What nothing is noted of elsewhere is written by a `run` that has just been asked for it: it is told at once.
-        let (file, read_only) = if options.head.is_some() { place.open_or_read()? } else { (place.open()?, false) };
+        // First of all: by it the log is ours.
         let head = options.head.as_ref().map(|path| {
             let file = HeadFile::new(path, &place.path);
             file.map_err(|error| io::Error::new(error.kind(), format!("its head {}: {error}", path.display())))
         });
         let head = head.transpose()?;
+        // What nothing is noted of elsewhere is written by a `run` that has just been asked for it: it is told at once.
+        let (file, read_only) = if head.is_some() { place.open_or_read()? } else { (open_alone(&place)?, false) };
         let noted = match head.as_ref().map(HeadFile::read) {
             None => Noted::Never,
             Some(Ok(Some(head))) => Noted::Head(head),
@@ -183,6 +186,9 @@ impl AuditLog {
             }
             self.troubles.truncated = false;
             return Ok(());
+        }
+        if self.head.is_none() {
+            lock::take(&file, ANOTHER)?;
         }
         self.mend();
         self.sync();
@@ -319,6 +325,16 @@ impl AuditLog {
         sealed.truncate(count);
         (sealed.into_iter().map(|(line, _)| line).collect(), result)
     }
+}
+
+/// What to do where somebody else writes a file of records.
+const ANOTHER: &str = "wait for its end, or name another file";
+
+/// Opens a file of records that no head tells to be ours: it is locked itself, for it is neither renamed nor replaced.
+fn open_alone(place: &Place) -> io::Result<File> {
+    let file = place.open()?;
+    lock::take(&file, ANOTHER)?;
+    Ok(file)
 }
 
 /// Why something does not work now; the first time it is logged.

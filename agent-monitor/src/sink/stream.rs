@@ -152,6 +152,16 @@ enum Message {
     Tick,
 }
 
+impl Message {
+    /// Whether the audit log may be written because of it.
+    fn writes(&self) -> bool {
+        match self {
+            Self::Entries(_) | Self::Reopen(_) | Self::Tick => true,
+            Self::Between(_) | Self::Flush(_) => false,
+        }
+    }
+}
+
 /// The way into the stream. The thread ends when the last clone is dropped.
 #[derive(Clone, Debug)]
 pub struct Stream {

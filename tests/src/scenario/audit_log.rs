@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
+use super::survival::{Hammer, POLICY, unbind_after};
 use crate::harness::cgroup::{self, Cgroup};
 use crate::harness::control::{metric, metrics};
 use crate::harness::policy::NOTHING;
@@ -23,6 +24,7 @@ pub const ALL: &[Scenario] = scenarios![Node:
     with_a_full_disk_enforcement_goes_on_and_what_is_lost_is_counted,
     a_daemon_that_starts_on_a_read_only_file_system_counts_what_is_lost_until_it_can_write,
     what_a_slow_disk_holds_up_is_not_told_as_lost,
+    a_second_daemon_leaves_the_log_of_the_first_as_it_is,
 ];
 
 /// Exit status of `verify` with these options, and what it says.
@@ -122,6 +124,31 @@ fn what_a_slow_disk_holds_up_is_not_told_as_lost(scene: &mut Scene<'_>) -> Outco
     scene.records.wait(scene.start, &word, &json!({"type": "agent", "action": "unbound"}))?;
     scene.records.account(scene.start, &word, &counts, DENIALS)?;
     ensure!(counts["lost"] == 0 && counts["written"] == DENIALS, "something was lost: {counts}");
+    Ok(())
+}
+
+/// The second one has the log and the state of the first, and all else of its own.
+fn a_second_daemon_leaves_the_log_of_the_first_as_it_is(scene: &mut Scene<'_>) -> Outcome {
+    const TIMES: usize = 5;
+    let process = scene.process()?;
+    scene.bind(POLICY)?;
+    let hammer = Hammer::start(scene, process)?;
+    let config =
+        scene.file("second.toml", "socket = \"/run/scenarios/second.sock\"\nmetrics_address = \"127.0.0.1:9479\"\n");
+    for _ in 0..TIMES {
+        let second = Command::new("agent-monitor").args(["daemon", "--config"]).arg(&config).output()?;
+        let said = String::from_utf8_lossy(&second.stderr);
+        ensure!(second.status.code() == Some(1), "the second daemon ended with {}: {said}", second.status);
+        for word in ["error:", LOG, &format!("pid {}", scene.daemon.pid())] {
+            ensure!(said.contains(word), "it does not say {word}: {said}");
+        }
+    }
+    let rounds = hammer.end()?;
+    unbind_after(scene, 2 * rounds)?;
+    let appended = scene.records.count(scene.start, "\"appended\"", &json!({"type": "loss", "stage": "audit"}))?;
+    ensure!(appended == 0, "somebody else wrote into the log {appended} times");
+    let (status, report) = verify(&[])?;
+    ensure!(status == Some(0) && report["head"] == "found", "{status:?}: {report}");
     Ok(())
 }
 

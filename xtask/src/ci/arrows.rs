@@ -30,7 +30,7 @@ const LAYERS: [&[&str]; 5] = [
     &["daemon"],
     &["support"],
     &["bpf", "bind", "enrich", "sink", "control"],
-    &["event", "record", "config", "seccomp"],
+    &["event", "record", "config", "lock", "seccomp"],
 ];
 
 /// Returns what points the wrong way.

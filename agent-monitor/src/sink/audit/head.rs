@@ -4,7 +4,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -60,19 +60,22 @@ impl Head {
 /// The file with the head of a log.
 #[derive(Debug)]
 pub struct HeadFile {
-    path: PathBuf,
+    /// Its directory is locked: whoever has that is alone in writing the log.
+    place: Place,
     log: String,
     file: Option<File>,
 }
 
 impl HeadFile {
-    /// For the head of the log at this path.
+    /// For the head of the log at this path, as long as nobody else has it. The lock is the directory's: the log is renamed
+    /// and replaced, and who may read the log could lock it.
     ///
     /// # Errors
-    /// The directory can't be made.
+    /// The directory can't be made, or somebody else has it.
     pub fn new(path: &Path, log: &Path) -> io::Result<Self> {
         let place = Place::find(path)?;
-        Ok(Self { path: place.path, log: log.to_string_lossy().into_owned(), file: None })
+        place.lock("stop that first, or give this one an audit_log and a state_dir of its own")?;
+        Ok(Self { place, log: log.to_string_lossy().into_owned(), file: None })
     }
 
     /// What was noted: the head of this log, none where there is no head or another log's.
@@ -80,7 +83,7 @@ impl HeadFile {
     /// # Errors
     /// There is one that can't be read.
     pub fn read(&self) -> io::Result<Option<Head>> {
-        match Head::read(&self.path) {
+        match Head::read(&self.place.path) {
             Ok(head) => Ok(Some(head).filter(|head| head.log == self.log)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -97,7 +100,7 @@ impl HeadFile {
             // One that was removed is made anew.
             Some(file) if file.metadata()?.nlink() > 0 => file.write_all_at(head.block().as_bytes(), 0),
             _ => {
-                self.file = Some(make(&self.path, &head)?);
+                self.file = Some(make(&self.place.path, &head)?);
                 Ok(())
             }
         }
@@ -139,8 +142,12 @@ mod tests {
             let head = Head { seq, hash, inode: u64::MAX, bytes: u64::MAX - seq, log: "/log".to_owned() };
             assert_eq!(file.read().expect("head can be read"), Some(head));
         }
-        let other = HeadFile::new(&path, Path::new("/other")).expect("directory is there");
+        assert!(HeadFile::new(&path, Path::new("/log")).is_err(), "two have the head");
+        drop(file);
+        let other = HeadFile::new(&path, Path::new("/other")).expect("nobody has the head");
         assert_eq!(other.read().expect("head can be read"), None);
+        drop(other);
+        let mut file = HeadFile::new(&path, Path::new("/log")).expect("nobody has the head");
         std::fs::remove_file(&path).expect("head can be removed");
         file.put(8, hash, 1, 1).expect("head can be written");
         assert_eq!(file.read().expect("head can be read").map(|head| head.seq), Some(8));

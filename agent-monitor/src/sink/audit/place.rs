@@ -11,6 +11,8 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{CWD, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
+use crate::lock;
+
 /// Most links on the way; the kernel's own limit.
 const LINKS: u32 = 40;
 
@@ -99,6 +101,14 @@ impl Place {
     /// The disk can't be written.
     pub fn sync(&self) -> io::Result<()> {
         Ok(rustix::fs::fsync(&self.directory)?)
+    }
+
+    /// Locks the directory as long as this is kept; also where its file system is read-only.
+    ///
+    /// # Errors
+    /// Another process has locked it, which is named, with what to do then.
+    pub fn lock(&self, what_to_do: &str) -> io::Result<()> {
+        lock::take(&self.directory, what_to_do)
     }
 
     /// Name of the file.

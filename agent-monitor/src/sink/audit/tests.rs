@@ -72,6 +72,27 @@ fn a_log_is_private_and_goes_on_over_restarts() {
 }
 
 #[test]
+fn a_log_that_somebody_else_writes_is_refused_and_left_as_it_is() {
+    let path = directory("second");
+    for (name, options) in [("head", options(&path)), ("none", LogOptions { head: None, ..options(&path) })] {
+        let mut log = AuditLog::open(&options).expect("log can be opened");
+        write_records(&mut log, 1);
+        let text = || std::fs::read(&options.path).expect("log is there");
+        let before = text();
+        let refused = AuditLog::open(&options).expect_err("it is written already").to_string();
+        assert!(refused.contains(&format!("(pid {})", std::process::id())), "{name}: {refused}");
+        // Also while the log has no name or another one.
+        std::fs::rename(&options.path, path.join(name)).expect("log can be renamed");
+        assert_eq!(AuditLog::open(&options).is_err(), name == "head");
+        assert_eq!(options.path.exists(), name != "head");
+        std::fs::rename(path.join(name), &options.path).expect("log can be renamed");
+        assert!(text() == before);
+        drop(log);
+        AuditLog::open(&options).expect("nobody writes it any more");
+    }
+}
+
+#[test]
 fn a_line_that_was_cut_off_by_the_end_of_the_writer_is_told_and_is_no_tampering() {
     let path = directory("cut-off");
     let log_path = path.join("audit.jsonl");
@@ -83,6 +104,7 @@ fn a_line_that_was_cut_off_by_the_end_of_the_writer_is_told_and_is_no_tampering(
         let (line, _) = seal(&line(3), log.hash);
         let (text, head) = (std::fs::read(&log_path).expect("log is there"), path.join("state/head.json"));
         let noted_then = std::fs::read(&head).expect("head is there");
+        drop(log);
         for cut in [1, 30, line.len() - 2] {
             std::fs::write(&log_path, [&text, &line.as_bytes()[..cut]].concat()).expect("log can be written");
             std::fs::write(&head, &noted_then).expect("head can be written");
@@ -129,6 +151,7 @@ fn a_log_that_was_changed_while_nobody_wrote_is_told_in_a_new_chain() {
     write_records(&mut log, 3);
     let text = std::fs::read_to_string(&log_path).expect("log is text");
     let head = std::fs::read(path.join("state/head.json")).expect("head is there");
+    drop(log);
     let first_two: String = text.lines().take(2).map(|line| line.to_owned() + "\n").collect();
     for (changed, reason) in [
         (text.replace("\"seq\":3", "\"seq\":9"), Reason::ChainBroken),
@@ -212,6 +235,7 @@ fn a_log_is_rotated_by_size_and_its_oldest_files_are_removed_and_named() {
     for round in 0..30 {
         found.extend(write_records(&mut log, 1));
         if round == 20 {
+            drop(log);
             log = AuditLog::open(&rotating).expect("log can be opened");
         }
     }
@@ -242,6 +266,7 @@ fn a_log_is_rotated_by_age_and_never_over_another_file() {
     // The record's time is long ago, which counts once the file is opened again.
     write_records(&mut log, 1);
     assert_eq!(rotated(&aged.path).expect("directory is there"), []);
+    drop(log);
     let mut log = AuditLog::open(&aged).expect("log can be opened");
     let taken = path.join("audit.jsonl.00000000000000000001");
     std::fs::write(&taken, "").expect("file can be made");

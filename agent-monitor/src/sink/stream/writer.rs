@@ -31,7 +31,9 @@ pub(super) struct Writer {
 impl Writer {
     /// Works until the last way in is dropped.
     pub(super) fn run(mut self, mut queue: mpsc::Receiver<Message>) {
+        let mut wrote = false;
         while let Some(message) = queue.blocking_recv() {
+            wrote |= message.writes();
             match message {
                 Message::Entries(entries) => {
                     self.write(entries);
@@ -61,7 +63,10 @@ impl Writer {
                 }
             }
         }
-        self.write(Vec::new());
+        // A daemon that could not start leaves the log as it found it: what is wrong with it the next one finds again.
+        if wrote {
+            self.write(Vec::new());
+        }
         if let Some(log) = &mut self.log {
             log.close();
         }

@@ -54,6 +54,28 @@ async fn records_are_numbered_without_gaps_in_the_order_of_writing() {
     thread.join().expect("thread ends");
 }
 
+#[tokio::test]
+async fn who_wrote_nothing_leaves_what_is_wrong_with_the_log_for_the_next_one_to_tell() {
+    let path = directory("nothing");
+    let (log_path, head) = (path.join("audit.jsonl"), path.join("state/head.json"));
+    std::fs::write(&log_path, "no chain\n").expect("file can be written");
+    let log = LogOptions { path: log_path.clone(), head: Some(head.clone()), keeping: Audit::default() };
+    for (count, lines) in [(0, 1), (1, 4)] {
+        let options = Options { log: Some(log.clone()), ..Options::default() };
+        let (stream, thread) = Stream::start(options).expect("stream starts");
+        stream.between(Box::new(drop)).await;
+        if count > 0 {
+            stream.write(vec![record("a").into()]).await;
+        }
+        stream.flush().await;
+        drop(stream);
+        thread.join().expect("thread ends");
+        let text = std::fs::read_to_string(&log_path).expect("log is text");
+        assert_eq!((text.lines().count(), head.exists()), (lines, count > 0), "{text}");
+    }
+    std::fs::remove_dir_all(path).expect("directory can be removed");
+}
+
 #[test]
 fn what_the_log_could_not_take_is_named_by_the_next_record() {
     let (tap, seen) = seen();
