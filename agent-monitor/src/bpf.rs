@@ -101,6 +101,9 @@ impl Programs {
         let Prepared { pins, earlier, taken_over, hooks, .. } = prepared;
         let (maps, images) = (Maps::take(&mut &pins)?, Images::take(&mut &pins)?);
         let mut programs = Self { earlier, taken_over, ..Self::of(hooks, maps, images) };
+        if taken_over {
+            programs.images.look_for_unused()?;
+        }
         for state in programs.hooks.iter().filter(|state| state.loaded()) {
             // One that can't be opened is told where its numbers are read.
             let opened = ProgramInfo::from_pin(pins.program_path(state.hook)).and_then(|info| info.fd());
@@ -205,6 +208,15 @@ impl Programs {
     /// The kernel refused the write.
     pub fn clear_image(&mut self, slot: u32) -> Result<(), MapError> {
         self.images.clear(slot)
+    }
+
+    /// Gives back some of the images that an earlier daemon left and no slot points to. To be called every second or so,
+    /// until none is left.
+    ///
+    /// # Errors
+    /// The kernel refused it.
+    pub fn remove_unused_images(&mut self) -> Result<(), MapError> {
+        self.images.remove_unused()
     }
 
     /// Binds a cgroup by its id.

@@ -13,6 +13,7 @@ mod expiry;
 mod file_open;
 mod guard;
 mod held;
+mod images;
 mod indirect;
 mod inherited;
 mod inode;
@@ -97,6 +98,7 @@ pub const ALL: &[&[Scenario]] = &[
     survival::ALL,
     reload::ALL,
     applied::ALL,
+    images::ALL,
     expiry::ALL,
     misses::ALL,
     audit_log::ALL,

@@ -10,6 +10,7 @@ mod held;
 mod inode;
 mod ipc;
 mod load;
+mod maps;
 mod memory;
 mod mode;
 mod mount;
@@ -47,6 +48,7 @@ const TABLES: &[&[Row]] = &[
     terminal::STEPS,
     power::STEPS,
     load::STEPS,
+    maps::STEPS,
     mount::STEPS,
     resource::STEPS,
     ipc::STEPS,

@@ -1,29 +1,38 @@
 //! Writing and reading images: one map value each, in an array of maps for each size, so that a policy is replaced by one
-//! pointer.
+//! pointer. What no slot points to any more is given back.
+
+use std::os::fd::{AsFd, AsRawFd};
 
 use super::error::chain;
 use super::map::{MapError, Open, open};
 use super::raw;
 use agent_monitor_common::image::at;
 use agent_monitor_common::limit::{IMAGE_SIZES, POLICIES};
-use aya::maps::{Array, ArrayOfMaps, MapData};
+use aya::maps::{Array, Map, MapData};
 
 /// Names of the maps, by the size of what is in them; `SLOTS` has 1 + the index.
 const MAPS: [&str; 3] = ["IMAGES_SMALL", "IMAGES_MEDIUM", "IMAGES_LARGE"];
 
+/// Images that no slot points to which are removed at once: the kernel takes some milliseconds for each.
+const AT_ONCE: usize = 8;
+
 /// The images of all slots.
 pub struct Images {
     slots: Array<MapData, u32>,
-    sizes: [ArrayOfMaps<MapData>; 3],
+    sizes: [MapData; 3],
+    /// Slot and class of images that may be there and that no slot points to.
+    unused: Vec<(u32, usize)>,
 }
 
 impl Images {
     /// Opens the maps.
     pub fn take(source: &mut impl Open) -> Result<Self, MapError> {
-        Ok(Self {
-            slots: open(source, "SLOTS")?,
-            sizes: [open(source, MAPS[0])?, open(source, MAPS[1])?, open(source, MAPS[2])?],
-        })
+        let mut outer = |name| match source.map(name)? {
+            Map::ArrayOfMaps(map) => Ok(map),
+            _ => Err(MapError::new(name, "open", "it is no array of maps")),
+        };
+        let sizes = [outer(MAPS[0])?, outer(MAPS[1])?, outer(MAPS[2])?];
+        Ok(Self { slots: open(source, "SLOTS")?, sizes, unused: Vec::new() })
     }
 
     /// Puts an image into a slot.
@@ -34,26 +43,80 @@ impl Images {
         };
         // The image first, then the number that says in which map it is: a program that reads the old number still finds
         // the old image.
-        let (name, size) = (MAPS[class], IMAGE_SIZES[class]);
+        let (name, size, before) = (MAPS[class], IMAGE_SIZES[class], self.class(slot)?);
         let mut padded = vec![0; size];
         padded[..image.len()].copy_from_slice(image);
         let inner = inner(size).map_err(|error| MapError::new(name, "write", chain(&error)))?;
         raw::set(&inner, &0_u32.to_ne_bytes(), &padded).map_err(|error| MapError::new(name, "write", error))?;
-        let outer = &mut self.sizes[class];
-        outer.set(slot, &inner, 0).map_err(|error| MapError::new(name, "write", chain(&error)))?;
-        self.point(slot, class as u32 + 1)
+        let put = |outer: &MapData| raw::set(outer, &slot.to_ne_bytes(), &inner.fd().as_fd().as_raw_fd().to_ne_bytes());
+        put(&self.sizes[class]).map_err(|error| MapError::new(name, "write", error))?;
+        if let Err(error) = self.point(slot, class as u32 + 1) {
+            self.unused.push((slot, class));
+            return Err(error);
+        }
+        if let Some(before) = before.filter(|before| *before != class) {
+            // A program may have read the old number and not have looked there yet. Writing to an array of maps returns
+            // when no program runs any more that ran before (`maybe_wait_bpf_programs` in the kernel): so it is put there
+            // once more, after the number.
+            match put(&self.sizes[class]) {
+                Ok(()) => self.remove(slot, before),
+                Err(_) => self.unused.push((slot, before)),
+            }
+        }
+        Ok(())
     }
 
     /// Empties a slot.
     pub fn clear(&mut self, slot: u32) -> Result<(), MapError> {
-        self.point(slot, 0)
+        let before = self.class(slot)?;
+        self.point(slot, 0)?;
+        if let Some(before) = before {
+            self.remove(slot, before);
+        }
+        Ok(())
+    }
+
+    /// Gives an image back that no slot points to; where the kernel refuses that it is tried again.
+    fn remove(&mut self, slot: u32, class: usize) {
+        if raw::remove(&self.sizes[class], &slot.to_ne_bytes()).is_err() {
+            self.unused.push((slot, class));
+        }
+    }
+
+    /// Looks for images that an earlier daemon left and no slot points to.
+    pub fn look_for_unused(&mut self) -> Result<(), MapError> {
+        for (class, name) in MAPS.into_iter().enumerate() {
+            let there = raw::indexes(&self.sizes[class]);
+            for slot in there.map_err(|error| MapError::new(name, "read", error))? {
+                if self.class(slot)? != Some(class) {
+                    self.unused.push((slot, class));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes some of the images that no slot points to. What the kernel refuses again is left for a later daemon.
+    pub fn remove_unused(&mut self) -> Result<(), MapError> {
+        for _ in 0..AT_ONCE {
+            let Some((slot, class)) = self.unused.pop() else { break };
+            if self.class(slot)? != Some(class) {
+                let removed = raw::remove(&self.sizes[class], &slot.to_ne_bytes());
+                removed.map_err(|error| MapError::new(MAPS[class], "write", error))?;
+            }
+        }
+        Ok(())
     }
 
     /// The image that is in a slot, without the padding.
     pub fn get(&self, slot: u32) -> Result<Option<Vec<u8>>, MapError> {
         let Some(class) = self.class(slot)? else { return Ok(None) };
         let name = MAPS[class];
-        let inner = self.sizes[class].get(&slot, 0).map_err(|error| MapError::new(name, "read", chain(&error)))?;
+        let id =
+            raw::get(&self.sizes[class], &slot.to_ne_bytes()).map_err(|error| MapError::new(name, "read", error))?;
+        let id = id.as_deref().and_then(|id| id.first_chunk()).map(|id| u32::from_ne_bytes(*id));
+        let id = id.ok_or_else(|| MapError::new(name, "read", format!("slot {slot} has no image")))?;
+        let inner = MapData::from_id(id).map_err(|error| MapError::new(name, "read", chain(&error)))?;
         let image = raw::get(&inner, &0_u32.to_ne_bytes()).map_err(|error| MapError::new(name, "read", error))?;
         Ok(image.map(|mut image| {
             let at = at::LENGTH as usize;

@@ -196,6 +196,9 @@ impl Daemon {
         self.node.forget_ended();
         self.check_configured();
         self.lose_paths();
+        if let Err(error) = self.node.programs.remove_unused_images() {
+            tracing::warn!(%error, "cannot give back what policies took that are gone");
+        }
         let last = self.node.stream.totals().last_seq.load(Ordering::Relaxed);
         if last != self.checkpoint && self.node.checkpoint().await {
             self.checkpoint = last;

@@ -1,4 +1,5 @@
-//! Everything at once for a long time: agents come and go, policies change, the daemon is killed, followers come and go.
+//! Everything at once for a long time: agents come and go, some with a policy of their own, policies change, the daemon is
+//! killed, followers come and go.
 //! Nothing of it may pile up, and each denial is accounted for.
 
 pub mod gauge;
@@ -12,8 +13,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::images;
 use super::races::{Stop, either};
 use crate::harness::cgroup::{self, Cgroup};
 use crate::harness::control::{SOCKET, ask};
@@ -85,6 +87,7 @@ struct Common {
     stop: AtomicBool,
     lives: AtomicU64,
     changes: AtomicU64,
+    bound: AtomicU64,
     followers: AtomicU64,
 }
 
@@ -103,6 +106,7 @@ fn agents_policies_daemons_and_followers_come_and_go_and_nothing_piles_up() -> O
     let mut ledger = Ledger::open(place.log())?;
     let common = Common::default();
     let mut gauge = Gauge::default();
+    let mut outsider = Process::start()?;
     let start = Instant::now();
     let end = start + Duration::from_secs(seconds);
     // At the end no more: so long a daemon lives that what it would pile up shows.
@@ -112,6 +116,7 @@ fn agents_policies_daemons_and_followers_come_and_go_and_nothing_piles_up() -> O
         let stop = Stop(&common.stop);
         let lives = scope.spawn(|| live(&place, &common));
         let changes = scope.spawn(|| change(&place, &common));
+        let binds = scope.spawn(|| bind(&common));
         let follows = scope.spawn(|| follow(&common));
         let reads = scope.spawn(|| -> Result<Ledger> {
             while common.goes_on() {
@@ -129,11 +134,11 @@ fn agents_policies_daemons_and_followers_come_and_go_and_nothing_piles_up() -> O
                 kills += 1;
                 next_kill += KILLED;
             }
-            gauge.sample(daemon.pid(), start.elapsed())?;
+            gauge.sample(daemon.pid(), start.elapsed(), images::count(&mut outsider)?)?;
         }
         drop(stop);
         let join = |result: std::thread::Result<Outcome>| result.map_err(|_| anyhow::anyhow!("a thread panicked"))?;
-        let ended = join(lives.join()).and(join(changes.join())).and(join(follows.join()));
+        let ended = join(lives.join()).and(join(changes.join())).and(join(binds.join())).and(join(follows.join()));
         let ledger = reads.join().map_err(|_| anyhow::anyhow!("a thread panicked"))?;
         Ok((ended, ledger))
     })?;
@@ -143,9 +148,11 @@ fn agents_policies_daemons_and_followers_come_and_go_and_nothing_piles_up() -> O
     ledger.until(lives, limit())?;
     let took = start.elapsed().as_secs_f32();
     println!(
-        "{took:.0} s: {lives} agents ({:.0} a second), {} changes of the policy, {kills} daemons killed, {} followers",
+        "{took:.0} s: {lives} agents ({:.0} a second), {} changes of the policy, {} agents with their own, {kills} daemons killed, \
+         {} followers",
         lives as f32 / seconds as f32,
         common.changes.load(Ordering::Acquire),
+        common.bound.load(Ordering::Acquire),
         common.followers.load(Ordering::Acquire)
     );
     println!("{}", ledger.sums());
@@ -191,6 +198,33 @@ fn change(place: &Place, common: &Common) -> Outcome {
         std::thread::sleep(CHANGED);
     }
     Ok(())
+}
+
+/// A cgroup that is bound and unbound, each time to a policy of its own. What a daemon that was killed had bound is unbound
+/// first; while none runs there is nobody to ask.
+fn bind(common: &Common) -> Outcome {
+    let cgroup = Cgroup::make("/scenarios/soak-bound")?;
+    let agents = || ask("GET", "/v1/agents", &Value::Null);
+    let unbind = || -> Outcome {
+        for agent in agents()?.as_array().into_iter().flatten().filter(|agent| agent["cgroup"] == cgroup.path) {
+            let id = agent["id"].as_str().context("an agent has an id")?;
+            ask("DELETE", &format!("/v1/agents/{id}"), &Value::Null)?;
+        }
+        Ok(())
+    };
+    while common.goes_on() {
+        let number = common.bound.load(Ordering::Acquire);
+        let spec = format!("files:\n  - {{allow: [read], paths: [\"/none{number}\"]}}\n");
+        let text = policy::document("soak-bound", &spec, Path::new("/"));
+        let documents = json!([{"name": "", "path": "soak-bound.yaml", "text": text}]);
+        let bound =
+            unbind().and_then(|()| ask("POST", "/v1/agents", &json!({"documents": documents, "cgroup": cgroup.path})));
+        if bound.is_ok() {
+            common.bound.fetch_add(1, Ordering::AcqRel);
+        }
+        std::thread::sleep(CHANGED);
+    }
+    unbind()
 }
 
 /// Followers: some read, some do not, and all go without a word.

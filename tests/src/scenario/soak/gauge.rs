@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-/// What was taken at one moment: megabytes, but for descriptors.
+/// What was taken at one moment: megabytes, but for descriptors and images of policies.
 #[derive(Clone, Copy, Debug)]
 struct Sample {
     at: Duration,
@@ -14,6 +14,7 @@ struct Sample {
     slab: f64,
     percpu: f64,
     vmalloc: f64,
+    images: i64,
 }
 
 /// What of a sample is looked at.
@@ -24,12 +25,12 @@ type Value = fn(&Sample) -> f64;
 pub struct Gauge(Vec<Sample>);
 
 /// By how much the middle of the last quarter of the time may be more than that of the quarter before: a tenth, and so many
-/// megabytes (descriptors), which a kernel takes and gives back at any time.
+/// megabytes (descriptors, images), which a kernel takes and gives back at any time.
 const SLACK: f64 = 4.0;
 
 impl Gauge {
-    /// Takes a sample of this daemon and of the kernel.
-    pub fn sample(&mut self, daemon: u32, at: Duration) -> Result<()> {
+    /// Takes a sample of this daemon and of the kernel, which has so many images of policies.
+    pub fn sample(&mut self, daemon: u32, at: Duration, images: i64) -> Result<()> {
         let memory = fs::read_to_string("/proc/meminfo")?;
         let status = fs::read_to_string(format!("/proc/{daemon}/status")).context("the daemon is gone")?;
         let descriptors = fs::read_dir(format!("/proc/{daemon}/fd"))?.count();
@@ -40,17 +41,19 @@ impl Gauge {
             slab: megabytes(&memory, "Slab:")?,
             percpu: megabytes(&memory, "Percpu:")?,
             vmalloc: megabytes(&memory, "VmallocUsed:")?,
+            images,
         });
         Ok(())
     }
 
     /// Ten of the samples as a table.
     pub fn table(&self) -> String {
-        let mut text = "seconds  daemon MB  descriptors  slab MB  percpu MB  vmalloc MB".to_owned();
+        let mut text = "seconds  daemon MB  descriptors  slab MB  percpu MB  vmalloc MB  images".to_owned();
         for sample in self.0.iter().step_by((self.0.len() / 10).max(1)) {
-            let Sample { at, daemon, descriptors, slab, percpu, vmalloc } = sample;
+            let Sample { at, daemon, descriptors, slab, percpu, vmalloc, images } = sample;
             let at = at.as_secs();
-            text.push_str(&format!("\n{at:7} {daemon:10.1} {descriptors:12} {slab:8.1} {percpu:10.1} {vmalloc:11.1}"));
+            let kernel = format!("{slab:8.1} {percpu:10.1} {vmalloc:11.1} {images:7}");
+            text.push_str(&format!("\n{at:7} {daemon:10.1} {descriptors:12} {kernel}"));
         }
         text
     }
@@ -60,12 +63,13 @@ impl Gauge {
         ensure!(self.0.len() >= 40, "there are only {} samples", self.0.len());
         let quarter = self.0.len() / 4;
         let (before, last) = (&self.0[2 * quarter..3 * quarter], &self.0[3 * quarter..]);
-        let values: [(&str, Value); 5] = [
+        let values: [(&str, Value); 6] = [
             ("the daemon's memory in MB", |sample| sample.daemon),
             ("its descriptors", |sample| sample.descriptors as f64),
             ("the kernel's slabs in MB", |sample| sample.slab),
             ("its memory for each CPU in MB", |sample| sample.percpu),
             ("its virtual memory in MB", |sample| sample.vmalloc),
+            ("its images of policies", |sample| sample.images as f64),
         ];
         for (what, value) in values {
             let (before, last) = (middle(before, value), middle(last, value));
