@@ -35,7 +35,7 @@ pub struct Catalogue {
 
 impl Catalogue {
     /// Puts what was read in force: new and changed policies are loaded, those that are gone are marked so and stay for
-    /// the agents that have them. What was refused changes nothing. Gives the seconds that each swap took.
+    /// the agents that have them until their files are back. What was refused changes nothing. Gives the seconds that each swap took.
     pub fn apply(&mut self, node: &mut Node, mut read: Read) -> Vec<f64> {
         let mut swaps = Swaps { began: read.began.unwrap_or_else(Instant::now), seconds: Vec::new() };
         if let Some(name) = read.deleted.take() {
@@ -270,8 +270,10 @@ fn put_in_force(
     for candidate in policies {
         let (name, source) = (candidate.name.clone(), candidate.path.clone());
         here.insert(name.clone(), document_of(&candidate));
-        let slot = node.policies.named(&name).map(|one| one.slot);
+        let known = node.policies.named(&name).or_else(|| node.policies.removed(&name));
+        let (slot, is_back) = known.map(|one| (one.slot, one.source == Source::Removed)).unzip();
         let done = match slot {
+            Some(slot) if is_back == Some(true) => put_back(node, slot, candidate, swaps),
             Some(slot) => swaps.put(node, slot, Source::Directory, candidate),
             None => node.load(Source::Directory, candidate).map(|_| swaps.note()),
         };
@@ -281,6 +283,22 @@ fn put_in_force(
     }
     here
 }
+
+/// Puts a policy whose file was gone into the slot that it had, so that the agents that kept it get what the file says now.
+fn put_back(node: &mut Node, slot: u32, candidate: Arc<Candidate>, swaps: &mut Swaps) -> anyhow::Result<()> {
+    let is_same = node.policies.unchanged(slot, &candidate);
+    let path = candidate.path.clone();
+    swaps.put(node, slot, Source::Directory, candidate)?;
+    if is_same {
+        // Nothing was replaced, so nobody else tells that it is there again.
+        node.set_source(slot, Source::Directory);
+        node.tell_policy("loaded", node.directory.policy(slot), Some(path), vec![BACK.to_owned()]);
+    }
+    Ok(())
+}
+
+/// What is said of a policy whose file is there again, as it was.
+const BACK: &str = "its file is there again; agents that kept it have it";
 
 /// Replaces policies that no file gives by itself: those of agents with values of their own, and those that were taken over.
 fn replace_again(

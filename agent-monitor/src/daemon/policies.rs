@@ -225,6 +225,13 @@ impl Policies {
         self.iter().filter(known).find(|one| one.name() == name && one.candidate.variables.is_empty())
     }
 
+    /// The policy with this name whose file is gone, and that its agents have still.
+    pub fn removed(&self, name: &str) -> Option<&Instance> {
+        // One without a document was taken over without its state: an agent may have brought it.
+        let was_read = |one: &&Instance| one.source == Source::Removed && !one.candidate.text.is_empty();
+        self.iter().filter(was_read).find(|one| one.name() == name && one.candidate.variables.is_empty())
+    }
+
     /// A policy that differs in nothing from this one, from the same kind of source.
     pub fn same(&self, candidate: &Candidate, source: &Source) -> Option<&Instance> {
         self.iter().find(|one| {
@@ -316,83 +323,4 @@ impl Policies {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn empty() -> Candidate {
-        Candidate::new(&Policy::empty(), &[]).expect("the empty policy has an image")
-    }
-
-    #[test]
-    fn an_image_is_given_its_generation() {
-        let image = empty().image(7);
-        assert_eq!(ImageView::parse(&image).expect("is an image").generation(), 7);
-    }
-
-    #[test]
-    fn a_policy_that_the_kernel_has_is_told_from_one_that_differs() {
-        let image = empty().image(7);
-        let view = ImageView::parse(&image).expect("is an image");
-        let mut policies = Policies::default();
-        policies.put(3, view.generation(), Source::Removed, Arc::new(Candidate::restored(&view, None)));
-        assert!(policies.unchanged(3, &empty()));
-        assert_eq!(policies.next_generation("empty"), 8);
-        assert_eq!((Source::from_name("agent"), Source::from_name("")), (Source::Agent, Source::Removed));
-    }
-
-    #[test]
-    fn slots_are_used_again_as_late_as_possible() {
-        let mut policies = Policies::default();
-        let first = policies.free_slot().expect("all are free");
-        assert_ne!(first, EMPTY_SLOT);
-        policies.put(first, 1, Source::Agent, Arc::new(empty()));
-        policies.remove(first);
-        let second = policies.free_slot().expect("all are free");
-        assert_ne!(first, second);
-        for _ in 0..2 * POLICIES {
-            let slot = policies.free_slot().expect("all are free");
-            assert_ne!(slot, EMPTY_SLOT);
-        }
-    }
-
-    #[test]
-    fn generations_count_by_name_and_outlive_the_policy() {
-        let mut policies = Policies::default();
-        assert_eq!(
-            (policies.next_generation("a"), policies.next_generation("a"), policies.next_generation("b")),
-            (1, 2, 1)
-        );
-    }
-
-    #[test]
-    fn names_of_policies_that_are_gone_are_forgotten_and_their_generations_are_not_given_again() {
-        let mut policies = Policies::default();
-        policies.put(3, 2, Source::Directory, Arc::new(empty()));
-        assert_eq!((policies.next_generation("gone"), policies.next_generation("gone")), (1, 2));
-        for number in 0..2 * MOST_NAMES {
-            policies.next_generation(&format!("session-{number}"));
-        }
-        assert!(policies.generations.len() <= MOST_NAMES, "{} names are known", policies.generations.len());
-        let again = policies.next_generation("gone");
-        assert!(again > 2, "generation {again} is given again");
-        assert_eq!(policies.next_generation("empty"), 3);
-        let mut numbers = Numbers::default();
-        policies.note(&mut numbers);
-        let mut next = Policies::default();
-        next.restore(&numbers);
-        assert_eq!(next.next_generation("gone"), again + 1);
-        assert!(next.next_generation("session-0") > 1, "generation 1 is given again");
-    }
-
-    #[test]
-    fn a_policy_is_told_from_one_that_protects_other_paths() {
-        let mut policies = Policies::default();
-        policies.put(3, 1, Source::Directory, Arc::new(empty()));
-        assert!(policies.unchanged(3, &empty()));
-        let other = Candidate::new(&Policy::empty(), &[Protected::Tree("/run/x".to_owned())]).expect("has an image");
-        assert!(!policies.unchanged(3, &other) && !policies.unchanged(4, &empty()));
-        assert!(
-            policies.same(&empty(), &Source::Directory).is_some() && policies.same(&empty(), &Source::Agent).is_none()
-        );
-    }
-}
+mod tests;

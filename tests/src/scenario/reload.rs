@@ -22,6 +22,7 @@ pub const ALL: &[Scenario] = scenarios![Node:
     a_policy_file_that_breaks_while_no_daemon_runs_leaves_its_policy_in_force,
     a_policy_that_needs_values_now_is_bound_to_nobody_without_them,
     a_policy_that_can_not_be_put_in_force_is_refused_and_shown,
+    a_policy_file_that_was_away_for_a_moment_is_in_force_for_the_agents_that_kept_its_policy,
 ];
 
 /// Does something beside a daemon with these settings, which takes over from the scenario's and gives back to it.
@@ -193,5 +194,49 @@ fn a_policy_that_can_not_be_put_in_force_is_refused_and_shown(scene: &mut Scene<
     let all = all.as_array().context("policies are a list")?;
     let shown = all.iter().find(|one| one["source"] == json!(path)).context("the status does not show it")?;
     ensure!(shown["state"] == "refused" && shown["messages"] == told["messages"], "it is shown as {shown}");
+    Ok(())
+}
+
+fn a_policy_file_that_was_away_for_a_moment_is_in_force_for_the_agents_that_kept_its_policy(
+    scene: &mut Scene<'_>,
+) -> Outcome {
+    let file = scene.file("file", "f");
+    let (read, write) = (step!("open", file, "r"), step!("open", file, "w"));
+    let (named, word) = (PolicyFile("scenario-away.yaml"), "scenario-away");
+    let lax = allowing(word, "read, write", &file);
+    named.write(&lax)?;
+    scene.records.wait(scene.start, word, &change(word, "loaded"))?;
+    let mut process = scene.process()?;
+    scene.bind_named(word, json!({}))?;
+    let away = scene.path("away.yaml");
+    let mut take_away = |scene: &mut Scene<'_>, from: usize| -> Outcome {
+        fs::copy(named.path(), &away)?;
+        fs::remove_file(named.path())?;
+        scene.records.wait(from, word, &change(word, "removed"))?;
+        process.works(&read, "while its file is away")?;
+        process.works(&write, "while its file is away").map(drop)
+    };
+    take_away(scene, scene.start)?;
+    // As it was: nothing has changed for anybody.
+    let from = scene.records.lines.len();
+    named.write(&fs::read_to_string(&away)?)?;
+    let mut back = change(word, "loaded");
+    back["policy"]["generation"] = json!(1);
+    scene.records.wait(from, word, &back)?;
+    take_away(scene, from)?;
+    // Stricter, and found by a daemon that knows of the file that was removed only by its state.
+    scene.daemon.kill();
+    scene.daemon.start_again(&[])?;
+    named.write(&allowing(word, "read", &file))?;
+    let replaced = scene.records.wait(from, word, &change(word, "replaced"))?;
+    let generation = &replaced["policy"]["generation"];
+    ensure!(generation.as_u64() > Some(1), "the generation is not a new one: {replaced}");
+    process.works(&read, "under the file that is back")?;
+    process.expect(&write, EACCES, "under the file that is back")?;
+    let policy = json!({"name": word, "generation": generation});
+    scene.record(&json!({"operation": "file_open", "object": {"path": file}, "verdict": "deny", "policy": policy}))?;
+    let all = ask("GET", "/v1/policies", &Value::Null)?;
+    let shown: Vec<&Value> = all.as_array().into_iter().flatten().filter(|one| one["name"] == word).collect();
+    ensure!(shown.len() == 1 && shown[0]["agents"] == 1, "the policy is there more than once: {shown:?}");
     Ok(())
 }
