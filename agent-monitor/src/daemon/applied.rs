@@ -60,6 +60,13 @@ impl Applied {
         Path::new(path).parent() == Some(&self.directory)
     }
 
+    /// Whether a document that comes from this path was applied and its file is gone. Where the directory itself is gone
+    /// nothing is said of what was in it.
+    pub fn has_lost(&self, path: &str) -> bool {
+        let is_missing = |error: io::Error| error.kind() == io::ErrorKind::NotFound;
+        self.holds(path) && self.directory.is_dir() && fs::symlink_metadata(path).is_err_and(is_missing)
+    }
+
     /// What a file holds; none where it is not there.
     ///
     /// # Errors
@@ -97,6 +104,19 @@ impl Applied {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_is_lost_where_its_directory_is_there_and_it_is_not() {
+        let root = std::env::temp_dir().join(format!("agent-monitor-{}-lost", std::process::id()));
+        let applied = Applied::open(&root).expect("directory can be made");
+        let path = applied.path("a").expect("is a name");
+        let shown = path.display().to_string();
+        assert!(applied.has_lost(&shown) && !applied.has_lost("/does/not/exist/a.yaml"));
+        applied.set(&path, Some(b"")).expect("can be written");
+        assert!(!applied.has_lost(&shown));
+        fs::remove_dir_all(root).expect("directory can be removed");
+        assert!(!applied.has_lost(&shown));
+    }
 
     #[test]
     fn a_file_is_whole_or_not_there_and_no_name_leads_elsewhere() {

@@ -38,8 +38,8 @@ impl Catalogue {
     /// the agents that have them until their files are back. What was refused changes nothing. Gives the seconds that each swap took.
     pub fn apply(&mut self, node: &mut Node, mut read: Read) -> Vec<f64> {
         let mut swaps = Swaps { began: read.began.unwrap_or_else(Instant::now), seconds: Vec::new() };
-        if let Some(name) = read.deleted.take() {
-            self.delete(node, &name);
+        for (path, name) in std::mem::take(&mut read.deleted) {
+            self.delete(node, &name, path);
         }
         // At start: a file that is refused stands for the policy that it gave to an earlier daemon, too.
         for one in node.policies.iter().filter(|one| one.source == Source::Directory) {
@@ -115,10 +115,10 @@ impl Catalogue {
     }
 
     /// Marks an applied policy that was deleted. Nobody has it any more, and nobody gets it.
-    fn delete(&mut self, node: &mut Node, name: &str) {
-        let document = self.documents.remove(name);
-        self.unset.remove(name);
-        let slot = node.policies.named(name).map(|one| one.slot);
+    fn delete(&mut self, node: &mut Node, name: &str, path: String) {
+        self.documents.retain(|_, document| document.path != path);
+        self.unset.retain(|_, one| one.document.path != path);
+        let slot = node.policies.named(name).filter(|one| one.candidate.path == path).map(|one| one.slot);
         let policy = slot.map(|slot| node.directory.policy(slot));
         let policy = policy.unwrap_or_else(|| PolicyRef { name: name.to_owned(), ..PolicyRef::default() });
         if let Some(slot) = slot {
@@ -126,7 +126,7 @@ impl Catalogue {
         }
         let message = "it was deleted over the control socket; agents that had it are bound to empty";
         tracing::info!(policy = name, "policy removed: {message}");
-        node.tell_policy("removed", policy, document.map(|document| document.path), vec![message.to_owned()]);
+        node.tell_policy("removed", policy, Some(path), vec![message.to_owned()]);
     }
 
     /// Why the policy of a name, or what its file holds, is not in force.

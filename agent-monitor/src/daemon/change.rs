@@ -11,7 +11,7 @@ use agent_monitor_policy::Document;
 use super::applied::Applied;
 use super::catalogue::{self, Compiled, Known, Read};
 use super::compiler::Compiler;
-use super::policies::Source;
+use super::policies::{Instance, Source};
 use super::serve::{Background, Daemon};
 use super::view;
 use crate::control::Answer;
@@ -153,8 +153,9 @@ impl Daemon {
                 self.finish_applying(&name, &applied, &written, &before)
             }
             (Ok(written), Change::Delete(name)) => {
-                let emptied = self.empty_agents(&written.path.display().to_string());
-                read.deleted = Some(name.clone());
+                let path = written.path.display().to_string();
+                let emptied = self.empty_agents(&path);
+                read.deleted.insert(path, name.clone());
                 self.apply(read);
                 let policy = api::Policy { name, state: "removed".to_owned(), ..api::Policy::default() };
                 Ok(ChangedPolicy { change: "removed".to_owned(), agents_emptied: emptied, policy })
@@ -211,9 +212,28 @@ impl Daemon {
         Ok(ChangedPolicy { change: change.to_owned(), agents_emptied: 0, policy })
     }
 
+    /// Goes on with the deleting of applied policies whose files are gone and that somebody has: nobody else removes such a file,
+    /// and a daemon that ended after it had done so left the rest undone.
+    pub fn finish_deleting(&mut self, read: &mut Read) {
+        let is_there = |one: &&Instance| one.source == Source::Directory || self.has_agents(one.slot);
+        let there = self.node.policies.iter().filter(is_there);
+        let left = there.filter(|one| self.applied.has_lost(&one.candidate.path));
+        let left: Vec<_> = left.map(|one| (one.candidate.path.clone(), one.name().to_owned())).collect();
+        for (path, name) in left {
+            self.empty_agents(&path);
+            read.deleted.insert(path, name);
+        }
+    }
+
+    /// Whether somebody has the policy in a slot who is not about to go.
+    fn has_agents(&self, slot: u32) -> bool {
+        let table = self.node.directory.table();
+        table.iter().any(|agent| agent.slot == slot && !self.node.is_leaving(agent.number))
+    }
+
     /// Binds whoever has a policy of this document to `empty`: it may do nothing from now on. Says how many agents did.
     fn empty_agents(&mut self, path: &str) -> u64 {
-        let of_document = |one: &&super::policies::Instance| one.candidate.path == path;
+        let of_document = |one: &&Instance| one.candidate.path == path;
         let slots: BTreeSet<u32> = self.node.policies.iter().filter(of_document).map(|one| one.slot).collect();
         let bound: Vec<_> = {
             let table = self.node.directory.table();
@@ -294,103 +314,4 @@ fn check(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::daemon::compiler::tests::{HEAD, compiler};
-    use std::fs;
-    use std::path::PathBuf;
-
-    struct Place {
-        root: PathBuf,
-        applied: Applied,
-        compiler: Compiler,
-    }
-
-    impl Place {
-        fn new(test: &str) -> Self {
-            let root = std::env::temp_dir().join(format!("agent-monitor-{}-change-{test}", std::process::id()));
-            let _ = fs::remove_dir_all(&root);
-            let applied = Applied::open(&root).expect("directory can be made");
-            fs::create_dir_all(root.join("policies")).expect("directory can be made");
-            let compiler = compiler(&root.join("policies"), "/run/x");
-            Self { root, applied, compiler }
-        }
-
-        fn change(&self, change: &Change) -> Result<Written, Refused> {
-            carry_out(&self.applied, &self.compiler, change, &mut Known::default())
-        }
-
-        fn apply(&self, name: &str, spec: &str) -> Result<Written, Refused> {
-            self.change(&Change::Apply(name.to_owned(), body(name, spec)))
-        }
-
-        fn file(&self, name: &str) -> Option<String> {
-            fs::read_to_string(self.applied.path(name).expect("is a name")).ok()
-        }
-    }
-
-    fn body(name: &str, spec: &str) -> api::ApplyPolicy {
-        let text = format!("{HEAD}metadata: {{name: {name}}}\nspec: {{{spec}}}\n");
-        api::ApplyPolicy { path: "mine.yaml".to_owned(), text }
-    }
-
-    #[test]
-    fn what_is_refused_leaves_the_file_as_it_was_and_names_the_senders_document() {
-        let place = Place::new("refused");
-        assert!(place.apply("a", "").is_ok_and(|written| written.before.is_none()));
-        let first = place.file("a");
-        let refused = place.apply("a", "fils: []").err().expect("must be refused");
-        assert!(
-            matches!(&refused.refusal, Refusal::Invalid(text) if text.contains("mine.yaml:4") && text.contains("fils"))
-        );
-        assert!(refused.messages.iter().all(|message| message.contains("mine.yaml")), "{:?}", refused.messages);
-        assert_eq!(place.file("a"), first);
-        let written = place.apply("a", "mode: audit").ok().expect("is valid");
-        assert_eq!(written.before.map(|bytes| String::from_utf8(bytes).expect("is text")), first);
-        assert_ne!(place.file("a"), first);
-        fs::remove_dir_all(place.root).expect("directory can be removed");
-    }
-
-    #[test]
-    fn a_name_that_is_another_ones_or_no_name_is_refused() {
-        let place = Place::new("names");
-        let other = place.change(&Change::Apply("b".to_owned(), body("a", ""))).err().expect("must be refused");
-        assert!(matches!(&other.refusal, Refusal::Invalid(text) if text.contains("name is a, and b was asked for")));
-        for name in ["../a", "x.cases", ""] {
-            assert!(place.apply(name, "").is_err_and(|refused| matches!(refused.refusal, Refusal::Invalid(_))));
-        }
-        let hostile = api::ApplyPolicy { path: "a\nb".to_owned(), ..body("a", "") };
-        assert!(place.change(&Change::Apply("a".to_owned(), hostile)).is_err());
-        assert_eq!((place.file("a"), place.file("b")), (None, None));
-        fs::remove_dir_all(place.root).expect("directory can be removed");
-    }
-
-    #[test]
-    fn only_what_was_applied_can_be_deleted() {
-        let place = Place::new("deleted");
-        place.apply("a", "").ok().expect("is valid");
-        assert!(place.change(&Change::Delete("a".to_owned())).is_ok_and(|written| written.before.is_some()));
-        let again = place.change(&Change::Delete("a".to_owned())).err().expect("it is gone");
-        assert!(matches!(again.refusal, Refusal::NotFound(_)));
-        fs::remove_dir_all(place.root).expect("directory can be removed");
-    }
-
-    #[test]
-    fn what_was_applied_includes_what_was_applied_and_keeps_its_name() {
-        let place = Place::new("includes");
-        let policies = place.root.join("policies");
-        let file = |name: &str| fs::write(policies.join(format!("{name}.yaml")), body(name, "").text);
-        file("base").expect("file can be written");
-        assert!(place.apply("first", "include: [base]").is_ok() && place.apply("second", "include: [first]").is_ok());
-        assert!(place.apply("third", "include: [none]").is_err());
-        file("second").expect("file can be written");
-        let directories = [place.applied.directory().to_owned(), policies];
-        let read = catalogue::read(&directories, &place.compiler, &Known::default());
-        let sources: Vec<_> = read.sources().collect();
-        assert_eq!(sources.len(), 3, "{sources:?}");
-        assert!(
-            sources.contains(&("second", place.applied.directory().join("second.yaml").to_str().expect("is text")))
-        );
-        fs::remove_dir_all(place.root).expect("directory can be removed");
-    }
-}
+mod tests;

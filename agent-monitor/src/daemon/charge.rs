@@ -90,7 +90,8 @@ impl Daemon {
     }
 
     /// Puts in force what was read.
-    pub fn apply(&mut self, read: Read) {
+    pub fn apply(&mut self, mut read: Read) {
+        self.finish_deleting(&mut read);
         for seconds in self.catalogue.apply(&mut self.node, read) {
             self.metrics.policy_swap_seconds.observe(seconds);
         }

@@ -14,8 +14,12 @@ use crate::{scenarios, step};
 pub const ALL: &[Scenario] = scenarios![Node:
     an_applied_policy_is_in_force_over_a_restart_and_a_refused_one_changes_nothing,
     agents_of_a_policy_that_is_deleted_may_do_nothing_and_are_never_free,
+    a_delete_that_a_killed_daemon_had_begun_is_finished_by_the_next,
     a_name_is_a_files_or_an_applied_policys,
 ];
+
+/// Where the daemon keeps them.
+const DIRECTORY: &str = "/var/lib/agent-monitor/applied";
 
 /// An applied policy, gone at the end.
 pub struct Applied(pub &'static str);
@@ -86,12 +90,45 @@ fn agents_of_a_policy_that_is_deleted_may_do_nothing_and_are_never_free(scene: &
     ensure!(agent["policy"] == "empty", "{agent}");
     let (status, answer) = request("GET", &format!("/v1/policies/{word}"), "")?;
     ensure!(status == 404, "it is still there: {status}: {answer}");
-    let kept = Path::new("/var/lib/agent-monitor/applied/scenario-deleted.yaml");
+    let kept = Path::new(DIRECTORY).join("scenario-deleted.yaml");
     ensure!(!kept.exists(), "{} is still there", kept.display());
     // No daemon that comes later gives it back.
     scene.daemon.kill();
     scene.daemon.start_again(&[])?;
     process.expect(&read, EACCES, "with the next daemon").map(drop)
+}
+
+/// The file goes first, and then the agents lose the policy; here the daemon ends between the two.
+fn a_delete_that_a_killed_daemon_had_begun_is_finished_by_the_next(scene: &mut Scene<'_>) -> Outcome {
+    let file = scene.file("file", "f");
+    let read = step!("open", file, "r");
+    let word = "scenario-cut-off";
+    let applied = Applied(word);
+    applied.put(&allowing(word, "read", &file))?;
+    let mut process = scene.process()?;
+    let id = scene.bind_named(word, json!({}))?;
+    scene.daemon.kill();
+    fs::remove_file(Path::new(DIRECTORY).join("scenario-cut-off.yaml"))?;
+    process.works(&read, "while no daemon runs")?;
+    scene.daemon.start_again(&[])?;
+    process.expect(&read, EACCES, "with the next daemon")?;
+    let removed = scene.records.wait(scene.start, word, &change(word, "removed"))?;
+    ensure!(removed["messages"].to_string().contains("deleted"), "it does not say why: {removed}");
+    let agent = ask("GET", &format!("/v1/agents/{id}"), &Value::Null)?;
+    ensure!(agent["policy"] == "empty", "{agent}");
+    for method in ["GET", "DELETE"] {
+        let (status, answer) = request(method, &format!("/v1/policies/{word}"), "")?;
+        ensure!(status == 404, "{method} gives {status}: {answer}");
+    }
+    // It is told once, and the name is free.
+    let (status, answer) = applied.put(&allowing(word, "write", &file))?;
+    ensure!(status == 201, "{status}: {answer}");
+    process.expect(&read, EACCES, "as one that lost its policy")?;
+    process.expect(&step!("open", file, "w"), EACCES, "as one that lost its policy")?;
+    scene.records.read()?;
+    let told = scene.records.count(scene.start, word, &change(word, "removed"))?;
+    ensure!(told == 1, "it was told {told} times");
+    Ok(())
 }
 
 fn a_name_is_a_files_or_an_applied_policys(scene: &mut Scene<'_>) -> Outcome {

@@ -29,8 +29,8 @@ pub struct Read {
     pub(super) began: Option<Instant>,
     /// A directory can't be read.
     pub(super) unreadable: bool,
-    /// The applied policy that was deleted before this was read.
-    pub deleted: Option<String>,
+    /// Applied policies that were deleted before this was read: their names by their files.
+    pub deleted: BTreeMap<String, String>,
 }
 
 #[cfg(test)]
