@@ -9,4 +9,4 @@ pub mod metrics;
 mod stream;
 
 pub use audit::LogOptions;
-pub use stream::{Entry, Options, Position, Stream, Tap};
+pub use stream::{Entry, Options, Outbox, Position, Pulse, Stream, Tap};

@@ -30,9 +30,10 @@ pub fn daemon(config: &Config, options: &Daemon) -> Result<u8> {
     let workers = std::thread::available_parallelism().map_or(1, NonZero::get).min(WORKERS);
     let runtime = Builder::new_multi_thread().worker_threads(workers).enable_all().build();
     let runtime = runtime.context("cannot start a runtime")?;
-    runtime.block_on(daemon::run(config.clone(), options.allow_partial))?;
-    // Followers may still wait for their connections; nobody waits for them.
+    let ended = runtime.block_on(daemon::run(config.clone(), options.allow_partial));
+    // Followers may still wait for their connections, and what was given up for a disk; nobody waits for them.
     runtime.shutdown_background();
+    ended?;
     Ok(0)
 }
 

@@ -83,15 +83,13 @@ struct Account {
 
 impl Node {
     /// Writes down how far the log has come and what was counted until there, once all is in it that was told so far; `false`
-    /// where that is not done yet for the time before.
-    pub async fn checkpoint(&mut self) -> bool {
+    /// where that is not done yet for the time before, or the stream has no room.
+    pub fn checkpoint(&mut self) -> bool {
         let Some(path) = self.state.as_ref().map(|state| state.path("accounts")) else { return true };
-        if self.is_at_checkpoint() {
+        if self.is_at_checkpoint() || !self.write_before() {
             return false;
         }
         let (written, at_checkpoint) = oneshot::channel();
-        self.at_checkpoint = Some(at_checkpoint);
-        self.write().await;
         let directory = self.directory.clone();
         let losses = self.losses.clone();
         let (ended, noted) = (self.ended.clone(), self.noted.clone());
@@ -135,8 +133,9 @@ impl Node {
             // Nobody waits for it where the daemon has ended.
             let _ = written.send(());
         };
-        self.stream.between(Box::new(note)).await;
-        true
+        let is_taken = self.outbox.between(Box::new(note));
+        self.at_checkpoint = is_taken.then_some(at_checkpoint);
+        is_taken
     }
 
     /// Whether a checkpoint is not written yet. Until then nobody leaves the table, and nothing is given up: it is counted when it

@@ -20,7 +20,10 @@ impl Daemon {
     /// Binds everything that must be bound before the daemon is ready.
     pub async fn take_charge(&mut self) -> Result<()> {
         // Nobody else has ended what came to its end while no daemon ran.
-        self.expire().await;
+        self.expire();
+        self.note_expired();
+        self.node.flush().await;
+        self.note_expired();
         let path = self.config.agents_root.clone();
         let root = self.node.directory.hierarchy.make_or_look_up(&path);
         let root = root.with_context(|| format!("cannot make the agents root {path}"))?;
@@ -46,11 +49,11 @@ impl Daemon {
         if self.node.programs.bindings_lost().context("cannot read what could not be bound")? > 0 {
             self.lasting.insert(UNBOUND.to_owned());
         }
-        self.node.write().await;
+        self.node.write();
         self.check_misses();
         self.started = true;
         self.refresh();
-        self.node.write().await;
+        self.node.write();
         let (version, level) = (VERSION, self.level.name());
         tracing::info!(version, enforcement = level, agents = super::view::agent_count(self), "ready");
         notify("READY=1");

@@ -3,15 +3,26 @@
 
 use agent_monitor_common::binding::EMPTY_SLOT;
 use anyhow::{Result, bail};
+use tokio::sync::oneshot;
 
 use super::node::Node;
 use super::serve::Daemon;
 use crate::bind::{Agent, Limit, Now};
 
+/// Agents whose time is over, and of which that is not written down yet.
+#[derive(Debug, Default)]
+pub struct Expired {
+    /// The record of it may not be written.
+    told: Vec<u32>,
+    /// The same, and who says when it is.
+    marked: Vec<u32>,
+    mark: Option<oneshot::Receiver<()>>,
+}
+
 impl Daemon {
     /// Binds each agent whose time is over to `empty`. What fails is tried again at the next call, and is a reason not to be
     /// ready until then.
-    pub async fn expire(&mut self) {
+    pub fn expire(&mut self) {
         let now = Now::read(&self.boot_id);
         let is_due = |agent: &&Agent| {
             let due = agent.limit.as_ref().is_some_and(|limit| !limit.expired && limit.is_over(&now));
@@ -19,14 +30,16 @@ impl Daemon {
         };
         let due: Vec<Agent> = self.node.directory.table().iter().filter(is_due).cloned().collect();
         self.overdue.clear();
-        let mut ended = Vec::new();
         for agent in due {
             let id = &agent.identity.id;
             match self.node.rebind_as(agent.number, EMPTY_SLOT, "expired") {
                 Ok(()) => {
                     tracing::info!(agent = id, "the time of a binding is over; the agent may do nothing any more");
                     self.node.drop_unused(agent.slot);
-                    ended.push(agent.number);
+                    let limit = agent.limit.map(Limit::into_expired);
+                    self.node.directory.table_mut().limit(agent.number, limit);
+                    self.expired.told.push(agent.number);
+                    self.bindings_expired += 1;
                 }
                 Err(error) => {
                     let message = format!("the time of agent {id} is over, and it can't be bound to empty: {error:#}");
@@ -35,15 +48,24 @@ impl Daemon {
                 }
             }
         }
-        if ended.is_empty() {
-            return;
+    }
+
+    /// Writes down whose time is over once that is recorded: a daemon that is killed before leaves it to the next one to tell.
+    pub fn note_expired(&mut self) {
+        if let Some(mut mark) = self.expired.mark.take() {
+            if matches!(mark.try_recv(), Err(oneshot::error::TryRecvError::Empty)) {
+                self.expired.mark = Some(mark);
+                return;
+            }
+            for number in std::mem::take(&mut self.expired.marked) {
+                self.node.note_expired(number);
+            }
         }
-        self.node.write().await;
-        self.node.stream.flush().await;
-        // Only now: a daemon that is killed before it is recorded leaves that to the next one.
-        for number in ended {
-            self.node.note_expired(number);
-            self.bindings_expired += 1;
+        if !self.expired.told.is_empty() && self.node.write_before() {
+            self.expired.mark = self.node.outbox.mark();
+            if self.expired.mark.is_some() {
+                self.expired.marked = std::mem::take(&mut self.expired.told);
+            }
         }
     }
 }
@@ -76,10 +98,12 @@ impl Node {
     }
 
     fn note_expired(&mut self, number: u32) {
-        let limit = self.directory.table().get(number).and_then(|agent| agent.limit.clone());
-        let Some(limit) = limit else { return };
-        if let Err(error) = self.set_limit(number, Some(limit.into_expired())) {
-            // Tried again at the next tick, and recorded again: told twice is better than never.
+        let agent = self.directory.table().get(number).cloned();
+        // It may have been bound for another time since.
+        if let Some(agent) = agent.filter(|agent| agent.limit.as_ref().is_some_and(|limit| limit.expired))
+            && let Err(error) = self.note_limited(&agent)
+        {
+            // The next daemon tells it again: told twice is better than never.
             tracing::warn!("{error:#}");
         }
     }

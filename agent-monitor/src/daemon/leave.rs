@@ -64,7 +64,8 @@ impl Node {
     pub fn settle(&mut self) -> Vec<(Agent, Counts)> {
         let mut left = Vec::new();
         self.look_at_mark();
-        let waits = self.is_at_checkpoint();
+        // The last record of an agent is the last to be left out.
+        let waits = self.is_at_checkpoint() || self.is_behind();
         for mut leaving in std::mem::take(&mut self.leaving) {
             let Some(agent) = self.directory.table().get(leaving.number).cloned() else { continue };
             if !self.settles && agent.origin != Origin::Test {

@@ -16,6 +16,9 @@ pub const DENIALS_NOT_WRITTEN: &str = "denials_not_written";
 /// The same for other events.
 pub const TELEMETRY_NOT_WRITTEN: &str = "telemetry_not_written";
 
+/// Reason of a loss: the log took nothing for so long that these records of the daemon's own had no room to wait.
+pub const RECORDS_NOT_WRITTEN: &str = "records_not_written";
+
 /// What an agent's counters said, before all that was in the rings then was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Awaited {

@@ -26,7 +26,7 @@ use super::restore::Roots;
 use super::state::{Numbers, State};
 use super::strays::Search;
 use crate::bpf::Programs;
-use crate::sink::{Entry, Stream};
+use crate::sink::{Entry, Outbox, Stream};
 
 /// The node.
 pub struct Node {
@@ -38,6 +38,8 @@ pub struct Node {
     pub policies: Policies,
     /// Takes the records.
     pub stream: Stream,
+    /// The node's way into it, which never waits.
+    pub outbox: Outbox,
     node_name: Arc<str>,
     /// Compiles policies for this node.
     pub compiler: Compiler,
@@ -49,7 +51,12 @@ pub struct Node {
     pub marks: Option<Marks>,
     /// Whether all is counted that was counted for them: until another build is taken over from, a part is in its maps.
     pub settles: bool,
+    /// Records that the stream has no room for yet.
     records: Vec<Entry>,
+    /// Records that had no room there, and that no record tells of yet.
+    left_out: u64,
+    /// All that ever had none.
+    pub records_left_out: u64,
     /// Records about policies by their action.
     pub policy_changes: [(&'static str, u64); 4],
     /// Losses that have become records.
@@ -90,6 +97,7 @@ impl Node {
             programs,
             directory,
             policies: Policies::default(),
+            outbox: stream.outbox(),
             stream,
             node_name,
             compiler,
@@ -98,6 +106,8 @@ impl Node {
             marks: None,
             settles: state.is_none(),
             records: Vec::new(),
+            left_out: 0,
+            records_left_out: 0,
             policy_changes: ["loaded", "refused", "replaced", "removed"].map(|action| (action, 0)),
             losses: Losses::default(),
             state,

@@ -12,6 +12,10 @@ impl Daemon {
     pub fn refresh(&mut self) {
         let mut reasons: Vec<String> = self.lasting.iter().cloned().collect();
         reasons.extend(self.node.stream.totals().failing().reasons(&self.config.audit_log));
+        if self.pulse.stalls() {
+            let log = self.config.audit_log.display();
+            reasons.push(format!("the audit log {log} takes nothing: its disk hangs; records wait for it"));
+        }
         if let Some(failure) = self.node.state.as_ref().and_then(|state| state.failure()) {
             reasons.push(format!("{} can't be written: {failure}", self.config.state_dir.display()));
         }

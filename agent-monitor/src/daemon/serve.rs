@@ -8,12 +8,14 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
 
 use super::applied::Applied;
 use super::catalogue::{Catalogue, Read};
 use super::change::{Made, Waiting};
 use super::compiler::Compiler;
 use super::configured::Configured;
+use super::expiry::Expired;
 use super::following::Followers;
 use super::loss::Awaited;
 use super::node::Node;
@@ -31,7 +33,7 @@ use crate::control::{
 };
 use crate::enrich::Enricher;
 use crate::sink::metrics::Metrics;
-use crate::sink::{LogOptions, Options, Stream};
+use crate::sink::{LogOptions, Options, Pulse, Stream};
 use crate::support::{Level, kernel_release};
 
 /// Requests that may wait.
@@ -77,6 +79,10 @@ pub struct Daemon {
     pub boot_id: String,
     /// Why agents whose time is over are not bound to `empty`.
     pub overdue: Vec<String>,
+    /// Those that are, and of which that is not written down yet.
+    pub expired: Expired,
+    /// Whether the audit log takes records.
+    pub pulse: Pulse,
     /// How many bindings have ended because their time was over.
     pub bindings_expired: u64,
     /// The policies that were applied over the control socket.
@@ -140,22 +146,30 @@ pub async fn run(config: Config, allow_partial: bool) -> Result<(), StartError> 
         let router = metrics_router(Health { requests: sender, readiness: ready });
         serving.spawn(serve(metrics, router, limits, totals.clone(), stopped));
     }
-    let result = guarded(&config, allow_partial, stream.clone(), readiness, totals, requests).await;
+    let mut given_up = None;
+    let result = guarded(&config, allow_partial, stream.clone(), readiness, totals, requests, &mut given_up).await;
     notify("STOPPING=1");
     let _ = stop.send(true);
-    stream.flush().await;
+    let given_up = given_up.unwrap_or_else(|| give_up(&config));
+    // A disk that hangs is told of below.
+    let _ = timeout_at(given_up, stream.flush()).await;
     // The last way into the stream: followers get what is written, and then the end.
     drop(stream);
     while serving.join_next().await.is_some() {}
     // It ends with the last way in, and syncs the log then; where something still holds one, it was flushed.
     let joined = tokio::task::spawn_blocking(move || writing.join());
-    if !matches!(tokio::time::timeout(Duration::from_secs(config.drain_seconds), joined).await, Ok(Ok(Ok(())))) {
+    if !matches!(timeout_at(given_up, joined).await, Ok(Ok(Ok(())))) {
         tracing::warn!("stopped before the audit log was closed");
     }
     if let Err(error) = std::fs::remove_file(&socket) {
         tracing::warn!(%error, "cannot remove the control socket");
     }
     result
+}
+
+/// When what is still queued is given up, where stopping begins now.
+fn give_up(config: &Config) -> Instant {
+    Instant::now() + Duration::from_secs(config.drain_seconds)
 }
 
 async fn guarded(
@@ -165,6 +179,7 @@ async fn guarded(
     readiness: watch::Sender<Readiness>,
     request_totals: Arc<RequestTotals>,
     requests: mpsc::Receiver<Request>,
+    given_up: &mut Option<Instant>,
 ) -> Result<(), StartError> {
     let compiler = Compiler::new(&config.policies_dir, super::protected(config, &[]));
     let applied = Applied::open(&config.state_dir);
@@ -192,6 +207,8 @@ async fn guarded(
         started: false,
         boot_id: boot_id(config),
         overdue: Vec::new(),
+        expired: Expired::default(),
+        pulse: Pulse::new(std::time::Instant::now()),
         bindings_expired: 0,
         applied,
         changes: VecDeque::new(),
@@ -209,7 +226,7 @@ async fn guarded(
         Ok(()) => daemon.work(requests, notices, done).await,
         Err(error) => Err(error),
     };
-    daemon.stop(pump).await;
+    daemon.stop(pump, *given_up.insert(give_up(config))).await;
     Ok(result?)
 }
 
@@ -231,30 +248,30 @@ fn boot_id(config: &Config) -> String {
 }
 
 impl Daemon {
-    /// Writes what is left to write, within the limit.
-    async fn stop(mut self, pump: super::pump::Running) {
-        let limit = Duration::from_secs(self.config.drain_seconds);
+    /// Writes what is left to write, until it is given up.
+    async fn stop(mut self, pump: super::pump::Running, given_up: Instant) {
         self.check_misses();
         self.readiness.send_replace(Readiness { ready: false, reasons: vec!["stopping".to_owned()] });
         self.node.check_losses();
         let agents = super::view::agent_count(&self);
         let messages = vec![format!("{agents} agents stay guarded: enforcement goes on without the daemon")];
-        let stream = self.node.stream.clone();
-        let drained = tokio::time::timeout(limit, async {
+        let drained = timeout_at(given_up, async {
             // What comes after this stays in the rings, for the next daemon.
             let pumped = tokio::task::spawn_blocking(move || pump.stop()).await;
             if let Err(error) = pumped {
                 tracing::error!(%error, "reading the last events panicked");
             }
             self.tell("stopped", messages);
-            self.node.write().await;
-            // One that is being written is of before.
-            stream.flush().await;
-            self.node.checkpoint().await;
-            stream.flush().await;
+            // A checkpoint that is being written is of before.
+            self.node.flush().await;
+            self.node.checkpoint();
+            self.node.flush().await;
         });
         if drained.await.is_err() {
-            tracing::error!("stopped before all records were written: more than {limit:?} would have been needed");
+            tracing::error!(
+                "stopped before all records were written: more than {} seconds would have been needed",
+                self.config.drain_seconds
+            );
         }
     }
 }

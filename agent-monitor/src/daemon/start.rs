@@ -171,12 +171,12 @@ impl Attempt<'_> {
         let mut started = Started { node, pump, notices, level, tests: outcomes?, enricher };
         if failed.is_empty() {
             // From here on a later daemon counts what is written.
-            started.node.checkpoint().await;
-            started.node.stream.flush().await;
+            started.node.checkpoint();
+            started.node.flush().await;
             started.node.programs.keep()?;
             started.node.finish_taking_over()?;
             // Agents may have another number now.
-            started.node.checkpoint().await;
+            started.node.checkpoint();
             return Ok(Ok(started));
         }
         tokio::task::spawn_blocking(move || started.pump.stop()).await.context("stopping panicked")?;

@@ -158,6 +158,7 @@ fn losses(daemon: &Daemon) -> Values {
     vec![
         count("kernel", "denials_ring_full", kernel(crate::bpf::Counters::denials_lost)),
         count("kernel", "telemetry_ring_full", kernel(crate::bpf::Counters::telemetry_lost)),
+        count("daemon", super::loss::RECORDS_NOT_WRITTEN, daemon.node.records_left_out),
         count("decode", "not_an_event", load(&daemon.refused.events) + load(&daemon.refused.operands)),
         count("audit", "write_failed", load(&totals.audit_lost)),
         count("follower", "too_slow", load(&totals.follower_lost)),

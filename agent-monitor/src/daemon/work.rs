@@ -54,19 +54,18 @@ impl Daemon {
                 Some(()) = changes.recv() => self.reload(),
                 Some(()) = remade.recv() => self.check_configured(),
                 Ok(()) = progress.changed() => {}
-                _ = tick.tick() => self.tick().await,
+                _ = tick.tick() => self.tick(),
                 _ = misses.tick() => self.check_misses(),
                 _ = hangup.recv() => {
                     self.reload();
-                    if let Err(error) = self.node.stream.reopen().await {
-                        tracing::error!(%error, "cannot open the audit log again; the old one stays in use");
-                    }
+                    self.reopen();
                 }
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
             }
             self.settle();
-            self.node.write().await;
+            self.note_expired();
+            self.node.write();
         }
         Ok(())
     }
@@ -188,11 +187,26 @@ impl Daemon {
         }
     }
 
-    async fn tick(&mut self) {
-        self.expire().await;
+    /// Opens the audit log again, elsewhere: its disk may hang.
+    fn reopen(&self) {
+        let stream = self.node.stream.clone();
+        tokio::spawn(async move {
+            if let Err(error) = stream.reopen().await {
+                tracing::error!(%error, "cannot open the audit log again; the old one stays in use");
+            }
+        });
+    }
+
+    fn tick(&mut self) {
+        self.expire();
+        self.node.stream.look(&mut self.pulse);
         self.look_for_missing();
         self.look_for_strays();
-        self.node.check_losses();
+        // Nothing more has to wait while the log takes nothing: what was lost stays counted, and one look after it is enough.
+        if !self.pulse.is_still() {
+            self.node.check_losses();
+            self.node.outbox.tick();
+        }
         self.node.forget_ended();
         self.check_configured();
         self.lose_paths();
@@ -200,10 +214,9 @@ impl Daemon {
             tracing::warn!(%error, "cannot give back what policies took that are gone");
         }
         let last = self.node.stream.totals().last_seq.load(Ordering::Relaxed);
-        if last != self.checkpoint && self.node.checkpoint().await {
+        if last != self.checkpoint && self.node.checkpoint() {
             self.checkpoint = last;
         }
-        self.node.stream.tick().await;
         self.refresh();
     }
 }

@@ -1,5 +1,7 @@
 //! The stream of records: the way into it, and what it has done. The thread that numbers and writes them is `writer`.
 
+mod outbox;
+mod pulse;
 mod writer;
 
 use std::io;
@@ -7,6 +9,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -14,6 +17,8 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use super::audit::{AuditLog, Found, LogOptions, Troubles};
 use super::follow::Published;
 use crate::record::{Record, Tally};
+pub use outbox::Outbox;
+pub use pulse::Pulse;
 use writer::Writer;
 
 /// Batches that may wait for the thread; who writes waits when there are more.
@@ -52,6 +57,8 @@ pub struct Totals {
     pub found: Found,
     /// Number of the last record.
     pub last_seq: AtomicU64,
+    /// Messages that the thread has done.
+    pub done: AtomicU64,
     /// What does not work now.
     pub failing: Mutex<Failing>,
 }
@@ -199,21 +206,22 @@ impl Stream {
         Ok((Self { messages, published, totals, progress }, thread))
     }
 
-    /// Hands over records, in order; each is counted once it is written or lost. Waits while the queue is full: the kernel's
-    /// ring, which counts its losses, is the only place where they may be lost for want of time.
+    /// Hands over records, in order; each is counted once it is written or lost. Waits while the queue is full.
+    #[cfg(test)]
     pub async fn write(&self, entries: Vec<Entry>) {
-        // Sending fails only when the thread is gone, at the end of the process.
         let _ = self.messages.send(Message::Entries(entries)).await;
     }
 
-    /// As [`Self::write`], blocking the thread.
-    pub fn write_blocking(&self, entries: Vec<Entry>) {
-        let _ = self.messages.blocking_send(Message::Entries(entries));
+    /// A way in for who must not wait, in the runtime that this is called in.
+    pub fn outbox(&self) -> Outbox {
+        Outbox::start(self.messages.clone())
     }
 
-    /// Has something done in the thread that writes, once everything handed over before is written.
-    pub async fn between(&self, done: Between) {
-        let _ = self.messages.send(Message::Between(done)).await;
+    /// Hands over records, in order; each is counted once it is written or lost. Blocks the thread while the queue is full:
+    /// the kernel's ring, which counts its losses, is the only place where events may be lost for want of time.
+    pub fn write_blocking(&self, entries: Vec<Entry>) {
+        // Sending fails only when the thread is gone, at the end of the process.
+        let _ = self.messages.blocking_send(Message::Entries(entries));
     }
 
     /// Answers when everything handed over before is written. Blocks the thread while the queue is full.
@@ -229,12 +237,6 @@ impl Stream {
         }
     }
 
-    /// Has the audit log looked after: what could not be written is tried again, and it is synced and rotated when it is
-    /// time. To be called every second or so.
-    pub async fn tick(&self) {
-        let _ = self.messages.send(Message::Tick).await;
-    }
-
     /// Opens the audit log again, after it was moved away.
     ///
     /// # Errors
@@ -247,12 +249,18 @@ impl Stream {
         done.await.unwrap_or(Ok(()))
     }
 
+    /// Looks whether the thread goes on.
+    pub fn look(&self, pulse: &mut Pulse) {
+        let waits = self.messages.capacity() < self.messages.max_capacity();
+        pulse.look(self.totals.done.load(Ordering::Relaxed), waits, Instant::now());
+    }
+
     /// Every record from now on.
     pub fn subscribe(&self) -> broadcast::Receiver<Arc<Published>> {
         self.published.subscribe()
     }
 
-    /// Changes each time that records have been written or lost, or something was done between.
+    /// Changes each time that records have been written or lost, or something was done between, or a mark was passed.
     pub fn progress(&self) -> watch::Receiver<u64> {
         self.progress.clone()
     }

@@ -11,11 +11,12 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::survival::{Hammer, POLICY, unbind_after};
+use super::applied::Applied;
 use crate::harness::cgroup::{self, Cgroup};
-use crate::harness::control::{metric, metrics};
-use crate::harness::policy::NOTHING;
+use crate::harness::control::{ask, metric, metrics};
+use crate::harness::policy::{NOTHING, allowing, change};
 use crate::harness::records::LOG;
-use crate::harness::wait::limit;
+use crate::harness::wait::{ended, limit};
 use crate::harness::{EACCES, Outcome, Process, Scenario, Scene, record};
 use crate::{scenarios, step};
 
@@ -25,6 +26,8 @@ pub const ALL: &[Scenario] = scenarios![Node:
     a_daemon_that_starts_on_a_read_only_file_system_counts_what_is_lost_until_it_can_write,
     what_a_slow_disk_holds_up_is_not_told_as_lost,
     a_second_daemon_leaves_the_log_of_the_first_as_it_is,
+    while_the_log_takes_nothing_all_else_goes_on_and_nothing_is_missing_after_it,
+    a_daemon_whose_log_takes_nothing_ends_all_the_same,
 ];
 
 /// Exit status of `verify` with these options, and what it says.
@@ -149,6 +152,47 @@ fn a_second_daemon_leaves_the_log_of_the_first_as_it_is(scene: &mut Scene<'_>) -
     ensure!(appended == 0, "somebody else wrote into the log {appended} times");
     let (status, report) = verify(&[])?;
     ensure!(status == Some(0) && report["head"] == "found", "{status:?}: {report}");
+fn while_the_log_takes_nothing_all_else_goes_on_and_nothing_is_missing_after_it(scene: &mut Scene<'_>) -> Outcome {
+    let file = scene.file("file", "f");
+    let read = step!("open", file, "r");
+    let (limited, applied) = ("scenario-limited", Applied("scenario-hung"));
+    let mut process = scene.process()?;
+    let held = Held::stop(scene.daemon.pid(), "records")?;
+    let spec = "files:\n  - {allow: [read], paths: [\"/**\"]}\n";
+    let id = scene.bind_as(limited, spec, json!({"ttl_seconds": 2}))?;
+    let body = readyz(503)?;
+    ensure!(body.contains("takes nothing") && body.contains(LOG), "/readyz does not say why: {body}");
+    let (status, answer) = applied.put(&allowing(applied.0, "read", &file))?;
+    ensure!(status == 201, "no policy can be applied: {status}: {answer}");
+    let agent = ask("GET", &format!("/v1/agents/{id}"), &Value::Null)?;
+    ensure!(agent["policy"] == "empty", "its time was over before, and it is not: {agent}");
+    process.expect(&read, EACCES, "after its time")?;
+    drop(held);
+    let expired = json!({"type": "agent", "action": "expired", "policy": {"name": "empty"}});
+    scene.record(&expired)?;
+    scene.records.wait(scene.start, applied.0, &change(applied.0, "loaded"))?;
+    readyz(200)?;
+    scene.unbind_after(1)
+}
+
+fn a_daemon_whose_log_takes_nothing_ends_all_the_same(scene: &mut Scene<'_>) -> Outcome {
+    let file = scene.file("file", "f");
+    let mut process = scene.process()?;
+    scene.bind(NOTHING)?;
+    let pid = scene.daemon.pid();
+    let held = Held::stop(pid, "records")?;
+    process.expect(&step!("open", file, "r"), EACCES, "while the log takes nothing")?;
+    scene.daemon.signal(libc::SIGTERM);
+    ensure!(ended(i64::from(pid), Instant::now() + limit()), "the daemon does not end");
+    let status = scene.daemon.wait()?;
+    ensure!(status.success(), "it ended with {status}");
+    drop(held);
+    process.expect(&step!("open", file, "r"), EACCES, "while no daemon runs")?;
+    scene.daemon.start_again(&[])?;
+    let counts = scene.unbind()?;
+    ensure!(counts["denied"] == 2, "counted are {counts}");
+    let (status, report) = verify(&[])?;
+    ensure!(status == Some(0), "the log is no chain: {status:?}: {report}");
     Ok(())
 }
 

@@ -71,7 +71,7 @@ async fn tell_misses(config: &Config, started: &mut Started) {
     let reasons = node.misses.reasons();
     if !reasons.is_empty() {
         node.tell_monitor("degraded", started.level, reasons);
-        node.write().await;
+        node.flush().await;
     }
 }
 
@@ -137,7 +137,7 @@ async fn make(
         limit: None,
     };
     let agent = node.make(&format!("{}/{id}", config.run_root), wanted)?;
-    node.write().await;
+    node.write();
     Ok((agent, filter))
 }
 
@@ -182,8 +182,7 @@ async fn clean(node: &mut Node, agent: &Agent) -> Result<(bool, Counts)> {
         let _ = tokio::time::timeout(Duration::from_millis(200), progress.changed()).await;
     };
     node.check_losses();
-    node.write().await;
-    node.stream.flush().await;
+    node.flush().await;
     let removed = node.directory.hierarchy.remove(agent.path()?);
     removed.with_context(|| format!("cannot remove the cgroup {}", agent.shown()))?;
     Ok((killed, counts))

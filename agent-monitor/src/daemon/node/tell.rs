@@ -3,9 +3,13 @@
 use super::Node;
 use crate::bind::{Agent, Limit, Origin};
 use crate::daemon::VERSION;
-use crate::record::{AgentChange, Body, Counts, MonitorChange, PolicyChange, PolicyRef, Record, clock};
+use crate::daemon::loss::RECORDS_NOT_WRITTEN;
+use crate::record::{AgentChange, Body, Counts, Loss, MonitorChange, PolicyChange, PolicyRef, Record, clock};
 use crate::sink::Entry;
 use crate::support::Level;
+
+/// Most records that wait for the stream while it takes none.
+const MOST: usize = 8192;
 
 impl Node {
     /// Makes a record about an agent.
@@ -22,7 +26,7 @@ impl Node {
             counts,
         };
         let record = self.record(Body::Agent(Box::new(change)));
-        self.records.push(Entry { record, tally: Some(agent.tally.clone()) });
+        self.push(Entry { record, tally: Some(agent.tally.clone()) });
     }
 
     /// Makes a record about a policy.
@@ -49,18 +53,54 @@ impl Node {
     /// Makes a record.
     pub fn tell(&mut self, body: Body) {
         let record = self.record(body);
-        self.records.push(record.into());
+        self.push(record.into());
     }
 
     fn record(&self, body: Body) -> Record {
         Record { time: clock::now(), seq: None, node_name: self.node_name.clone(), body }
     }
 
-    /// Hands the records made so far to the stream.
-    pub async fn write(&mut self) {
-        if !self.records.is_empty() {
-            let records = std::mem::take(&mut self.records);
-            self.stream.write(records).await;
+    fn push(&mut self, entry: Entry) {
+        if self.records.len() < MOST {
+            self.records.push(entry);
+        } else {
+            self.left_out += 1;
+            self.records_left_out += 1;
         }
+    }
+
+    /// Whether so many records wait for the stream that none should be made that can be made later.
+    pub fn is_behind(&self) -> bool {
+        self.records.len() >= MOST / 2
+    }
+
+    /// Hands the records made so far to the stream, as soon as it has room. Never waits.
+    pub fn write(&mut self) {
+        if !self.records.is_empty() {
+            let outbox = self.outbox.clone();
+            outbox.write(|| self.take_records());
+        }
+    }
+
+    /// The same, before something that is done behind them; `false` where there is no room for both.
+    pub fn write_before(&mut self) -> bool {
+        let outbox = self.outbox.clone();
+        self.records.is_empty() || outbox.write_before(|| self.take_records())
+    }
+
+    /// Waits until all that was told so far is written.
+    pub async fn flush(&mut self) {
+        let records = self.take_records();
+        self.outbox.flush(records).await;
+    }
+
+    fn take_records(&mut self) -> Vec<Entry> {
+        let mut records = std::mem::take(&mut self.records);
+        let count = std::mem::take(&mut self.left_out);
+        if count > 0 {
+            let (stage, reason) = ("daemon".to_owned(), RECORDS_NOT_WRITTEN.to_owned());
+            records.push(self.record(Body::Loss(Loss { stage, reason, count, ..Loss::default() })).into());
+        }
+        records
     }
 }

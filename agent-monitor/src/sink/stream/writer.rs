@@ -46,6 +46,7 @@ impl Writer {
                 }
                 Message::Flush(reply) => {
                     let _ = reply.send(());
+                    self.progressed.send_modify(|count| *count += 1);
                 }
                 Message::Reopen(reply) => {
                     let result = self.log.as_mut().map_or(Ok(()), AuditLog::reopen);
@@ -62,6 +63,7 @@ impl Writer {
                     self.note_troubles();
                 }
             }
+            self.totals.done.fetch_add(1, Ordering::Relaxed);
         }
         // A daemon that could not start leaves the log as it found it: what is wrong with it the next one finds again.
         if wrote {
