@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::survival::{Hammer, POLICY, unbind_after};
 use super::applied::Applied;
+use super::survival::{Hammer, POLICY, unbind_after};
 use crate::harness::cgroup::{self, Cgroup};
 use crate::harness::control::{ask, metric, metrics};
 use crate::harness::policy::{NOTHING, allowing, change};
@@ -152,6 +152,9 @@ fn a_second_daemon_leaves_the_log_of_the_first_as_it_is(scene: &mut Scene<'_>) -
     ensure!(appended == 0, "somebody else wrote into the log {appended} times");
     let (status, report) = verify(&[])?;
     ensure!(status == Some(0) && report["head"] == "found", "{status:?}: {report}");
+    Ok(())
+}
+
 fn while_the_log_takes_nothing_all_else_goes_on_and_nothing_is_missing_after_it(scene: &mut Scene<'_>) -> Outcome {
     let file = scene.file("file", "f");
     let read = step!("open", file, "r");

@@ -63,7 +63,7 @@ async fn who_wrote_nothing_leaves_what_is_wrong_with_the_log_for_the_next_one_to
     for (count, lines) in [(0, 1), (1, 4)] {
         let options = Options { log: Some(log.clone()), ..Options::default() };
         let (stream, thread) = Stream::start(options).expect("stream starts");
-        stream.between(Box::new(drop)).await;
+        assert!(stream.outbox().between(Box::new(drop)));
         if count > 0 {
             stream.write(vec![record("a").into()]).await;
         }
