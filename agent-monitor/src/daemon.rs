@@ -24,6 +24,7 @@ mod requests;
 mod restore;
 mod selftest;
 mod serve;
+mod signals;
 mod start;
 mod state;
 mod strays;
@@ -38,6 +39,7 @@ use agent_monitor_policy::Protected;
 
 pub use pump::Notice;
 pub use serve::run;
+pub use signals::Stop;
 pub use start::{StartError, Started, Stay, start};
 pub use uninstall::uninstall;
 

@@ -48,6 +48,7 @@ mod socket_bind;
 mod socket_connect;
 mod socket_sendmsg;
 mod sockets;
+mod starting;
 mod survival;
 mod syscalls;
 mod tasks;
@@ -96,6 +97,7 @@ pub const ALL: &[&[Scenario]] = &[
     shipped::ALL,
     node::ALL,
     survival::ALL,
+    starting::ALL,
     reload::ALL,
     applied::ALL,
     images::ALL,

@@ -14,11 +14,13 @@ use super::notify::notify;
 use super::policies::Source;
 use super::readiness::UNBOUND;
 use super::serve::Daemon;
+use super::signals::Stop;
 use crate::bind::{Cgroup, Origin, shown};
 
 impl Daemon {
-    /// Binds everything that must be bound before the daemon is ready.
-    pub async fn take_charge(&mut self) -> Result<()> {
+    /// Binds everything that must be bound before the daemon is ready. Gives whether it is: not where it is told to stop
+    /// while policies are compiled, which can take long.
+    pub async fn take_charge(&mut self, stop: &Stop) -> Result<bool> {
         // Nobody else has ended what came to its end while no daemon ran.
         self.expire();
         self.note_expired();
@@ -39,7 +41,11 @@ impl Daemon {
             self.node.leave(number, "exited");
         }
         let (directories, compiler, known) = self.to_read();
-        let read = tokio::task::spawn_blocking(move || catalogue::read(&directories, &compiler, &known)).await;
+        let read = tokio::task::spawn_blocking(move || catalogue::read(&directories, &compiler, &known));
+        let read = tokio::select! {
+            read = read => read,
+            () = stop.asked() => return Ok(false),
+        };
         self.apply(read.context("reading the policy directory panicked")?);
         let children = self.node.directory.hierarchy.children(&root);
         for child in children.with_context(|| format!("cannot look for cgroups below the agents root {path}"))? {
@@ -57,7 +63,7 @@ impl Daemon {
         let (version, level) = (VERSION, self.level.name());
         tracing::info!(version, enforcement = level, agents = super::view::agent_count(self), "ready");
         notify("READY=1");
-        Ok(())
+        Ok(true)
     }
 
     /// Binds a cgroup that is there already and that the kernel should have bound, had we been there.

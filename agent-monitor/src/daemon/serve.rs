@@ -22,6 +22,7 @@ use super::node::Node;
 use super::notify::notify;
 use super::pump::{Marks, Refused};
 use super::selftest::Outcome;
+use super::signals::Signals;
 use super::start::{StartError, Started, Stay, start};
 use super::watch::CgroupWatch;
 use super::{VERSION, requests};
@@ -117,11 +118,12 @@ pub enum Background {
     Compiled(Box<(api::CreateAgent, Result<requests::Compiled, api::Refusal>, Answer<api::Bound>)>),
 }
 
-/// Runs the daemon until it is told to stop.
+/// Runs the daemon until it is told to stop, also while it starts.
 ///
 /// # Errors
 /// It can't start; what was started is taken back.
 pub async fn run(config: Config, allow_partial: bool) -> Result<(), StartError> {
+    let signals = Signals::take()?;
     let lock = Lock::take(&config.socket).with_context(|| format!("cannot lock {}", config.socket.display()))?;
     let options =
         Options { log: Some(LogOptions::of(&config)), tap: None, node_name: config.node_name.as_str().into() };
@@ -146,8 +148,8 @@ pub async fn run(config: Config, allow_partial: bool) -> Result<(), StartError> 
         let router = metrics_router(Health { requests: sender, readiness: ready });
         serving.spawn(serve(metrics, router, limits, totals.clone(), stopped));
     }
-    let mut given_up = None;
-    let result = guarded(&config, allow_partial, stream.clone(), readiness, totals, requests, &mut given_up).await;
+    let (outside, mut given_up) = (Outside { readiness, totals, requests, signals }, None);
+    let result = guarded(&config, allow_partial, stream.clone(), outside, &mut given_up).await;
     notify("STOPPING=1");
     let _ = stop.send(true);
     let given_up = given_up.unwrap_or_else(|| give_up(&config));
@@ -164,7 +166,13 @@ pub async fn run(config: Config, allow_partial: bool) -> Result<(), StartError> 
     if let Err(error) = std::fs::remove_file(&socket) {
         tracing::warn!(%error, "cannot remove the control socket");
     }
-    result
+    match result {
+        Err(StartError::Stopped) => {
+            tracing::info!("stopped before it was ready, as it was told to");
+            Ok(())
+        }
+        other => other,
+    }
 }
 
 /// When what is still queued is given up, where stopping begins now.
@@ -172,19 +180,27 @@ fn give_up(config: &Config) -> Instant {
     Instant::now() + Duration::from_secs(config.drain_seconds)
 }
 
+/// What the daemon is asked by, and what it says of itself.
+struct Outside {
+    readiness: watch::Sender<Readiness>,
+    totals: Arc<RequestTotals>,
+    requests: mpsc::Receiver<Request>,
+    signals: Signals,
+}
+
 async fn guarded(
     config: &Config,
     allow_partial: bool,
     stream: Stream,
-    readiness: watch::Sender<Readiness>,
-    request_totals: Arc<RequestTotals>,
-    requests: mpsc::Receiver<Request>,
+    outside: Outside,
     given_up: &mut Option<Instant>,
 ) -> Result<(), StartError> {
+    let Outside { readiness, totals: request_totals, requests, signals } = outside;
     let compiler = Compiler::new(&config.policies_dir, super::protected(config, &[]));
     let applied = Applied::open(&config.state_dir);
     let applied = applied.with_context(|| format!("cannot make a directory in {}", config.state_dir.display()))?;
-    let started = start(config, allow_partial || config.allow_partial, Stay::Node, &stream, &compiler).await?;
+    let allow_partial = allow_partial || config.allow_partial;
+    let started = start(config, allow_partial, Stay::Node, &stream, &compiler, &signals.stop).await?;
     let Started { node, pump, notices, level, tests, enricher } = started;
     let (background, done) = mpsc::channel(REQUESTS);
     let mut daemon = Daemon {
@@ -222,12 +238,13 @@ async fn guarded(
         daemon.unsettled = daemon.node.directory.table().iter().map(|agent| agent.number).collect();
     }
     daemon.tell("started", Vec::new());
-    let result = match daemon.take_charge().await {
-        Ok(()) => daemon.work(requests, notices, done).await,
-        Err(error) => Err(error),
-    };
+    let taken = daemon.take_charge(&signals.stop).await;
+    if matches!(taken, Ok(true)) {
+        daemon.work(signals, requests, notices, done).await;
+    }
     daemon.stop(pump, *given_up.insert(give_up(config))).await;
-    Ok(result?)
+    taken?;
+    Ok(())
 }
 
 /// The group whose members may read from the control socket.

@@ -13,6 +13,7 @@ use super::node::Node;
 use super::pump::{Notice, Pump, Running};
 use super::restore;
 use super::selftest::{self, Outcome};
+use super::signals::Stop;
 use super::state::State;
 use crate::bind::Hierarchy;
 use crate::bpf::{LoadOptions, Programs, Roots};
@@ -43,6 +44,9 @@ pub enum StartError {
     /// This kernel can't enforce what was asked for.
     #[error("{0}")]
     Unsupported(String),
+    /// It was told to stop meanwhile.
+    #[error("told to stop before it was ready")]
+    Stopped,
     /// Something else.
     #[error(transparent)]
     Other(#[from] anyhow::Error),
@@ -57,7 +61,7 @@ pub enum Stay {
     Node,
 }
 
-/// Starts a node.
+/// Starts a node, unless it is told to stop meanwhile.
 ///
 /// # Errors
 /// See [`StartError`]; nothing stays attached then that was not before.
@@ -67,14 +71,16 @@ pub async fn start(
     stay: Stay,
     stream: &Stream,
     compiler: &Compiler,
+    stop: &Stop,
 ) -> Result<Started, StartError> {
     let hierarchy = Hierarchy::open(&config.roots.cgroup, &config.roots.proc)
         .map_err(|error| StartError::Unsupported(format!("cannot use cgroups: {error}")))?;
     let roots = Roots { sys: config.roots.sys.clone(), cgroup: hierarchy.mount().to_owned() };
-    let attempt = Attempt { config, hierarchy, roots: roots.clone(), stay, stream, compiler };
+    let attempt = Attempt { config, hierarchy, roots: roots.clone(), stay, stream, compiler, stop };
     let why = match attempt.run(Level::Full).await? {
         Ok(started) => return Ok(started),
-        Err(why) => why,
+        Err(Without::Stopped) => return Err(StartError::Stopped),
+        Err(Without::Unable(why)) => why,
     };
     if !allow_partial {
         return Err(StartError::Unsupported(support::refusal(&why, &roots)));
@@ -82,8 +88,17 @@ pub async fn start(
     tracing::warn!("this kernel can't enforce everything; going on with the network alone, as asked for: {why}");
     match attempt.run(Level::Partial).await? {
         Ok(started) => Ok(started),
-        Err(why) => Err(StartError::Unsupported(support::refusal(&why, &roots))),
+        Err(Without::Stopped) => Err(StartError::Stopped),
+        Err(Without::Unable(why)) => Err(StartError::Unsupported(support::refusal(&why, &roots))),
     }
+}
+
+/// Why an attempt gave no node.
+enum Without {
+    /// The kernel can't do it, for this reason.
+    Unable(String),
+    /// It was told to stop.
+    Stopped,
 }
 
 struct Attempt<'a> {
@@ -93,21 +108,27 @@ struct Attempt<'a> {
     stay: Stay,
     stream: &'a Stream,
     compiler: &'a Compiler,
+    stop: &'a Stop,
 }
 
 impl Attempt<'_> {
-    /// Tries to start with this much; the inner error says why the kernel can't do it.
-    async fn run(&self, level: Level) -> Result<Result<Started, String>> {
+    /// Tries to start with this much.
+    async fn run(&self, level: Level) -> Result<Result<Started, Without>> {
         let partial = level != Level::Full;
         let pins = (self.stay == Stay::Node).then(|| self.config.roots.bpffs.clone());
         let state = pins.as_ref().map(|_| State::open(&self.config.state_dir)).transpose();
         let state = state.with_context(|| format!("cannot make the directory {}", self.config.state_dir.display()))?;
         let options = LoadOptions { partial, bindings: self.config.bindings, roots: self.roots.clone(), pins };
         let loaded = tokio::task::spawn_blocking(move || Programs::load(&options)).await;
-        let mut programs = match loaded.context("loading the programs panicked")? {
+        let loaded = loaded.context("loading the programs panicked")?;
+        if self.stop.is_asked() {
+            // What was loaded goes with it. Where it failed the same signal, from a terminal, may have ended who loads.
+            return Ok(Err(Without::Stopped));
+        }
+        let mut programs = match loaded {
             Ok(programs) => programs,
             Err(error) if error.is_about_pins() => return Err(error.into()),
-            Err(error) => return Ok(Err(support::reason(&error))),
+            Err(error) => return Ok(Err(Without::Unable(support::reason(&error)))),
         };
         programs.protect(std::process::id()).context("cannot protect this process from agents")?;
         // The rings belong to a runtime of their own, so that nothing that the daemon does keeps them from being read.
@@ -121,7 +142,7 @@ impl Attempt<'_> {
             Ok(rings) => rings,
             Err(error) => {
                 runtime.shutdown_background();
-                return Ok(Err(error.to_string()));
+                return Ok(Err(Without::Unable(error.to_string())));
             }
         };
         let directory = Arc::new(Directory::new(self.hierarchy.clone()));
@@ -164,6 +185,10 @@ impl Attempt<'_> {
         node.marks = Some(pump.marks());
         let tests: &[&'static str] = if partial { &["network"] } else { &["file", "exec", "network", "events"] };
         let outcomes = selftest::run(&mut node, &self.config.run_root, tests).await;
+        if self.stop.is_asked() {
+            tokio::task::spawn_blocking(move || pump.stop()).await.context("stopping panicked")?;
+            return Ok(Err(Without::Stopped));
+        }
         let failed = match &outcomes {
             Ok(outcomes) => outcomes.iter().filter_map(failure).collect::<Vec<_>>().join("; "),
             Err(_) => String::new(),
@@ -180,7 +205,8 @@ impl Attempt<'_> {
             return Ok(Ok(started));
         }
         tokio::task::spawn_blocking(move || started.pump.stop()).await.context("stopping panicked")?;
-        Ok(Err(format!("the programs are attached, but what they decide is not what happens: self-test {failed}")))
+        let why = format!("the programs are attached, but what they decide is not what happens: self-test {failed}");
+        Ok(Err(Without::Unable(why)))
     }
 }
 

@@ -4,8 +4,6 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -14,6 +12,7 @@ use super::pump::Notice;
 use super::readiness::UNBOUND;
 use super::restore::Roots;
 use super::serve::{Background, Daemon};
+use super::signals::Signals;
 use super::watch::{CgroupWatch, watch_policies};
 use super::{misses, requests};
 use crate::bind::Origin;
@@ -24,18 +23,13 @@ const TICK: Duration = Duration::from_secs(1);
 
 impl Daemon {
     /// Works until a signal ends it.
-    ///
-    /// # Errors
-    /// Signals can't be received.
     pub async fn work(
         &mut self,
+        mut signals: Signals,
         mut requests: mpsc::Receiver<Request>,
         mut notices: mpsc::UnboundedReceiver<Notice>,
         mut done: mpsc::Receiver<Background>,
-    ) -> Result<()> {
-        let mut terminate = signal(SignalKind::terminate()).context("cannot receive signals")?;
-        let mut interrupt = signal(SignalKind::interrupt()).context("cannot receive signals")?;
-        let mut hangup = signal(SignalKind::hangup()).context("cannot receive signals")?;
+    ) {
         let (changed, mut changes) = mpsc::channel(1);
         let (made, mut remade) = mpsc::channel(1);
         // Kept, so that what can't be watched does not end the waiting for its changes at once.
@@ -56,18 +50,16 @@ impl Daemon {
                 Ok(()) = progress.changed() => {}
                 _ = tick.tick() => self.tick(),
                 _ = misses.tick() => self.check_misses(),
-                _ = hangup.recv() => {
+                _ = signals.hangup.recv() => {
                     self.reload();
                     self.reopen();
                 }
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
+                () = signals.stop.asked() => break,
             }
             self.settle();
             self.note_expired();
             self.node.write();
         }
-        Ok(())
     }
 
     /// Has changes of the policy directory told, and those where the cgroups of the configuration are made.

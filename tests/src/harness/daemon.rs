@@ -35,38 +35,9 @@ impl Daemon {
         Self::start_build("agent-monitor", options)
     }
 
-    /// Starts the daemon and does not wait.
-    pub fn begin(program: &str) -> Result<Self> {
-        let log = File::create(log_path()).context("make the daemon's log")?;
-        let child = Command::new(program).arg("daemon").stderr(log).spawn();
-        Ok(Self { child: child.with_context(|| format!("start {program} daemon"))? })
-    }
-
     /// As [`Self::start`], with a program of another build.
     pub fn start_build(program: &str, options: &[&str]) -> Result<Self> {
-        fs::create_dir_all(PLACE)?;
-        let notify = Path::new(PLACE).join("notify");
-        let _ = fs::remove_file(&notify);
-        let socket = UnixDatagram::bind(&notify).context("bind the notification socket")?;
-        let log = File::create(log_path()).context("make the daemon's log")?;
-        let mut command = Command::new(program);
-        command.arg("daemon").args(options).env("NOTIFY_SOCKET", &notify).stderr(log);
-        let child = command.spawn().context("start agent-monitor daemon")?;
-        let daemon = Self { child };
-        let deadline = Instant::now() + 4 * limit();
-        // It closes nothing that we could wait for when it dies, so its end is looked for between short waits.
-        loop {
-            if ready(socket.as_fd(), libc::POLLIN, Instant::now() + Duration::from_millis(200)) {
-                let mut text = [0; 64];
-                let length = socket.recv(&mut text)?;
-                if text.get(..length).is_some_and(|text| text.starts_with(b"READY=1")) {
-                    return Ok(daemon);
-                }
-            }
-            if !Path::new("/proc").join(daemon.pid().to_string()).join("exe").exists() || Instant::now() >= deadline {
-                bail!("the daemon does not get ready:\n{}", log_text());
-            }
-        }
+        Starting::begin(program, options)?.ready()
     }
 
     /// Ends it as a crash would.
@@ -129,6 +100,48 @@ impl Daemon {
     pub fn stop(mut self) -> Result<ExitStatus> {
         self.signal(libc::SIGTERM);
         Ok(self.child.wait()?)
+    }
+}
+
+/// A daemon that has not said that it is ready.
+#[derive(Debug)]
+pub struct Starting {
+    /// The daemon.
+    pub daemon: Daemon,
+    socket: UnixDatagram,
+}
+
+impl Starting {
+    /// Starts a daemon of this build and does not wait.
+    pub fn begin(program: &str, options: &[&str]) -> Result<Self> {
+        fs::create_dir_all(PLACE)?;
+        let notify = Path::new(PLACE).join("notify");
+        let _ = fs::remove_file(&notify);
+        let socket = UnixDatagram::bind(&notify).context("bind the notification socket")?;
+        let log = File::create(log_path()).context("make the daemon's log")?;
+        let mut command = Command::new(program);
+        command.arg("daemon").args(options).env("NOTIFY_SOCKET", &notify).stderr(log);
+        let child = command.spawn().with_context(|| format!("start {program} daemon"))?;
+        Ok(Self { daemon: Daemon { child }, socket })
+    }
+
+    /// Waits until it says that it is ready.
+    pub fn ready(self) -> Result<Daemon> {
+        let Self { daemon, socket } = self;
+        let deadline = Instant::now() + 4 * limit();
+        // It closes nothing that we could wait for when it dies, so its end is looked for between short waits.
+        loop {
+            if ready(socket.as_fd(), libc::POLLIN, Instant::now() + Duration::from_millis(200)) {
+                let mut text = [0; 64];
+                let length = socket.recv(&mut text)?;
+                if text.get(..length).is_some_and(|text| text.starts_with(b"READY=1")) {
+                    return Ok(daemon);
+                }
+            }
+            if !Path::new("/proc").join(daemon.pid().to_string()).join("exe").exists() || Instant::now() >= deadline {
+                bail!("the daemon does not get ready:\n{}", log_text());
+            }
+        }
     }
 }
 

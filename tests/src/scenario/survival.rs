@@ -2,15 +2,18 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
+use super::starting::{loading, nothing_is_attached};
 use crate::harness::cgroup::{self, Cgroup};
 use crate::harness::control::{self, ask};
-use crate::harness::daemon::{Daemon, PLACE, agent_states, log_text, uninstall};
+use crate::harness::daemon::{PLACE, agent_states, log_text, uninstall};
 use crate::harness::policy::NOTHING;
 use crate::harness::process::Step;
+use crate::harness::wait::limit;
 use crate::harness::{EACCES, Outcome, Process, Scenario, Scene, record};
 use crate::trigger::hammer::STEP;
 use crate::{scenarios, step};
@@ -305,9 +308,9 @@ fn uninstalling_ends_enforcement_and_says_for_whom(scene: &mut Scene<'_>) -> Out
         "it said {said}"
     );
     // The kernel frees links some moments after their names are gone.
-    let deadline = std::time::Instant::now() + crate::harness::wait::limit();
+    let deadline = Instant::now() + limit();
     while process.run(&step)?.0 != 0 {
-        ensure!(std::time::Instant::now() < deadline, "it is still denied");
+        ensure!(Instant::now() < deadline, "it is still denied");
     }
     let left = fs::read_dir(PINS)?.count();
     ensure!(left == 0, "{left} directories are left in {PINS}");
@@ -326,12 +329,7 @@ fn uninstalling_ends_enforcement_and_says_for_whom(scene: &mut Scene<'_>) -> Out
 
 /// A daemon whose programs are loaded by a process that is killed says so, and leaves nothing that is attached.
 fn cut_off_while_it_loads() -> Outcome {
-    let mut daemon = Daemon::begin("agent-monitor")?;
-    let deadline = std::time::Instant::now() + crate::harness::wait::limit();
-    let unfinished = || fs::read_dir(PINS).is_ok_and(|mut entries| entries.next().is_some());
-    while !unfinished() {
-        ensure!(std::time::Instant::now() < deadline && daemon.runs()?, "nothing was loaded: {}", log_text());
-    }
+    let mut daemon = loading(&[])?.daemon;
     let children = format!("/proc/{0}/task", daemon.pid());
     let mut killed = 0;
     for task in fs::read_dir(children)? {
@@ -344,9 +342,5 @@ fn cut_off_while_it_loads() -> Outcome {
     ensure!(killed == 1, "{killed} processes loaded");
     let status = daemon.wait()?;
     ensure!(!status.success() && log_text().contains("did not say what it has loaded"), "{status}: {}", log_text());
-    for build in fs::read_dir(PINS)? {
-        let links = fs::read_dir(build?.path().join("links"))?.count();
-        ensure!(links == 0, "{links} links are left");
-    }
-    Ok(())
+    nothing_is_attached()
 }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::survival::{Hammer, PINS, POLICY, described, unbind_after};
 use crate::harness::cgroup::Cgroup;
 use crate::harness::control::ask;
-use crate::harness::daemon::Daemon;
+use crate::harness::daemon::{Daemon, Starting};
 use crate::harness::process::stand_back;
 use crate::harness::wait::limit;
 use crate::harness::{EACCES, Outcome, Process, Scenario, Scene, control, records, skip};
@@ -134,7 +134,7 @@ fn a_daemon_killed_while_it_takes_over_leaves_no_gap(scene: &mut Scene<'_>) -> O
             })
         };
         let finished = || builds().iter().all(|name| !name.ends_with("-unfinished"));
-        let begun = || -> Result<Daemon> { Daemon::begin(OTHER) };
+        let begun = || -> Result<Daemon> { Ok(Starting::begin(OTHER, &[])?.daemon) };
         for links in [0, 1, 40] {
             let mut daemon = begun()?;
             until(|| unfinished(links), &mut daemon)?;

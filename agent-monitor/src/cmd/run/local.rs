@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::daemon::compiler::Compiler;
 use crate::daemon::node::{Node, Wanted};
 use crate::daemon::policies::{Candidate, Source};
-use crate::daemon::{self, Notice, Started, Stay, random_name};
+use crate::daemon::{self, Notice, Started, Stay, Stop, random_name};
 use crate::record::Counts;
 use crate::seccomp::Filter;
 use crate::sink::{LogOptions, Options, Stream, Tap};
@@ -44,7 +44,9 @@ pub async fn run(config: &Config, options: &Run) -> Result<Ended> {
         format!("cannot write records to {}", options.record.as_deref().unwrap_or(Path::new("")).display())
     })?;
     let allow_partial = options.allow_partial || config.allow_partial;
-    let mut started = daemon::start(config, allow_partial, Stay::Process, &stream, &compiler).await?;
+    // Signals are the command's, once there is one.
+    let stop = Stop::never();
+    let mut started = daemon::start(config, allow_partial, Stay::Process, &stream, &compiler, &stop).await?;
     let (ended, guard) = agent(config, options, &mut started, policy, id).await;
     tell_misses(config, &mut started).await;
     tokio::task::spawn_blocking(move || {
