@@ -20,6 +20,7 @@ impl Daemon {
             reasons.push(format!("{} can't be written: {failure}", self.config.state_dir.display()));
         }
         reasons.extend(self.catalogue.reasons(&self.node.policies));
+        reasons.extend(self.policies_watch.why());
         reasons.extend(self.overdue.iter().cloned());
         reasons.extend(self.gaps());
         reasons.extend(self.configured.iter().filter_map(|one| one.why().cloned()));

@@ -24,7 +24,7 @@ use super::pump::{Marks, Refused};
 use super::selftest::Outcome;
 use super::signals::Signals;
 use super::start::{StartError, Started, Stay, start};
-use super::watch::CgroupWatch;
+use super::watch::{CgroupWatch, Trouble};
 use super::{VERSION, requests};
 use crate::bind::limit;
 use crate::config::Config;
@@ -72,6 +72,8 @@ pub struct Daemon {
     pub configured: Vec<Configured>,
     /// Tells where these may have been made anew; none where the kernel does not.
     pub cgroup_watch: Option<CgroupWatch>,
+    /// Why the policy directory is not watched.
+    pub policies_watch: Trouble,
     /// What stays wrong until the daemon is started again.
     pub lasting: BTreeSet<String>,
     /// Everything is bound that must be bound before the daemon is ready.
@@ -219,6 +221,7 @@ async fn guarded(
         background,
         configured: Vec::new(),
         cgroup_watch: None,
+        policies_watch: Trouble::default(),
         lasting: BTreeSet::new(),
         started: false,
         boot_id: boot_id(config),

@@ -64,9 +64,15 @@ impl Daemon {
 
     /// Has changes of the policy directory told, and those where the cgroups of the configuration are made.
     fn watch(&mut self, changed: mpsc::Sender<()>, made: mpsc::Sender<()>) {
-        if let Err(error) = watch_policies(self.config.policies_dir.clone(), changed) {
-            let directory = self.config.policies_dir.display();
-            tracing::warn!(%error, "cannot watch the policy directory {directory}; send SIGHUP to read it again");
+        match watch_policies(self.config.policies_dir.clone(), changed) {
+            Ok(trouble) => self.policies_watch = trouble,
+            Err(error) => {
+                let directory = self.config.policies_dir.display();
+                let why =
+                    format!("the policy directory {directory} can't be watched: {error}; send SIGHUP after a change");
+                tracing::error!("{why}");
+                self.lasting.insert(why);
+            }
         }
         if !self.config.agents.is_empty() {
             let watch = CgroupWatch::start(made);

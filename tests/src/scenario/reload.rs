@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use crate::harness::cgroup::Cgroup;
 use crate::harness::control::{self, ask, metric};
-use crate::harness::daemon::PLACE;
-use crate::harness::policy::{ALL as EVERYTHING, PolicyFile, allowing, change, document};
+use crate::harness::daemon::{Directory, PLACE};
+use crate::harness::policy::{ALL as EVERYTHING, DIRECTORY, PolicyFile, allowing, change, document};
 use crate::harness::records::Records;
 use crate::harness::{EACCES, Outcome, Process, Scenario, Scene};
 use crate::{scenarios, step};
@@ -23,6 +23,7 @@ pub const ALL: &[Scenario] = scenarios![Node:
     a_policy_that_needs_values_now_is_bound_to_nobody_without_them,
     a_policy_that_can_not_be_put_in_force_is_refused_and_shown,
     a_policy_file_that_was_away_for_a_moment_is_in_force_for_the_agents_that_kept_its_policy,
+    a_directory_that_takes_the_place_of_the_policy_directory_is_read_and_watched,
 ];
 
 /// Does something beside a daemon with these settings, which takes over from the scenario's and gives back to it.
@@ -239,4 +240,34 @@ fn a_policy_file_that_was_away_for_a_moment_is_in_force_for_the_agents_that_kept
     let shown: Vec<&Value> = all.as_array().into_iter().flatten().filter(|one| one["name"] == word).collect();
     ensure!(shown.len() == 1 && shown[0]["agents"] == 1, "the policy is there more than once: {shown:?}");
     Ok(())
+}
+
+fn a_directory_that_takes_the_place_of_the_policy_directory_is_read_and_watched(scene: &mut Scene<'_>) -> Outcome {
+    let file = scene.file("file", "f");
+    let (read, write) = (step!("open", file, "r"), step!("open", file, "w"));
+    let (named, word) = (PolicyFile("scenario-replaced.yaml"), "scenario-replaced");
+    named.write(&allowing(word, "read, write", &file))?;
+    scene.records.wait(scene.start, word, &change(word, "loaded"))?;
+    let mut process = scene.process()?;
+    scene.bind_named(word, json!({}))?;
+    process.works(&write, "under the first directory")?;
+    let beside = |ending: &str| Path::new(DIRECTORY).with_extension(ending);
+    let (new, old) = (Directory(beside("new")), Directory(beside("old")));
+    fs::create_dir(&new.0)?;
+    for entry in fs::read_dir(DIRECTORY)?.flatten().filter(|entry| entry.path().is_file()) {
+        fs::copy(entry.path(), new.0.join(entry.file_name()))?;
+    }
+    fs::write(new.0.join("scenario-replaced.yaml"), allowing(word, "read", &file))?;
+    fs::rename(DIRECTORY, &old.0)?;
+    fs::rename(&new.0, DIRECTORY)?;
+    let from = scene.records.lines.len();
+    scene.records.wait(from, word, &change(word, "replaced"))?;
+    process.works(&read, "under the other directory")?;
+    process.expect(&write, EACCES, "under the other directory")?;
+    // What changes in it is told from now on.
+    let from = scene.records.lines.len();
+    named.write(&allowing(word, "write", &file))?;
+    scene.records.wait(from, word, &change(word, "replaced"))?;
+    process.works(&write, "after a change of the other directory")?;
+    process.expect(&read, EACCES, "after a change of the other directory").map(drop)
 }
