@@ -9,6 +9,7 @@ mod fake;
 mod http;
 mod openapi;
 mod peer;
+mod places;
 mod routes;
 #[cfg(test)]
 pub mod served;
@@ -19,6 +20,7 @@ mod tests;
 
 pub use api::{Answer, Request};
 pub use http::{Limits, RequestTotals, serve};
-pub use peer::{Readers, group_id};
+pub use peer::{Peer, Readers, group_id};
+pub use places::Places;
 pub use routes::{Health, Readiness, control_router, metrics_router};
 pub use socket::{Listeners, Lock, lock_path};

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use utoipa::{IntoParams, ToSchema};
 
+use super::peer::Peer;
 use crate::record::Counts;
 use crate::seccomp::Filter;
 
@@ -31,8 +32,8 @@ pub enum Request {
     ApplyPolicy(String, Box<ApplyPolicy>, Answer<ChangedPolicy>),
     /// End a policy that was applied; who has it is bound to `empty`.
     DeletePolicy(String, Answer<ChangedPolicy>),
-    /// Records from now on.
-    Follow(Follow, Answer<mpsc::Receiver<String>>),
+    /// Records from now on, for who asks.
+    Follow(Follow, Peer, Answer<mpsc::Receiver<String>>),
     /// The text of the metrics.
     Metrics(oneshot::Sender<String>),
 }

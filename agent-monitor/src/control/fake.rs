@@ -50,7 +50,7 @@ impl Fake {
                 let changed = |policy| ChangedPolicy { change: "removed".to_owned(), policy, agents_emptied: 0 };
                 drop(answer.send(removed.map(changed)));
             }
-            Request::Follow(_, answer) => {
+            Request::Follow(_, _, answer) => {
                 let (lines, follower) = mpsc::channel(1);
                 drop(lines.try_send("{}\n".to_owned()));
                 drop(answer.send(Ok(follower)));

@@ -11,16 +11,17 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use super::peer::{Peer, Readers};
+use super::places::Places;
 use super::routes::problem;
 use super::stall::{Patience, Stalling};
 
 /// Limits of one listener.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections at once; more are told so, and closed.
+    /// Connections at once; more are told so, and closed. A quarter is root's alone.
     pub clients: usize,
     /// How long a client may take to send the head of a request, and how long a connection may be idle.
     pub head: Duration,
@@ -86,21 +87,24 @@ pub async fn serve(
     totals: Arc<RequestTotals>,
     mut stop: watch::Receiver<bool>,
 ) {
-    let clients = Arc::new(Semaphore::new(limits.clients));
-    let turned_away = Arc::new(Semaphore::new(limits.clients));
-    let full = full(limits.clients);
+    let clients = match &listener {
+        Listener::Unix(..) => Places::new(limits.clients),
+        Listener::Tcp(_) => Places::for_all(limits.clients),
+    };
+    let turned_away = Places::for_all(limits.clients);
     loop {
         let connection = tokio::select! {
             connection = accept(&listener) => connection,
             _ = stop.wait_for(|stop| *stop) => break,
         };
-        let (permit, router, limits) = match clients.clone().try_acquire_owned() {
-            Ok(permit) => (permit, router.clone(), limits),
-            Err(_) => {
+        let peer = connection.peer();
+        let (place, router, limits) = match clients.take(peer) {
+            Some(place) => (place, router.clone(), limits),
+            None => {
                 totals.too_many.fetch_add(1, Ordering::Relaxed);
                 // Where even these are too many, hanging up is all that is left.
-                let Ok(permit) = turned_away.clone().try_acquire_owned() else { continue };
-                (permit, full.clone(), Limits { lifetime: Some(TURNED_AWAY), ..limits })
+                let Some(place) = turned_away.take(peer) else { continue };
+                (place, full(clients.number(peer)), Limits { lifetime: Some(TURNED_AWAY), ..limits })
             }
         };
         let (stop, totals) = (stop.clone(), totals.clone());
@@ -117,11 +121,10 @@ pub async fn serve(
                 Some(lifetime) => drop(tokio::time::timeout(lifetime, talking).await),
                 None => talking.await,
             }
-            drop(permit);
+            drop(place);
         });
     }
-    let all = u32::try_from(limits.clients).unwrap_or(u32::MAX);
-    let _ = tokio::time::timeout(LAST_ANSWERS, clients.acquire_many(all)).await;
+    let _ = tokio::time::timeout(LAST_ANSWERS, clients.emptied()).await;
 }
 
 /// Answers whoever is one too many.
@@ -135,6 +138,16 @@ fn full(clients: usize) -> Router {
 enum Connection {
     Unix(tokio::net::UnixStream, Peer),
     Tcp(tokio::net::TcpStream),
+}
+
+impl Connection {
+    /// Who it is of. Nobody is told from another by an address.
+    fn peer(&self) -> Peer {
+        match self {
+            Self::Unix(_, peer) => *peer,
+            Self::Tcp(_) => Peer::Other,
+        }
+    }
 }
 
 /// The next connection.

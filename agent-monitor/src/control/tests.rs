@@ -47,7 +47,7 @@ async fn fixture_with(name: &str, limits: Limits) -> Served {
                     drop(answer.send(Err(Refusal::Conflict(format!("the policy {name} is a file")))));
                 }
                 Request::Agent(id, answer) => drop(answer.send(Err(Refusal::NotFound(format!("no agent {id}"))))),
-                Request::Follow(_, answer) => {
+                Request::Follow(_, _, answer) => {
                     let (lines, follower) = mpsc::channel(4);
                     drop(answer.send(Ok(follower)));
                     for line in ["one\n", "two\n"] {

@@ -1,34 +1,39 @@
 //! Followers of the events over the control socket: so many at once, each with a bounded queue.
 
-use std::sync::Arc;
+use tokio::sync::mpsc;
 
-use tokio::sync::{Semaphore, mpsc};
-
-use crate::control::Answer;
 use crate::control::api::{self, Refusal};
+use crate::control::{Answer, Peer, Places};
 use crate::sink::Stream;
 use crate::sink::follow::{Filter, follow};
 
-/// Followers at once.
+/// Followers at once; a quarter is root's alone.
 const FOLLOWERS: usize = 32;
 /// Lines that may wait for one of them, beside the records that it may be behind.
 const LINES: usize = 256;
 
 /// Room for followers.
 #[derive(Clone, Debug)]
-pub struct Followers(Arc<Semaphore>);
+pub struct Followers(Places);
 
 impl Default for Followers {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(FOLLOWERS)))
+        Self(Places::new(FOLLOWERS))
     }
 }
 
 impl Followers {
     /// Gives one more what it asks for, from now on; or refuses it, where there are too many.
-    pub fn start(&self, stream: &Stream, node_name: &str, filter: api::Follow, answer: Answer<mpsc::Receiver<String>>) {
-        let Ok(permit) = self.0.clone().try_acquire_owned() else {
-            drop(answer.send(Err(Refusal::TooMany(format!("{FOLLOWERS} follow the events already")))));
+    pub fn start(
+        &self,
+        stream: &Stream,
+        node_name: &str,
+        filter: api::Follow,
+        peer: Peer,
+        answer: Answer<mpsc::Receiver<String>>,
+    ) {
+        let Some(place) = self.0.take(peer) else {
+            drop(answer.send(Err(Refusal::TooMany(format!("{} follow the events already", self.0.number(peer))))));
             return;
         };
         let (lines, follower) = mpsc::channel(LINES);
@@ -38,7 +43,7 @@ impl Followers {
         let following = follow(records, filter, node_name.into(), stream.totals().clone(), lines);
         tokio::spawn(async move {
             following.await;
-            drop(permit);
+            drop(place);
         });
         drop(answer.send(Ok(follower)));
     }
@@ -65,8 +70,8 @@ mod tests {
         tokio::spawn(async move {
             let followers = Followers::default();
             while let Some(request) = asked.recv().await {
-                if let Request::Follow(filter, answer) = request {
-                    followers.start(&followed, "n", filter, answer);
+                if let Request::Follow(filter, peer, answer) = request {
+                    followers.start(&followed, "n", filter, peer, answer);
                 }
             }
         });
@@ -126,5 +131,26 @@ mod tests {
             while fixture.served.client.lines("/v1/events").await.is_err() {}
         };
         tokio::time::timeout(std::time::Duration::from_secs(20), answered).await.expect("there is room again");
+    }
+
+    #[tokio::test]
+    async fn those_who_may_only_read_leave_room_for_root() {
+        let (stream, _thread) = Stream::start(Options::default()).expect("a thread can be started");
+        let followers = Followers::default();
+        let start = async |peer| {
+            let (answer, answered) = tokio::sync::oneshot::channel();
+            followers.start(&stream, "n", api::Follow::default(), peer, answer);
+            answered.await.expect("is answered")
+        };
+        let mut readers = Vec::new();
+        let refused = loop {
+            match start(Peer::Reader).await {
+                Ok(lines) => readers.push(lines),
+                Err(refusal) => break refusal,
+            }
+        };
+        assert_eq!(readers.len(), FOLLOWERS * 3 / 4);
+        assert!(matches!(refused, Refusal::TooMany(message) if message.starts_with("24 follow")));
+        assert!(start(Peer::Root).await.is_ok());
     }
 }

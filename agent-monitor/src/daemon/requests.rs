@@ -39,8 +39,8 @@ pub fn answer(daemon: &mut Daemon, request: Request) {
         }
         Request::ApplyPolicy(name, body, answer) => daemon.change_policy(Change::Apply(name, *body), answer),
         Request::DeletePolicy(name, answer) => daemon.change_policy(Change::Delete(name), answer),
-        Request::Follow(filter, answer) => {
-            daemon.followers.start(&daemon.node.stream, &daemon.config.node_name, filter, answer);
+        Request::Follow(filter, peer, answer) => {
+            daemon.followers.start(&daemon.node.stream, &daemon.config.node_name, filter, peer, answer);
         }
         Request::Metrics(answer) => {
             let snapshot = view::snapshot(daemon);

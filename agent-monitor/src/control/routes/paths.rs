@@ -13,6 +13,7 @@ use super::{Control, Rejection, ask, fallible, plain, problem, refused};
 use crate::control::api::{
     Agent, ApplyPolicy, Bound, ChangedPolicy, CreateAgent, Follow, Policy, Problem, Request, Status,
 };
+use crate::control::peer::Peer;
 use crate::control::stall::Patience;
 use crate::control::{body, openapi};
 
@@ -125,13 +126,14 @@ pub async fn delete_policy(State(control): State<Control>, name: Name) -> Respon
 pub async fn events(
     State(control): State<Control>,
     Extension(patience): Extension<Patience>,
+    Extension(peer): Extension<Peer>,
     filter: Result<Query<Follow>, QueryRejection>,
 ) -> Response {
     let filter = match filter {
         Ok(Query(filter)) => filter,
         Err(rejection) => return problem(rejection.status(), &rejection.body_text()),
     };
-    match ask(&control.requests, |answer| Request::Follow(filter, answer)).await {
+    match ask(&control.requests, |answer| Request::Follow(filter, peer, answer)).await {
         Ok(Ok(lines)) => {
             patience.set(control.limits.follower);
             ([(header::CONTENT_TYPE, "application/jsonl")], Body::new(Lines(lines))).into_response()
