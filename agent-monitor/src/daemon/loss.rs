@@ -1,7 +1,12 @@
 //! Losses in the kernel: what the rings had no room for is counted there for each agent, and becomes records here.
 
+mod unwritten;
+
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
+
+pub use unwritten::Awaited;
+use unwritten::{Missing, Unwritten};
 
 use super::node::Node;
 use crate::record::{Body, Loss};
@@ -19,21 +24,6 @@ pub const TELEMETRY_NOT_WRITTEN: &str = "telemetry_not_written";
 /// Reason of a loss: the log took nothing for so long that these records of the daemon's own had no room to wait.
 pub const RECORDS_NOT_WRITTEN: &str = "records_not_written";
 
-/// What an agent's counters said, before all that was in the rings then was written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Awaited {
-    number: u32,
-    emitted: u64,
-    audited: u64,
-}
-
-impl Awaited {
-    /// The agent's number.
-    pub fn number(&self) -> u32 {
-        self.number
-    }
-}
-
 /// Losses that have become records.
 #[derive(Clone, Debug, Default)]
 pub struct Losses {
@@ -42,6 +32,7 @@ pub struct Losses {
     /// Other events.
     pub telemetry: u64,
     by_agent: HashMap<u32, u64>,
+    unwritten: Unwritten,
     last_seq: u64,
     /// What was lost while nobody looked may be told by the agents' counters alone.
     look: bool,
@@ -50,7 +41,7 @@ pub struct Losses {
 impl Losses {
     /// Losses of which an earlier daemon has told.
     pub fn restore(denials: u64, telemetry: u64, by_agent: impl Iterator<Item = (u32, u64)>) -> Self {
-        Self { denials, telemetry, by_agent: by_agent.collect(), last_seq: 0, look: true }
+        Self { denials, telemetry, by_agent: by_agent.collect(), look: true, ..Self::default() }
     }
 
     /// Has each agent's counters looked at once more.
@@ -66,6 +57,7 @@ impl Losses {
     /// Forgets an agent that is gone.
     pub fn forget(&mut self, number: u32) {
         self.by_agent.remove(&number);
+        self.unwritten.forget(number);
     }
 }
 
@@ -113,17 +105,18 @@ impl Node {
     }
 
     /// Tells what an earlier daemon took out of the rings and did not write, now that all that was in them is written. Gives the
-    /// agents of which that can't be said, because more has come meanwhile.
+    /// agents of which not all can be said, because more has come meanwhile.
     pub fn tell_missing(&mut self, awaited: &[Awaited]) -> Vec<u32> {
         let mut left = Vec::new();
         for before in awaited {
             let Some(agent) = self.directory.table().get(before.number).cloned() else { continue };
-            if self.awaited(&[before.number]) != [*before] {
+            let now = self.awaited(&[before.number]);
+            let (denied, audited) = (agent.tally.denied(), agent.tally.audited());
+            let Missing { denials, telemetry, is_all } =
+                self.losses.unwritten.judge(before, now.first(), denied, audited);
+            if !is_all {
                 left.push(before.number);
-                continue;
             }
-            let denials = before.emitted.saturating_sub(agent.tally.denied());
-            let telemetry = before.audited.saturating_sub(agent.tally.audited());
             agent.tally.give_up(denials, telemetry);
             for (reason, count) in [(DENIALS_NOT_WRITTEN, denials), (TELEMETRY_NOT_WRITTEN, telemetry)] {
                 if count > 0 {
