@@ -102,7 +102,8 @@ impl Programs {
         let (maps, images) = (Maps::take(&mut &pins)?, Images::take(&mut &pins)?);
         let mut programs = Self { earlier, taken_over, ..Self::of(hooks, maps, images) };
         if taken_over {
-            programs.images.look_for_unused()?;
+            let looking = programs.images.look_for_unused(Images::take(&mut &pins)?);
+            looking.map_err(|error| MapError::new("IMAGES_SMALL", "start a thread that reads", error))?;
         }
         for state in programs.hooks.iter().filter(|state| state.loaded()) {
             // One that can't be opened is told where its numbers are read.

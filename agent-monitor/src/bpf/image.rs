@@ -1,7 +1,9 @@
 //! Writing and reading images: one map value each, in an array of maps for each size, so that a policy is replaced by one
 //! pointer. What no slot points to any more is given back.
 
+use std::io;
 use std::os::fd::{AsFd, AsRawFd};
+use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::error::chain;
 use super::map::{MapError, Open, open};
@@ -22,6 +24,8 @@ pub struct Images {
     sizes: [MapData; 3],
     /// Slot and class of images that may be there and that no slot points to.
     unused: Vec<(u32, usize)>,
+    /// The same, which somebody looks for.
+    found: Option<Receiver<(u32, usize)>>,
 }
 
 impl Images {
@@ -32,7 +36,7 @@ impl Images {
             _ => Err(MapError::new(name, "open", "it is no array of maps")),
         };
         let sizes = [outer(MAPS[0])?, outer(MAPS[1])?, outer(MAPS[2])?];
-        Ok(Self { slots: open(source, "SLOTS")?, sizes, unused: Vec::new() })
+        Ok(Self { slots: open(source, "SLOTS")?, sizes, unused: Vec::new(), found: None })
     }
 
     /// Puts an image into a slot.
@@ -83,23 +87,37 @@ impl Images {
         }
     }
 
-    /// Looks for images that an earlier daemon left and no slot points to.
-    pub fn look_for_unused(&mut self) -> Result<(), MapError> {
-        for (class, name) in MAPS.into_iter().enumerate() {
-            let there = raw::indexes(&self.sizes[class]);
-            for slot in there.map_err(|error| MapError::new(name, "read", error))? {
-                if self.class(slot)? != Some(class) {
-                    self.unused.push((slot, class));
+    /// Has a thread look for images that an earlier daemon left and no slot points to. It takes minutes on kernels that wait
+    /// for running programs after each read of an array of maps, too (`bpf_map_copy_value()` in `kernel/bpf/syscall.c`, before
+    /// 6.8), and has these maps opened once more for itself.
+    pub fn look_for_unused(&mut self, same: Self) -> io::Result<()> {
+        let (sender, found) = channel();
+        self.found = Some(found);
+        std::thread::Builder::new().name("images".to_owned()).spawn(move || same.send_unused(&sender)).map(drop)
+    }
+
+    /// Sends slot and class of each image that no slot points to, as long as somebody hears it.
+    fn send_unused(&self, to: &Sender<(u32, usize)>) {
+        for class in 0..MAPS.len() {
+            let outer = &self.sizes[class];
+            // From the end: of the first ones most are in use.
+            for slot in (0..POLICIES).rev() {
+                let is_there = matches!(raw::get(outer, &slot.to_ne_bytes()), Ok(Some(_)));
+                if is_there
+                    && !matches!(self.class(slot), Ok(Some(found)) if found == class)
+                    && to.send((slot, class)).is_err()
+                {
+                    return;
                 }
             }
         }
-        Ok(())
     }
 
     /// Removes some of the images that no slot points to. What the kernel refuses again is left for a later daemon.
     pub fn remove_unused(&mut self) -> Result<(), MapError> {
         for _ in 0..AT_ONCE {
-            let Some((slot, class)) = self.unused.pop() else { break };
+            let found = || self.found.as_ref().and_then(|found| found.try_recv().ok());
+            let Some((slot, class)) = self.unused.pop().or_else(found) else { break };
             if self.class(slot)? != Some(class) {
                 let removed = raw::remove(&self.sizes[class], &slot.to_ne_bytes());
                 removed.map_err(|error| MapError::new(MAPS[class], "write", error))?;

@@ -91,21 +91,6 @@ pub fn remove(map: &MapData, key: &[u8]) -> io::Result<()> {
     absent_is_none(call(MAP_DELETE_ELEM, map, key.as_ptr(), std::ptr::null_mut(), ANY)).map(drop)
 }
 
-/// The indexes of an array of maps that have a map.
-///
-/// # Errors
-/// The kernel refuses, or the map is of another kind.
-pub fn indexes(map: &MapData) -> io::Result<Vec<u32>> {
-    let (mut found, mut value) = (Vec::new(), vec![0; checked(map, &0_u32.to_ne_bytes())?.value]);
-    for index in 0..map.info().map_err(io::Error::other)?.max_entries() {
-        let key = index.to_ne_bytes();
-        if absent_is_none(call(MAP_LOOKUP_ELEM, map, key.as_ptr(), value.as_mut_ptr(), ANY))?.is_some() {
-            found.push(index);
-        }
-    }
-    Ok(found)
-}
-
 /// All keys of a hash. One that comes or goes meanwhile may be among them or not; one that does neither is.
 ///
 /// # Errors
