@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use crate::lock;
@@ -92,7 +92,20 @@ impl Place {
     /// # Errors
     /// The directory can't be written.
     pub fn remove(&self, name: &OsStr) -> io::Result<()> {
-        Ok(rustix::fs::unlinkat(&self.directory, name, rustix::fs::AtFlags::empty())?)
+        Ok(rustix::fs::unlinkat(&self.directory, name, AtFlags::empty())?)
+    }
+
+    /// Removes the file again that was made here, where it still has the name and nothing is in it.
+    ///
+    /// # Errors
+    /// It is not so, or the directory can't be written.
+    pub fn unmake(&self, file: &File) -> io::Result<()> {
+        let (made, named) =
+            (file.metadata()?, rustix::fs::statat(&self.directory, &self.name, AtFlags::SYMLINK_NOFOLLOW)?);
+        if made.len() > 0 || (made.dev(), made.ino()) != (named.st_dev, named.st_ino) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        self.remove(&self.name)
     }
 
     /// Has the names in the directory on its disk.

@@ -1,7 +1,7 @@
 //! Rotating an audit log: the file gets a name with the number of its first record, a new one goes on with the chain, and
 //! the oldest ones are removed where the settings ask for it.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
@@ -28,7 +28,7 @@ impl AuditLog {
     pub(super) fn rotate(&mut self) {
         let Some((first, _)) = self.first else { return };
         self.sync();
-        let rotated = self.replace(&rotated::name(self.place.name(), first));
+        let rotated = self.replace(&rotated::name(self.place.name(), first), Self::same_readers);
         let well = rotated.is_ok();
         self.troubles.rotating = trouble("rotate the audit log", self.troubles.rotating.take(), rotated);
         if well {
@@ -36,13 +36,28 @@ impl AuditLog {
         }
     }
 
-    fn replace(&mut self, name: &std::ffi::OsStr) -> io::Result<()> {
+    /// Gives the file another name and goes on in a new one, once that is `ready`; where that can't be, all is as before.
+    pub(super) fn replace(
+        &mut self,
+        name: &OsStr,
+        ready: impl FnOnce(&Self, &File) -> io::Result<()>,
+    ) -> io::Result<()> {
         self.place.rename(self.place.name(), name)?;
-        match self.place.open().and_then(|file| self.same_readers(&file).map(|()| file)) {
+        let made = self.place.open().and_then(|file| {
+            let result = ready(self, &file);
+            if result.is_err() {
+                // It is in the way of the old one's name; where it must stay, that name tells.
+                let _ = self.place.unmake(&file);
+            }
+            result.map(|()| file)
+        });
+        match made {
             Ok(file) => self.file = file,
             Err(error) => {
-                self.place.rename(name, self.place.name())?;
-                return Err(error);
+                return Err(match self.place.rename(name, self.place.name()) {
+                    Ok(()) => error,
+                    Err(back) => io::Error::other(format!("{error}; and the file can't have its name back: {back}")),
+                });
             }
         }
         (self.whole, self.length, self.first, self.unsynced) = (0, 0, None, false);
@@ -50,7 +65,7 @@ impl AuditLog {
     }
 
     /// Who was let read the old file may read the new one.
-    fn same_readers(&self, file: &File) -> io::Result<()> {
+    pub(super) fn same_readers(&self, file: &File) -> io::Result<()> {
         let old = self.file.metadata()?;
         fchown(file, None, Some(old.gid()))?;
         file.set_permissions(PermissionsExt::from_mode(old.mode() & 0o644))

@@ -258,6 +258,32 @@ fn a_log_is_rotated_by_size_and_its_oldest_files_are_removed_and_named() {
 }
 
 #[test]
+fn a_rotation_that_fails_half_way_leaves_the_log_under_its_name() {
+    let path = directory("half-way");
+    let mut log = AuditLog::open(&options(&path)).expect("log can be opened");
+    write_records(&mut log, 2);
+    let (log_path, name) = (path.join("audit.jsonl"), rotated::name(log.place.name(), 1));
+    let refused = |_: &AuditLog, _: &File| Err(io::Error::other("no"));
+    assert_eq!(log.replace(&name, refused).expect_err("it fails").to_string(), "no");
+    assert!(!path.join(&name).exists());
+    write_records(&mut log, 1);
+    assert_eq!(verified(&path).records, 3);
+    // Of somebody else's file nothing is lost, and what stands in the way is said.
+    let taken = |_: &AuditLog, _: &File| {
+        std::fs::write(&log_path, "x\n").expect("file can be written");
+        Err(io::Error::other("no"))
+    };
+    let error = log.replace(&name, taken).expect_err("it fails").to_string();
+    assert!(error.starts_with("no; ") && error.contains("its name back"), "{error}");
+    assert_eq!(std::fs::read_to_string(&log_path).expect("file is there"), "x\n");
+    log.replace(&name, AuditLog::same_readers).expect_err("the name is taken");
+    std::fs::remove_file(&log_path).expect("file can be removed");
+    log.reopen().expect("log can be opened again");
+    write_records(&mut log, 1);
+    assert!(verified(&path).intact);
+}
+
+#[test]
 fn a_log_is_rotated_by_age_and_never_over_another_file() {
     let path = directory("age");
     let aged = LogOptions { keeping: Audit { max_age_seconds: 3600, ..Audit::default() }, ..options(&path) };
