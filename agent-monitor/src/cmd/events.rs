@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -13,7 +12,7 @@ use crate::cli::{EventFormat, Events};
 use crate::config::Config;
 use crate::control::client::{Client, encode};
 use crate::record::{Body, Record};
-use crate::sink::audit::rotated;
+use crate::sink::audit::open_files;
 use crate::sink::follow::{Filter, Published};
 
 /// Longest line that is read from the log; no record is as long.
@@ -42,19 +41,11 @@ fn follow(config: &Config, options: &Events) -> Result<()> {
 }
 
 fn recorded(config: &Config, options: &Events) -> Result<()> {
-    let log = &config.audit_log;
-    // Opened first: what is rotated meanwhile is read to its end.
-    let file = File::open(log).with_context(|| format!("cannot read the audit log {}", log.display()))?;
-    let rotated = rotated(log).with_context(|| format!("cannot look for old files of {}", log.display()))?;
-    let inode = file.metadata()?.ino();
     let filter = Filter { denied: options.denied, agent: options.agent.clone() };
-    for (_, path) in rotated {
-        let old = File::open(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        if old.metadata()?.ino() != inode {
-            print_file(old, &path, &filter, options.output)?;
-        }
+    for (path, file) in open_files(&config.audit_log).context("cannot read the audit log")? {
+        print_file(file, &path, &filter, options.output)?;
     }
-    print_file(file, log, &filter, options.output)
+    Ok(())
 }
 
 fn print_file(file: File, path: &Path, filter: &Filter, output: EventFormat) -> Result<()> {

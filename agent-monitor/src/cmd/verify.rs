@@ -1,14 +1,14 @@
 //! `verify`: whether an audit log is as it was written.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 
 use super::print;
 use crate::cli::{Format, Verify};
 use crate::config::Config;
-use crate::sink::audit::rotated;
-use crate::sink::audit::verify::{After, Checks, Head, Problem, Report, verify as verify_files};
+use crate::sink::audit::open_files;
+use crate::sink::audit::verify::{After, Checks, Head, Problem, Report, verify as verify_files, verify_open};
 
 /// Prints what is wrong; exit status 1 if anything is.
 pub fn verify(config: impl FnOnce() -> Result<Config>, options: &Verify) -> Result<u8> {
@@ -21,22 +21,19 @@ pub fn verify(config: impl FnOnce() -> Result<Config>, options: &Verify) -> Resu
     };
     // Before the files: what is noted is in them then.
     let (head, why) = head(&config, options)?;
-    let files = if options.files.is_empty() { configured(&config)? } else { options.files.clone() };
-    let report = verify_files(&files, &Checks { head, after }).context("cannot read an audit log")?;
+    let checks = Checks { head, after };
+    let report = if options.files.is_empty() {
+        open_files(&config.audit_log).and_then(|files| verify_open(&files, &checks))
+    } else {
+        verify_files(&options.files, &checks)
+    };
+    let report = report.context("cannot read an audit log")?;
     let report = Report { head_not_checked: why, ..report };
     match options.output {
         Format::Json => print::json(&report)?,
         Format::Table => print::out(&text(&report))?,
     }
     Ok(u8::from(!report.intact))
-}
-
-/// The files of the log that the configuration names.
-fn configured(config: &Config) -> Result<Vec<PathBuf>> {
-    let log = &config.audit_log;
-    let rotated =
-        rotated(log).with_context(|| format!("cannot look for the files of the audit log {}", log.display()))?;
-    Ok(rotated.into_iter().map(|(_, path)| path).chain([log.clone()]).collect())
 }
 
 /// What was written last, or why that is not known.

@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use std::time::{Instant, SystemTime};
 
 pub use finding::{Finding, Found, Reason};
-pub use rotated::list as rotated;
+pub use rotated::{list as rotated, open as open_files};
 
 use crate::config::{Audit, Config, Fsync};
 use crate::lock;

@@ -1,9 +1,12 @@
 //! Reading the lines of an audit log, forward and from its end, with bounded memory.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
+use flate2::read::MultiGzDecoder;
 use serde::Deserialize;
 
 /// Longest line that is kept whole. A request of the control socket, whose labels become part of records, has less.
@@ -93,6 +96,21 @@ impl<R: Read> Lines<R> {
 pub fn lines_from(mut file: &File, start: u64) -> io::Result<Lines<&File>> {
     file.seek(SeekFrom::Start(start))?;
     Ok(Lines::new(file))
+}
+
+/// Whether a file is packed, as logrotate's `compress` does it.
+pub fn is_packed(path: &Path) -> bool {
+    path.extension() == Some(OsStr::new("gz"))
+}
+
+/// The lines of the file that was opened at this path, unpacked where it is packed.
+///
+/// # Errors
+/// The file can't be read.
+pub fn lines_at<'a>(path: &Path, mut file: &'a File) -> io::Result<Lines<Box<dyn Read + 'a>>> {
+    file.seek(SeekFrom::Start(0))?;
+    let reader: Box<dyn Read> = if is_packed(path) { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
+    Ok(Lines::new(reader))
 }
 
 /// The first line of a file, where it has one.

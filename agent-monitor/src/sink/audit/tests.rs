@@ -258,6 +258,37 @@ fn a_log_is_rotated_by_size_and_its_oldest_files_are_removed_and_named() {
 }
 
 #[test]
+fn a_log_that_is_rotated_while_it_is_verified_is_intact() {
+    let path = directory("verified");
+    let keeping = Audit { max_bytes: 20_000, keep: 3, fsync: Fsync::Never, ..Audit::default() };
+    let rotating = LogOptions { keeping, ..options(&path) };
+    let mut log = AuditLog::open(&rotating).expect("log can be opened");
+    write_records(&mut log, 1);
+    // So many at once that it is rotated, and not so often that the head's file is removed before it is opened.
+    let (begin, begun) = std::sync::mpsc::channel();
+    let (end, ended) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let writes = scope.spawn(|| {
+            for () in begun {
+                (0..100).for_each(|_| drop(write_records(&mut log, 1)));
+                end.send(()).expect("it is waited for");
+            }
+        });
+        for _ in 0..30 {
+            let head = options(&path).head.map(|path| Head::read(&path).expect("head can be read"));
+            begin.send(()).expect("the thread waits");
+            let files = open_files(&rotating.path).expect("files can be opened");
+            let report = verify::verify_open(&files, &Checks { head, ..Checks::default() }).expect("log can be read");
+            assert!(report.intact && files.len() <= 5, "{}: {report:?}", files.len());
+            ended.recv().expect("the thread writes");
+        }
+        drop(begin);
+        writes.join().expect("the thread ends");
+    });
+    assert!(log.seq() > 3000, "it was not rotated");
+}
+
+#[test]
 fn a_rotation_that_fails_half_way_leaves_the_log_under_its_name() {
     let path = directory("half-way");
     let mut log = AuditLog::open(&options(&path)).expect("log can be opened");

@@ -60,6 +60,34 @@ fn a_log_is_intact_in_whatever_order_its_files_are_named() {
 }
 
 #[test]
+fn what_was_packed_is_read_as_it_was_and_named_where_it_is_broken() {
+    use std::io::Write;
+    let mut log = log("packed");
+    let write = |path: &Path, bytes: &[u8]| std::fs::write(path, bytes).expect("file can be written");
+    // As `cat` makes one of two.
+    let mut packed = Vec::new();
+    for line in log.texts[0].split_inclusive('\n') {
+        let mut encoder = flate2::write::GzEncoder::new(&mut packed, flate2::Compression::default());
+        encoder.write_all(line.as_bytes()).and_then(|()| encoder.finish().map(drop)).expect("memory has room");
+    }
+    log.files[0] = log.files[0].with_extension("00000000000000000001.gz");
+    write(&log.files[0], &packed);
+    write(&log.files[1], log.texts[1].as_bytes());
+    let checks = Checks { head: Some(log.head.clone()), after: After::Start };
+    let report = verify(&log.files, &checks).expect("files can be read");
+    assert!(report.intact && report.records == 6, "{report:?}");
+    let other = log.files[0].with_extension("").with_extension("00000000000000000002.gz");
+    std::fs::rename(&log.files[0], &other).expect("file can be renamed");
+    log.files[0] = other;
+    assert_eq!(words(&verify(&log.files, &checks).expect("files can be read")), ["wrong_name"]);
+    for broken in [&packed[..packed.len() - 9], log.texts[0].as_bytes()] {
+        write(&log.files[0], broken);
+        let error = verify(&log.files, &checks).expect_err("it can't be unpacked").to_string();
+        assert!(error.contains("00002.gz: "), "{error}");
+    }
+}
+
+#[test]
 fn every_bit_that_is_changed_is_noticed_at_its_line() {
     let log = log("bits");
     for index in 0..2 {
