@@ -31,6 +31,10 @@ pub struct Losses {
     pub denials: u64,
     /// Other events.
     pub telemetry: u64,
+    /// Denials that an earlier daemon had taken out of the ring and not written, as this one has told.
+    pub denials_not_written: u64,
+    /// Other events of which this is so.
+    pub telemetry_not_written: u64,
     by_agent: HashMap<u32, u64>,
     unwritten: Unwritten,
     last_seq: u64,
@@ -118,6 +122,8 @@ impl Node {
                 left.push(before.number);
             }
             agent.tally.give_up(denials, telemetry);
+            self.losses.denials_not_written += denials;
+            self.losses.telemetry_not_written += telemetry;
             for (reason, count) in [(DENIALS_NOT_WRITTEN, denials), (TELEMETRY_NOT_WRITTEN, telemetry)] {
                 if count > 0 {
                     self.tell_loss_of("daemon", reason, count, Some(agent.identity.id.clone()));

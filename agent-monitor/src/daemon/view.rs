@@ -5,6 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use agent_monitor_common::class::{Class, Fault, Mode, Reason, Verdict};
 
+use super::loss::{
+    DENIALS_NOT_WRITTEN, DENIALS_RING_FULL, RECORDS_NOT_WRITTEN, TELEMETRY_NOT_WRITTEN, TELEMETRY_RING_FULL,
+};
 use super::policies::{Instance, Source};
 use super::serve::Daemon;
 use crate::bind::{Agent, Limit, shown};
@@ -153,12 +156,14 @@ fn maps(daemon: &Daemon) -> Vec<api::Map> {
 fn losses(daemon: &Daemon) -> Values {
     let counters = daemon.node.programs.counters().ok();
     let kernel = |read: fn(&crate::bpf::Counters) -> u64| counters.as_ref().map_or(0, read);
-    let totals = daemon.node.stream.totals();
+    let (totals, told) = (daemon.node.stream.totals(), &daemon.node.losses);
     let count = |stage: &str, reason: &str, count: u64| (vec![stage.to_owned(), reason.to_owned()], count);
     vec![
-        count("kernel", "denials_ring_full", kernel(crate::bpf::Counters::denials_lost)),
-        count("kernel", "telemetry_ring_full", kernel(crate::bpf::Counters::telemetry_lost)),
-        count("daemon", super::loss::RECORDS_NOT_WRITTEN, daemon.node.records_left_out),
+        count("kernel", DENIALS_RING_FULL, kernel(crate::bpf::Counters::denials_lost)),
+        count("kernel", TELEMETRY_RING_FULL, kernel(crate::bpf::Counters::telemetry_lost)),
+        count("daemon", DENIALS_NOT_WRITTEN, told.denials_not_written),
+        count("daemon", TELEMETRY_NOT_WRITTEN, told.telemetry_not_written),
+        count("daemon", RECORDS_NOT_WRITTEN, daemon.node.records_left_out),
         count("decode", "not_an_event", load(&daemon.refused.events) + load(&daemon.refused.operands)),
         count("audit", "write_failed", load(&totals.audit_lost)),
         count("follower", "too_slow", load(&totals.follower_lost)),

@@ -23,6 +23,7 @@ pub const ALL: &[Scenario] = scenarios![Node:
     agents_that_come_and_go_without_a_daemon_are_told_of_by_the_next,
     a_daemon_starts_after_a_crowd_has_come_and_gone_without_one,
     an_agent_of_which_a_killed_daemon_had_not_told_is_told_of_by_the_next,
+    what_a_killed_daemon_had_not_written_is_told_and_counted,
     a_cgroup_that_was_unbound_and_bound_again_just_before_the_daemon_was_killed_stays_bound,
     a_stopped_daemon_leaves_its_agents_guarded_and_says_so,
     a_second_daemon_with_a_socket_of_its_own_refuses_as_well,
@@ -214,6 +215,37 @@ fn an_agent_of_which_a_killed_daemon_had_not_told_is_told_of_by_the_next(scene: 
     let starts = scene.records.count(scene.start, path, &started)?;
     ensure!(starts == 2, "{starts} starts are told");
     Ok(())
+}
+
+/// What a daemon had taken out of the ring and not written when it was killed can't be arranged. The next one finds the same
+/// where the checkpoint says that less is written than was taken.
+fn what_a_killed_daemon_had_not_written_is_told_and_counted(scene: &mut Scene<'_>) -> Outcome {
+    const DENIALS: u64 = 11;
+    const MISSING: u64 = 4;
+    let mut process = scene.process()?;
+    let files: Vec<PathBuf> = (0..DENIALS).map(|number| scene.file(&format!("file{number}"), "f")).collect();
+    let id = scene.bind(NOTHING)?;
+    for file in &files {
+        process.expect(&step!("open", file, "r"), EACCES, "bound")?;
+    }
+    scene.daemon.end()?;
+    let path = Path::new(ACCOUNTS);
+    let mut accounts: Value = serde_json::from_str(&fs::read_to_string(path)?)?;
+    let agents = accounts["agents"].as_object_mut().context("it has agents")?;
+    let mut ours = agents.values_mut().filter(|account| account["denied"] == DENIALS);
+    let (Some(account), None) = (ours.next(), ours.next()) else { anyhow::bail!("one agent has {DENIALS} denials") };
+    account["denied"] = (DENIALS - MISSING).into();
+    fs::write(path, accounts.to_string())?;
+    scene.daemon.start_again(&[])?;
+    let lost =
+        json!({"type": "loss", "stage": "daemon", "reason": "denials_not_written", "count": MISSING, "agent": id});
+    scene.records.wait(scene.start, "denials_not_written", &lost)?;
+    let counted = |reason: &str| {
+        control::metric("agent_monitor_events_lost_total", &["stage=\"daemon\"", &format!("reason=\"{reason}\"")])
+    };
+    let counts = [counted("denials_not_written")?, counted("telemetry_not_written")?];
+    ensure!(counts == [MISSING, 0], "the metrics count {counts:?}");
+    scene.unbind().map(drop)
 }
 
 /// Of an agent that has ended the state is kept until it is written down that its last record is in the log, which can't be
