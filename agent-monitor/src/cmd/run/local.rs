@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 
 use super::child;
 use super::guard::Guard;
@@ -56,7 +56,11 @@ pub async fn run(config: &Config, options: &Run) -> Result<Ended> {
     .await
     .context("stopping panicked")?;
     drop(stream);
-    thread.join().map_err(|_| anyhow!("the thread that writes records panicked"))?;
+    // Elsewhere: the task that carries the node's records to that thread runs in this one, and holds a way into the stream.
+    let joined = tokio::task::spawn_blocking(move || thread.join()).await;
+    if !matches!(joined, Ok(Ok(()))) {
+        bail!("the thread that writes records panicked");
+    }
     // Last: what it holds is not detached by us then, which takes the kernel ten seconds.
     if let Some(guard) = guard {
         guard.dismiss().await;
