@@ -184,7 +184,7 @@ impl AuditLog {
                 (self.place, self.file) = (place, file);
                 self.expire();
             }
-            self.troubles.truncated = false;
+            (self.troubles.truncated, self.troubles.syncing) = (false, None);
             return Ok(());
         }
         if self.head.is_none() {
@@ -192,6 +192,7 @@ impl AuditLog {
         }
         self.mend();
         self.sync();
+        let synced = !self.unsynced;
         let noted = match self.hash {
             Some(hash) => {
                 let log = String::new();
@@ -211,6 +212,9 @@ impl AuditLog {
             return Err(error);
         }
         (self.troubles.truncated, self.read_only) = (false, false);
+        if synced {
+            self.troubles.syncing = None;
+        }
         Ok(())
     }
 

@@ -64,6 +64,8 @@ pub struct HeadFile {
     place: Place,
     log: String,
     file: Option<File>,
+    /// Its name may not be on its disk.
+    is_new: bool,
 }
 
 impl HeadFile {
@@ -75,7 +77,7 @@ impl HeadFile {
     pub fn new(path: &Path, log: &Path) -> io::Result<Self> {
         let place = Place::find(path)?;
         place.lock("stop that first, or give this one an audit_log and a state_dir of its own")?;
-        Ok(Self { place, log: log.to_string_lossy().into_owned(), file: None })
+        Ok(Self { place, log: log.to_string_lossy().into_owned(), file: None, is_new: false })
     }
 
     /// What was noted: the head of this log, none where there is no head or another log's.
@@ -100,7 +102,7 @@ impl HeadFile {
             // One that was removed is made anew.
             Some(file) if file.metadata()?.nlink() > 0 => file.write_all_at(head.block().as_bytes(), 0),
             _ => {
-                self.file = Some(make(&self.place.path, &head)?);
+                (self.file, self.is_new) = (Some(make(&self.place.path, &head)?), true);
                 Ok(())
             }
         }
@@ -110,8 +112,14 @@ impl HeadFile {
     ///
     /// # Errors
     /// The disk can't be written.
-    pub fn sync(&self) -> io::Result<()> {
-        self.file.as_ref().map_or(Ok(()), File::sync_data)
+    pub fn sync(&mut self) -> io::Result<()> {
+        let Some(file) = &self.file else { return Ok(()) };
+        file.sync_data()?;
+        if self.is_new {
+            self.place.sync()?;
+            self.is_new = false;
+        }
+        Ok(())
     }
 }
 

@@ -28,10 +28,14 @@ impl AuditLog {
     pub(super) fn rotate(&mut self) {
         let Some((first, _)) = self.first else { return };
         self.sync();
+        let synced = !self.unsynced;
         let rotated = self.replace(&rotated::name(self.place.name(), first), Self::same_readers);
         let well = rotated.is_ok();
         self.troubles.rotating = trouble("rotate the audit log", self.troubles.rotating.take(), rotated);
         if well {
+            if synced {
+                self.troubles.syncing = None;
+            }
             self.expire();
         }
     }

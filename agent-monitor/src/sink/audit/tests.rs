@@ -354,6 +354,23 @@ fn with_always_what_cannot_be_synced_is_not_written() {
 }
 
 #[test]
+fn what_could_not_be_synced_once_stays_a_reason_until_another_file_goes_on() {
+    let path = directory("once");
+    let mut log = AuditLog::open(&options(&path)).expect("log can be opened");
+    write_records(&mut log, 1);
+    let null = File::options().read(true).write(true).open("/dev/null").expect("/dev/null is there");
+    let good = std::mem::replace(&mut log.file, null);
+    log.sync();
+    assert!(log.troubles().syncing.is_some() && log.unsynced);
+    log.file = good;
+    log.sync();
+    assert!(log.troubles().syncing.is_some() && !log.unsynced, "the kernel says that all is well");
+    std::fs::rename(path.join("audit.jsonl"), path.join("audit.jsonl.1")).expect("log can be renamed");
+    log.reopen().expect("log can be opened again");
+    assert_eq!(log.troubles().syncing, None);
+}
+
+#[test]
 fn lines_that_have_no_room_are_not_in_the_chain() {
     let full = File::options().write(true).open("/dev/full").expect("/dev/full is there");
     let path = directory("full");
