@@ -1,6 +1,7 @@
 //! Taking away what stays on a node without its daemon: programs, links and maps, and what is known of the agents.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
@@ -53,8 +54,8 @@ pub fn uninstall(config: &Config) -> Result<Uninstalled> {
 
 /// The end of enforcement stands in the audit log.
 fn tell(config: &Config, uninstalled: &Uninstalled) -> std::io::Result<()> {
-    let node_name = config.node_name.as_str().into();
-    let options = Options { log: Some(LogOptions::of(config)), ..Options::default() };
+    let node_name: Arc<str> = config.node_name.as_str().into();
+    let options = Options { log: Some(LogOptions::of(config)), tap: None, node_name: node_name.clone() };
     let (stream, thread) = Stream::start(options)?;
     let mut messages = vec!["the programs were removed: nothing is enforced any more".to_owned()];
     messages.extend(uninstalled.agents.iter().map(|(id, _)| format!("agent {id} is not guarded any more")));
