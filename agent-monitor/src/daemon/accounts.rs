@@ -85,7 +85,7 @@ impl Node {
     /// Writes down how far the log has come and what was counted until there, once all is in it that was told so far; `false`
     /// where that is not done yet for the time before, or the stream has no room.
     pub fn checkpoint(&mut self) -> bool {
-        let Some(path) = self.state.as_ref().map(|state| state.path("accounts")) else { return true };
+        let Some(state) = self.state.clone() else { return true };
         if self.is_at_checkpoint() || !self.write_before() {
             return false;
         }
@@ -120,15 +120,9 @@ impl Node {
                 denials_lost: losses.denials,
                 telemetry_lost: losses.telemetry,
             };
-            match state::replace(&path, &accounts) {
-                Ok(()) => noted.lock().unwrap_or_else(PoisonError::into_inner).extend(ended),
-                Err(error) => {
-                    tracing::warn!(%error, "cannot write {}: a later daemon would take more for lost than was", path.display());
-                    // Their counters would fill the map, and then nobody new had any: better that an end is told twice.
-                    if ended.len() > MOST_ENDED {
-                        noted.lock().unwrap_or_else(PoisonError::into_inner).extend(ended);
-                    }
-                }
+            // Their counters would fill the map, and then nobody new had any: better that an end is told twice.
+            if state.put_accounts(&accounts) || ended.len() > MOST_ENDED {
+                noted.lock().unwrap_or_else(PoisonError::into_inner).extend(ended);
             }
             // Nobody waits for it where the daemon has ended.
             let _ = written.send(());

@@ -19,6 +19,9 @@ impl Daemon {
         if let Some(failure) = self.node.state.as_ref().and_then(|state| state.failure()) {
             reasons.push(format!("{} can't be written: {failure}", self.config.state_dir.display()));
         }
+        if let Some(failure) = self.node.state.as_ref().and_then(|state| state.accounts_failure()) {
+            reasons.push(format!("what became of agents' operations can't be written down: {failure}"));
+        }
         reasons.extend(self.catalogue.reasons(&self.node.policies));
         reasons.extend(self.policies_watch.why());
         reasons.extend(self.overdue.iter().cloned());

@@ -24,6 +24,8 @@ pub struct State {
     directory: PathBuf,
     /// Why the last file could not be written; all clones have the same.
     failure: Arc<Mutex<Option<String>>>,
+    /// The same for the accounts: other files don't tell that these can be written.
+    accounts_failure: Arc<Mutex<Option<String>>>,
 }
 
 /// Who an agent is.
@@ -115,7 +117,7 @@ impl State {
         for path in ["agents", "policies"] {
             DirBuilder::new().recursive(true).mode(0o700).create(directory.join(path))?;
         }
-        Ok(Self { directory: directory.to_owned(), failure: Arc::default() })
+        Ok(Self { directory: directory.to_owned(), failure: Arc::default(), accounts_failure: Arc::default() })
     }
 
     /// Throws all of it away: what it speaks of is gone.
@@ -137,6 +139,23 @@ impl State {
     /// Why the last file could not be written, if it could not.
     pub fn failure(&self) -> Option<String> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Why the accounts could not be written the last time, if they could not.
+    pub fn accounts_failure(&self) -> Option<String> {
+        self.accounts_failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Writes down what became of each agent's operations, and says whether that is done.
+    pub fn put_accounts(&self, accounts: &impl Serialize) -> bool {
+        let path = self.path("accounts");
+        let failure = replace(&path, accounts).err().map(|error| format!("{}: {error}", path.display()));
+        let mut known = self.accounts_failure.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(error) = failure.as_ref().filter(|_| known.is_none()) {
+            tracing::error!("cannot write {error}; a later daemon would take more for lost than was");
+        }
+        *known = failure;
+        known.is_none()
     }
 
     /// A file of the directory.
@@ -349,8 +368,17 @@ mod tests {
             (one.number, one.id.as_str(), one.origin(), one.mode()),
             (1, "a-1", Origin::Bound, Some(Mode::Audit))
         );
-        assert_eq!(one.limit, Some(limit));
+        assert_eq!(one.limit, Some(limit.clone()));
         assert!(state.failure().is_none());
+        // What the accounts are written to first.
+        let new = state.path("accounts").with_extension("new");
+        fs::create_dir(&new).expect("directory can be made");
+        assert!(!state.clone().put_accounts(&1));
+        state.put_agent(&agent(1));
+        let why = state.accounts_failure().expect("they can't be written");
+        assert!(why.contains("accounts.json: ") && state.failure().is_none(), "{why}");
+        fs::remove_dir(&new).expect("directory can be removed");
+        assert!(state.put_accounts(&1) && state.accounts_failure().is_none());
         state.clear().expect("files can be removed");
         assert!(state.agents().is_empty() && state.numbers() == Numbers::default());
         fs::remove_dir_all(directory).expect("directory can be removed");

@@ -212,7 +212,8 @@ impl Daemon {
             tracing::warn!(%error, "cannot give back what policies took that are gone");
         }
         let last = self.node.stream.totals().last_seq.load(Ordering::Relaxed);
-        if last != self.checkpoint && self.node.checkpoint() {
+        let failed = self.node.state.as_ref().is_some_and(|state| state.accounts_failure().is_some());
+        if (failed || last != self.checkpoint) && self.node.checkpoint() {
             self.checkpoint = last;
         }
         self.refresh();
