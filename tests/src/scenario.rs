@@ -33,6 +33,7 @@ mod policy_names;
 mod powers;
 mod property;
 mod races;
+mod readers;
 mod record_file;
 mod reload;
 mod resources;
@@ -53,6 +54,7 @@ mod survival;
 mod syscalls;
 mod tasks;
 mod terminal;
+mod uninstall;
 mod unix;
 mod upgrade;
 
@@ -64,6 +66,7 @@ pub const ALL: &[&[Scenario]] = &[
     exec::ALL,
     endurance::ALL,
     endurance::QUICK,
+    endurance::LOADING,
     soak::ALONE,
     memory::ALL,
     names::ALL,
@@ -97,6 +100,8 @@ pub const ALL: &[&[Scenario]] = &[
     shipped::ALL,
     node::ALL,
     survival::ALL,
+    uninstall::ALL,
+    readers::ALL,
     starting::ALL,
     reload::ALL,
     applied::ALL,

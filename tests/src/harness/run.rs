@@ -21,6 +21,8 @@ use crate::work;
 pub enum Group {
     /// A daemon that is shared with others.
     Node(fn(&mut Scene<'_>) -> Outcome),
+    /// The same, and has its programs loaded anew meanwhile, which takes long.
+    Anew(fn(&mut Scene<'_>) -> Outcome),
     /// No daemon: it runs before one is started.
     Alone(fn() -> Outcome),
     /// A kernel without `bpf` in `lsm=`; another boot.
@@ -41,13 +43,19 @@ impl Group {
     /// The word of `--group` that selects it; those without a word are selected by none.
     fn word(&self) -> Option<&'static str> {
         match self {
-            Self::Node(_) | Self::Alone(_) => None,
+            Self::Node(_) | Self::Anew(_) | Self::Alone(_) => None,
             Self::NoLsm(_) => Some("no-lsm"),
             Self::Races(_) => Some("races"),
             Self::Endurance(_) => Some("endurance"),
             Self::Soak(_) => Some("soak"),
             Self::Work(_) | Self::WorkAlone(_) => Some("work"),
         }
+    }
+
+    /// Whether programs are loaded for it alone, of those that no word selects: `--part` shares these out, and `--shared`
+    /// leaves them.
+    fn loads(&self) -> bool {
+        matches!(self, Self::Alone(_) | Self::Anew(_))
     }
 }
 
@@ -108,18 +116,18 @@ pub fn run(arguments: &[String]) -> ExitCode {
     let words: Vec<&String> = arguments.iter().filter(|word| !word.starts_with("--") && !is_value(word)).collect();
     let selected = |scenario: &&Scenario| {
         let wanted = words.is_empty() || words.iter().any(|word| scenario.name.contains(word.as_str()));
-        wanted && scenario.run.word() == group && !(shared && matches!(scenario.run, Group::Alone(_)))
+        wanted && scenario.run.word() == group && !(shared && scenario.run.loads())
     };
-    let mut alone = 0;
+    let mut loading = 0;
     let in_part = |scenario: &&Scenario| {
-        alone += usize::from(matches!(scenario.run, Group::Alone(_)));
-        !matches!(scenario.run, Group::Alone(_)) || alone % all == own % all
+        loading += usize::from(scenario.run.loads());
+        !scenario.run.loads() || loading % all == own % all
     };
     let known = ALL.iter().chain(work::ALL).copied().flatten();
     let mut scenarios: Vec<&Scenario> = known.filter(selected).filter(in_part).collect();
     // Those that must have no daemon come first.
     scenarios.sort_by_key(|scenario| {
-        matches!(scenario.run, Group::Node(_) | Group::Races(_) | Group::Endurance(_) | Group::Work(_))
+        matches!(scenario.run, Group::Node(_) | Group::Anew(_) | Group::Races(_) | Group::Endurance(_) | Group::Work(_))
     });
     if scenarios.is_empty() {
         println!("no scenario is selected by {arguments:?}; --list shows the names of a group");
@@ -148,7 +156,7 @@ pub fn run(arguments: &[String]) -> ExitCode {
             Group::Alone(function) | Group::NoLsm(function) | Group::Soak(function) | Group::WorkAlone(function) => {
                 function()
             }
-            Group::Node(function) | Group::Races(function) | Group::Endurance(function) => {
+            Group::Node(function) | Group::Anew(function) | Group::Races(function) | Group::Endurance(function) => {
                 on_node(&mut node, |node| node_scene(node, number, function))
             }
             Group::Work(function) => on_node(&mut node, |_| function()),

@@ -27,6 +27,10 @@ pub const ALL: &[Scenario] = scenarios![Endurance:
 /// What is quick, and shown with all others.
 pub const QUICK: &[Scenario] = scenarios![Node:
     an_idle_daemon_takes_little_memory,
+];
+
+/// The same, where the programs are loaded for it.
+pub const LOADING: &[Scenario] = scenarios![Anew:
     a_daemon_that_has_just_loaded_the_programs_takes_little_memory,
 ];
 

@@ -13,7 +13,7 @@ use crate::harness::wait::limit;
 use crate::harness::{Outcome, Scenario, Scene};
 use crate::scenarios;
 
-pub const ALL: &[Scenario] = scenarios![Node:
+pub const ALL: &[Scenario] = scenarios![Anew:
     a_daemon_that_loads_opens_its_log_again_when_it_was_told_to,
     a_daemon_that_is_stopped_while_it_loads_leaves_nothing_attached,
 ];

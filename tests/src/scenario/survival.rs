@@ -2,18 +2,15 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::starting::{loading, nothing_is_attached};
 use crate::harness::cgroup::{self, Cgroup};
 use crate::harness::control::{self, ask};
-use crate::harness::daemon::{PLACE, agent_states, log_text, uninstall};
+use crate::harness::daemon::{PLACE, agent_states};
 use crate::harness::policy::NOTHING;
 use crate::harness::process::Step;
-use crate::harness::wait::limit;
 use crate::harness::{EACCES, Outcome, Process, Scenario, Scene, record};
 use crate::trigger::hammer::STEP;
 use crate::{scenarios, step};
@@ -27,7 +24,6 @@ pub const ALL: &[Scenario] = scenarios![Node:
     a_cgroup_that_was_unbound_and_bound_again_just_before_the_daemon_was_killed_stays_bound,
     a_stopped_daemon_leaves_its_agents_guarded_and_says_so,
     a_second_daemon_with_a_socket_of_its_own_refuses_as_well,
-    uninstalling_ends_enforcement_and_says_for_whom,
 ];
 
 pub const POLICY: &str = "files:\n  - {allow: [read], paths: [\"$W/allowed\"]}\nnetwork:\n  - {allow: [create], sockets: [inet]}\n  \
@@ -322,57 +318,4 @@ fn a_second_daemon_with_a_socket_of_its_own_refuses_as_well(scene: &mut Scene<'_
     let status = ask("GET", "/v1/status", &Value::Null)?;
     ensure!(status["ready"] == true && status["pid"] == scene.daemon.pid(), "the first is not ready: {status}");
     Ok(())
-}
-
-fn uninstalling_ends_enforcement_and_says_for_whom(scene: &mut Scene<'_>) -> Outcome {
-    let file = scene.file("file", "f");
-    let step = step!("open", file, "r");
-    let mut process = scene.process()?;
-    let id = scene.bind(POLICY)?;
-    let refused = uninstall().err().context("a daemon that runs was uninstalled")?;
-    ensure!(format!("{refused:#}").contains(&format!("pid {}", scene.daemon.pid())), "it said {refused:#}");
-    process.expect(&step, EACCES, "after uninstalling was refused")?;
-    scene.daemon.end()?;
-    process.expect(&step, EACCES, "without a daemon")?;
-    let said = uninstall()?;
-    ensure!(
-        said.contains("removed") && said.contains(&format!("agent {id} is not guarded any more")),
-        "it said {said}"
-    );
-    // The kernel frees links some moments after their names are gone.
-    let deadline = Instant::now() + limit();
-    while process.run(&step)?.0 != 0 {
-        ensure!(Instant::now() < deadline, "it is still denied");
-    }
-    let left = fs::read_dir(PINS)?.count();
-    ensure!(left == 0, "{left} directories are left in {PINS}");
-    let stopped = json!({"type": "monitor", "action": "stopped", "enforcement": "none"});
-    scene.records.wait(scene.start, &id, &stopped)?;
-    ensure!(uninstall()?.contains("nothing is pinned"), "something was there to be removed twice");
-    cut_off_while_it_loads()?;
-    process.works(&step, "after a daemon was cut off")?;
-    // The next daemon starts anew, and knows nobody.
-    scene.daemon.start_again(&[])?;
-    scene.agent = None;
-    let (status, _) = control::request("GET", &format!("/v1/agents/{id}"), "")?;
-    ensure!(status == 404, "the agent is known: {status}");
-    process.works(&step, "unbound").map(drop)
-}
-
-/// A daemon whose programs are loaded by a process that is killed says so, and leaves nothing that is attached.
-fn cut_off_while_it_loads() -> Outcome {
-    let mut daemon = loading(&[])?.daemon;
-    let children = format!("/proc/{0}/task", daemon.pid());
-    let mut killed = 0;
-    for task in fs::read_dir(children)? {
-        for child in fs::read_to_string(task?.path().join("children"))?.split_whitespace() {
-            // SAFETY: takes two numbers; the child's parent has not waited for it, because it waits for its answer still.
-            unsafe { libc::kill(child.parse()?, libc::SIGKILL) };
-            killed += 1;
-        }
-    }
-    ensure!(killed == 1, "{killed} processes loaded");
-    let status = daemon.wait()?;
-    ensure!(!status.success() && log_text().contains("did not say what it has loaded"), "{status}: {}", log_text());
-    nothing_is_attached()
 }

@@ -12,12 +12,16 @@ pub const STEP: i32 = 1000;
 
 /// `hammer STOP FORBIDDEN ALLOWED FORBIDDEN:PORT ALLOWED:PORT`: opens the two files and connects to the two addresses until
 /// something has the name STOP (to look a name up is not judged). Gives how many rounds there were; the errno of what was
-/// allowed and failed, or `ENOTRECOVERABLE` for what was forbidden and worked, raised by [`STEP`].
+/// allowed and failed, or `ENOTRECOVERABLE` for what was forbidden and worked, raised by [`STEP`]. With one more word only
+/// what is allowed is tried.
 pub const STEPS: &[super::Row] = &[("hammer", |_, words| {
     let (stop, forbidden, allowed) = (words.path(1), words.path(2), words.path(3));
-    let mut rounds = 0;
+    let (mut rounds, denied) = (0, || Err(libc::EACCES));
+    let both = words.text(6).is_empty();
     while !exists(&stop) {
-        let steps = [open(&forbidden), open(&allowed), connect(words, 4), connect(words, 5)];
+        let forbidden = if both { [open(&forbidden), connect(words, 4)] } else { [denied(), denied()] };
+        let [file, address] = forbidden;
+        let steps = [file, open(&allowed), address, connect(words, 5)];
         for (step, done) in steps.into_iter().enumerate() {
             let errno = if step % 2 == 0 { must_be_denied(done) } else { done.map(drop) };
             errno.map_err(|errno| errno + STEP * step as i32)?;
