@@ -12,6 +12,8 @@ struct Sample {
     daemon: f64,
     descriptors: usize,
     slab: f64,
+    /// What the kernel keeps while nobody needs the room, such as names of cgroups that are gone; not judged.
+    caches: f64,
     percpu: f64,
     vmalloc: f64,
     images: i64,
@@ -38,7 +40,8 @@ impl Gauge {
             at,
             daemon: megabytes(&status, "VmRSS:")?,
             descriptors,
-            slab: megabytes(&memory, "Slab:")?,
+            slab: megabytes(&memory, "SUnreclaim:")?,
+            caches: megabytes(&memory, "SReclaimable:")?,
             percpu: megabytes(&memory, "Percpu:")?,
             vmalloc: megabytes(&memory, "VmallocUsed:")?,
             images,
@@ -48,11 +51,11 @@ impl Gauge {
 
     /// Ten of the samples as a table.
     pub fn table(&self) -> String {
-        let mut text = "seconds  daemon MB  descriptors  slab MB  percpu MB  vmalloc MB  images".to_owned();
+        let mut text = "seconds  daemon MB  descriptors  slab MB  caches MB  percpu MB  vmalloc MB  images".to_owned();
         for sample in self.0.iter().step_by((self.0.len() / 10).max(1)) {
-            let Sample { at, daemon, descriptors, slab, percpu, vmalloc, images } = sample;
+            let Sample { at, daemon, descriptors, slab, caches, percpu, vmalloc, images } = sample;
             let at = at.as_secs();
-            let kernel = format!("{slab:8.1} {percpu:10.1} {vmalloc:11.1} {images:7}");
+            let kernel = format!("{slab:8.1} {caches:10.1} {percpu:10.1} {vmalloc:11.1} {images:7}");
             text.push_str(&format!("\n{at:7} {daemon:10.1} {descriptors:12} {kernel}"));
         }
         text
@@ -66,7 +69,7 @@ impl Gauge {
         let values: [(&str, Value); 6] = [
             ("the daemon's memory in MB", |sample| sample.daemon),
             ("its descriptors", |sample| sample.descriptors as f64),
-            ("the kernel's slabs in MB", |sample| sample.slab),
+            ("the kernel's slabs in MB, without caches", |sample| sample.slab),
             ("its memory for each CPU in MB", |sample| sample.percpu),
             ("its virtual memory in MB", |sample| sample.vmalloc),
             ("its images of policies", |sample| sample.images as f64),

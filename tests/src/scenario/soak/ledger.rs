@@ -127,7 +127,12 @@ impl Ledger {
         let told = self.agents.remove(id).unwrap_or_default();
         let counts = ["denied", "written", "folded", "lost"].map(|name| record["counts"][name].as_u64().unwrap_or(0));
         if counts[1..] != told || told.iter().sum::<u64>() != counts[0] || counts[0] != DENIALS {
-            self.trouble(format!("of {DENIALS} denials the log tells of {told:?}, and the end of its agent: {record}"));
+            // Denials of one that was not known when they were read stand under its number.
+            let numbered: Vec<_> = self.agents.iter().filter(|(id, _)| id.starts_with("agent-")).collect();
+            let text = format!(
+                "of {DENIALS} denials the log tells of {told:?}, and the end of its agent: {record}; by number {numbered:?}"
+            );
+            self.trouble(text);
         }
         for (sum, count) in self.sums.iter_mut().zip(counts) {
             *sum += count;
