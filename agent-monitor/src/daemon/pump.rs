@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use agent_monitor_common::binding::FIRST_KERNEL_AGENT;
 use agent_monitor_common::class::{Class, Verdict, access_words};
@@ -143,7 +143,8 @@ impl Pump {
             runtime.block_on(read(rings, &events, stopped, marked, &wake));
         })?;
         let writer = thread::Builder::new().name("events".to_owned()).spawn(move || {
-            Writer { pump: self, clock: Clock::now(), refused: counted, early: Early::default() }.run(&queue);
+            Writer { pump: self, clock: Clock::now(), refused: counted, early: Early::default(), marks: Vec::new() }
+                .run(&queue);
         })?;
         Ok(Running { stop, marks, reader, writer, refused })
     }
@@ -164,6 +165,8 @@ struct Writer {
     clock: Clock,
     refused: Arc<Refused>,
     early: Early,
+    /// Marks that have come, and when.
+    marks: Vec<(Instant, Mark)>,
 }
 
 impl Writer {
@@ -181,18 +184,26 @@ impl Writer {
                     Item::Event(event) => batch.push(event),
                     Item::Mark(mark) => {
                         self.take(std::mem::take(&mut batch));
-                        let all = self.early.take_all();
-                        self.write(&all);
-                        self.pump.stream.mark_blocking(mark);
+                        self.marks.push((Instant::now(), mark));
                     }
                 }
             }
             self.take(batch);
             let due = self.early.take_due();
             self.write(&due);
+            self.pass_marks();
         }
         let all = self.early.take_all();
         self.write(&all);
+        self.pass_marks();
+    }
+
+    /// Passes on the marks before which nothing waits any more for the announcement of its agent.
+    fn pass_marks(&mut self) {
+        let early = &self.early;
+        for (_, mark) in self.marks.extract_if(.., |(since, _)| !early.has_since(*since)) {
+            self.pump.stream.mark_blocking(mark);
+        }
     }
 
     /// Writes a batch but for what comes before the announcement of its agent.

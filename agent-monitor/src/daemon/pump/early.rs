@@ -23,6 +23,11 @@ impl Early {
         self.0.is_empty()
     }
 
+    /// Whether something waits that came by then.
+    pub fn has_since(&self, then: Instant) -> bool {
+        self.0.iter().any(|(since, _, _)| *since <= then)
+    }
+
     /// Takes what is early out of a batch, and puts what has waited for an announcement in it behind that.
     pub fn sort(&mut self, batch: Vec<Decoded>, is_known: impl Fn(u32) -> bool) -> Vec<Decoded> {
         let mut sorted = Vec::with_capacity(batch.len());
@@ -114,10 +119,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_never_announced_is_given_at_a_mark() {
+    fn what_is_never_announced_holds_marks_up_until_its_time_is_over() {
         let mut early = Early::default();
-        let never = FIRST_KERNEL_AGENT | 9;
+        let (never, before) = (FIRST_KERNEL_AGENT | 9, Instant::now());
+        assert!(!early.has_since(before));
         assert!(early.sort(vec![event(kind::OPERATION, never, 1)], |_| false).is_empty());
-        assert_eq!(sequences(&early.take_all()), [1]);
+        let mark = Instant::now();
+        assert!(early.has_since(mark) && !early.has_since(before));
+        while mark.elapsed() < PATIENCE {
+            std::thread::sleep(PATIENCE / 10);
+        }
+        assert_eq!(sequences(&early.take_due()), [1]);
+        assert!(!early.has_since(mark));
     }
 }

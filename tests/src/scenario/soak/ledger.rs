@@ -127,10 +127,10 @@ impl Ledger {
         let told = self.agents.remove(id).unwrap_or_default();
         let counts = ["denied", "written", "folded", "lost"].map(|name| record["counts"][name].as_u64().unwrap_or(0));
         if counts[1..] != told || told.iter().sum::<u64>() != counts[0] || counts[0] != DENIALS {
-            // Denials of one that was not known when they were read stand under its number.
-            let numbered: Vec<_> = self.agents.iter().filter(|(id, _)| id.starts_with("agent-")).collect();
+            let cgroup = &record["agent"]["cgroup_id"];
             let text = format!(
-                "of {DENIALS} denials the log tells of {told:?}, and the end of its agent: {record}; by number {numbered:?}"
+                "of {DENIALS} denials the log tells of {told:?}, and the end of its agent of {counts:?}:\n      {}",
+                self.about(&[format!("\"id\":\"{id}\""), format!("\"cgroup_id\":{cgroup},")]).join("\n      ")
             );
             self.trouble(text);
         }
@@ -138,6 +138,18 @@ impl Ledger {
             *sum += count;
         }
         self.ended += 1;
+    }
+
+    /// All lines of the log with one of these words, as far as it was not removed.
+    fn about(&self, words: &[String]) -> Vec<String> {
+        let files = self.path.parent().and_then(|place| std::fs::read_dir(place).ok()).into_iter().flatten().flatten();
+        let is_log = |path: &PathBuf| path.to_string_lossy().starts_with(&*self.path.to_string_lossy());
+        let files = files.map(|entry| entry.path()).filter(is_log);
+        let lines = files.flat_map(|path| File::open(path).into_iter().flat_map(|file| BufReader::new(file).lines()));
+        let mut found: Vec<String> =
+            lines.map_while(Result::ok).filter(|line| words.iter().any(|word| line.contains(word))).collect();
+        found.sort();
+        found
     }
 
     fn trouble(&mut self, text: String) {
